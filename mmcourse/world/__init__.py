@@ -1,0 +1,1 @@
+"""The world that the model learns: scenes, and their pictures, captions and speech."""
