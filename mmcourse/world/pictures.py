@@ -79,9 +79,9 @@ def draw(scene: Scene, size: int = SIZE) -> np.ndarray:
         centre = OBJECT / 2
         left = round((x + centre + scene.shift[0]) * unit - width / 2)
         top = round((y + centre + scene.shift[1]) * unit - width / 2)
-        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, size), min(top + width, size)
-        layer = sprite(noun, width)[y0 - top:y1 - top, x0 - left:x1 - left]
-        region = picture[y0:y1, x0:x1]
+        left, top = np.clip((left, top), 0, size - width)               # nothing falls off the edge
+        layer = sprite(noun, width)
+        region = picture[top:top + width, left:left + width]
         region *= 1 - layer[..., 3:]
         region += layer[..., :3]
     if scene.sign:

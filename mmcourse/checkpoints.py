@@ -1,0 +1,74 @@
+"""Shipped models: safetensors files and one manifest.json that says how each was made. Strict, checked, atomic."""
+import hashlib
+import importlib
+import json
+import os
+from pathlib import Path
+
+from mmcourse.paths import CHECKPOINTS
+
+
+def sha256(path) -> str:
+    """The SHA-256 of a file, as 64 hexadecimal digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def manifest(folder=CHECKPOINTS) -> dict:
+    """Everything that is known of the checkpoints in a folder: name -> entry."""
+    path = Path(folder) / "manifest.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def record(name: str, file, *, folder=CHECKPOINTS, **entry) -> None:
+    """Put a file that already lies in `folder` into its manifest, with its hash and what else is said of it."""
+    folder = Path(folder)
+    entries = manifest(folder)
+    entries[name] = {"file": Path(file).name, "sha256": sha256(folder / Path(file).name), **entry}
+    temporary = folder / f"manifest.{os.getpid()}.part"
+    temporary.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / "manifest.json")
+
+
+def save(name: str, model, *, seed: int, steps: int, cpu_minutes: float, metrics: dict, folder=CHECKPOINTS, **extra) -> Path:
+    """Write a model as `name.safetensors` and record it. Either the old checkpoint stays or the new one is whole."""
+    from safetensors.torch import save_file
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path, temporary = folder / f"{name}.safetensors", folder / f"{name}.{os.getpid()}.part"
+    save_file({k: v.contiguous().clone() for k, v in model.state_dict().items()}, temporary)
+    os.replace(temporary, path)
+    record(name, path, folder=folder, model=f"{type(model).__module__}.{type(model).__qualname__}", config=model.config,
+           seed=seed, steps=steps, cpu_minutes=round(cpu_minutes, 2), metrics=metrics, **extra)
+    return path
+
+
+def verify(name: str, folder=CHECKPOINTS) -> tuple[Path, dict]:
+    """The file and the manifest entry of a checkpoint; ValueError if the file is not the one that was recorded."""
+    folder = Path(folder)
+    entry = manifest(folder).get(name)
+    if entry is None:
+        raise FileNotFoundError(f"no checkpoint {name!r} in {folder} (it has: {', '.join(manifest(folder)) or 'none'}); "
+                                f"`python -m mmcourse train {name}` makes one")
+    path = folder / entry["file"]
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing though the manifest names it; "
+                                f"restore it with git or run `python -m mmcourse train {name}`")
+    if sha256(path) != entry["sha256"]:
+        raise ValueError(f"{path} is not the file that the manifest records: its contents have changed. "
+                         f"Restore it with git or run `python -m mmcourse train {name}`")
+    return path, entry
+
+
+def load(name: str, folder=CHECKPOINTS):
+    """The model of a checkpoint, in eval mode. The hash, every name and every shape must fit, else ValueError."""
+    from safetensors.torch import load_file
+    path, entry = verify(name, folder)
+    module, _, cls = entry["model"].rpartition(".")
+    if not module.startswith("mmcourse."):
+        raise ValueError(f"{path}: the manifest names the class {entry['model']!r}, which is not of this package")
+    model = getattr(importlib.import_module(module), cls)(**entry["config"])
+    try:
+        model.load_state_dict(load_file(path), strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the config in the manifest: {str(error)[:300]}") from None
+    return model.eval()
