@@ -2,7 +2,7 @@
 
 Every figure goes out as a PNG whose alternative text is its caption: a reader who cannot see it, or a page
 that shows no pictures, still learns what it shows. Colours are Okabe and Ito's (2008), told apart by
-colour-blind readers; curves differ by line style as well. Outside a notebook the caption is printed and nothing is drawn.
+colour-blind readers; curves differ by line style as well. Outside a notebook only the caption is printed.
 """
 
 from __future__ import annotations
