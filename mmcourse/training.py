@@ -130,7 +130,7 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: 
             if after_step is not None:
                 after_step(model, step)
             if step % log_every == 0 or done == steps:
-                row = {"step": step, **{k: float(v) for k, v in result.items()}, "grad_norm": float(norm)}
+                row = {"step": step, **{k: _number(v) for k, v in result.items()}, "grad_norm": _number(norm)}
                 history.rows.append(row)
                 bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
             if resume is not None and done % save_every == 0 and done < steps:
@@ -145,6 +145,10 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: 
         save_run(resume, model, optimizers, history, done, seed)
     model.eval()
     return history
+
+
+def _number(value) -> float:
+    return value.detach().item() if isinstance(value, torch.Tensor) else float(value)
 
 
 def _add_minutes(history: History, clock: float) -> float:

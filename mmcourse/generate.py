@@ -1,0 +1,106 @@
+"""Sampling from the transformer: modality masks, temperature, top-k, top-p, classifier-free guidance.
+
+Whatever the prompt, the temperature and the seed, what comes out parses: the masks allow nothing else.
+"""
+import torch
+
+from mmcourse.transformer import Transformer
+from mmcourse.vocabulary import CLOSE, MODALITIES, OPEN, PAD, Segment, Vocabulary
+
+MAX_CONTENT = {"text": 48, "image": 64, "audio": 96}
+
+
+def filter_logits(logits: torch.Tensor, top_k: int = 0, top_p: float = 1.0) -> torch.Tensor:
+    """Keep the `top_k` likeliest tokens and the smallest set that holds `top_p` of the probability: (B, V) -> (B, V)."""
+    if top_k:
+        kth = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    if top_p < 1:
+        ordered, order = logits.sort(dim=-1, descending=True)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)          # probability of all that is likelier
+        drop = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before > top_p)
+        logits = logits.masked_fill(drop, -torch.inf)
+    return logits
+
+
+def sample(logits: torch.Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+           generator: torch.Generator | None = None) -> torch.Tensor:
+    """One token a row: (B, V) -> (B,). Temperature 0 takes the likeliest."""
+    if temperature < 0:
+        raise ValueError(f"temperature must not be negative, got {temperature}; 0 takes the likeliest token")
+    if temperature == 0:
+        return logits.argmax(-1)
+    probabilities = filter_logits(logits / temperature, top_k, top_p).softmax(-1)
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
+
+def modality_mask(vocabulary: Vocabulary, modality: str, index: int, limit: int) -> torch.Tensor:
+    """Which ids may stand as content token `index` of a segment, its closing token included: (vocab,) bool."""
+    mask = torch.zeros(vocabulary.size, dtype=torch.bool)
+    full = vocabulary.may_close(modality, index) and (index >= limit or modality == "image")
+    if not full:
+        allowed = vocabulary.allowed(modality, index)
+        mask[allowed.start:allowed.stop] = True
+    if vocabulary.may_close(modality, index):
+        mask[CLOSE[modality]] = True
+    return mask
+
+
+@torch.no_grad()
+def generate(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], want: str, *, temperature: float = 1.0,
+             top_k: int = 0, top_p: float = 1.0, guidance: float = 1.0, seed: int | None = None, use_cache: bool = True,
+             limit: int | None = None) -> list[Segment]:
+    """Continue each prompt with one segment of the wanted modality.
+
+    Args:
+        prompts: one list of segments for each answer; all are answered in one batch.
+        want: `text`, `image` or `audio`.
+        guidance: classifier-free guidance (Ho & Salimans 2022): logits = empty + guidance x (with prompt - empty). 1: none.
+        limit: the most content tokens (a multiple of the audio levels for audio).
+        use_cache: False recomputes everything for each token: slow, and the proof that the cache changes nothing.
+    """
+    if want not in MODALITIES:
+        raise ValueError(f"want is one of {MODALITIES}, got {want!r}")
+    if not prompts:
+        return []
+    limit = limit or (vocabulary.image_tokens if want == "image" else MAX_CONTENT[want])
+    packed = [[*vocabulary.pack(p), OPEN[want]] for p in prompts]
+    longest = max(map(len, packed))
+    if longest + limit + 1 > model.context:
+        raise ValueError(f"the prompt has {longest - 1} tokens; with up to {limit + 2} for the answer that is more than the "
+                         f"context of {model.context}: shorten it by {longest + limit + 1 - model.context} tokens")
+    out: list[Segment | None] = [None] * len(prompts)
+    generator = torch.Generator().manual_seed(seed) if seed is not None else None
+    for length in sorted({len(p) for p in packed}):                    # prompts of one length go together: no padding
+        rows = [i for i, p in enumerate(packed) if len(p) == length]
+        ids = torch.tensor([packed[i] for i in rows])
+        empty = torch.full((len(rows), 1), OPEN[want]) if guidance != 1 else None
+        answers = _continue(model, vocabulary, ids, empty, want, limit, guidance, use_cache,
+                            lambda logits: sample(logits, temperature, top_k, top_p, generator))
+        for i, answer in zip(rows, answers, strict=True):
+            starts = [vocabulary.allowed(want, j).start for j in range(len(answer))]
+            out[i] = Segment(want, tuple(t - s for t, s in zip(answer, starts, strict=True)))
+    return out
+
+
+def _continue(model, vocabulary, ids, empty, want, limit, guidance, use_cache, choose) -> list[list[int]]:
+    """The loop: (B, T) prompt ids -> for each row the content ids up to its closing token."""
+    caches = [model.new_cache(len(ids)), model.new_cache(len(ids))] if use_cache else [None, None]
+    new, new_empty, start = ids, empty, ids.shape[1]
+    done = torch.zeros(len(ids), dtype=torch.bool)
+    for index in range(limit + 1):
+        logits = model(new, caches[0])[:, -1]
+        if empty is not None:
+            base = model(new_empty, caches[1])[:, -1]
+            logits = base + guidance * (logits - base)
+        logits = logits.masked_fill(~modality_mask(vocabulary, want, index, limit), -torch.inf)
+        token = choose(logits).masked_fill(done, PAD)
+        ids = torch.cat([ids, token[:, None]], 1)
+        done |= token == CLOSE[want]
+        if done.all():
+            break
+        new = token[:, None] if use_cache else ids
+        if empty is not None:
+            empty = torch.cat([empty, token[:, None]], 1)
+            new_empty = token[:, None] if use_cache else empty
+    return [row[:row.index(CLOSE[want])] for row in ids[:, start:].tolist()]

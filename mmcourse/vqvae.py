@@ -1,0 +1,168 @@
+"""Image <-> 64 integers: a convolutional autoencoder with a vector quantiser in the middle (VQ-VAE, van den Oord 2017)."""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def nearest_code(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    """The index of the nearest code for each vector: (N, d), (K, d) -> (N,) int64.
+
+    |x - e|^2 = |x|^2 - 2 x.e + |e|^2, and |x|^2 is the same for every code: one matrix product decides.
+    """
+    return torch.addmm(codebook.square().sum(1), x, codebook.T, alpha=-2).argmin(1)
+
+
+class VectorQuantizer(nn.Module):
+    """A codebook of K vectors. It follows the data by moving averages (EMA), and codes that die are born again.
+
+    Sources: van den Oord et al. 2017 (straight-through gradient, EMA), Dhariwal et al. 2020 (restarts).
+    """
+
+    def __init__(self, codes: int = 512, dim: int = 16, decay: float = 0.98, commitment: float = 0.25):
+        super().__init__()
+        self.codes, self.decay, self.commitment = codes, decay, commitment
+        self.register_buffer("codebook", torch.randn(codes, dim))
+        self.register_buffer("counts", torch.ones(codes))              # moving average of how often a code is used
+        self.register_buffer("sums", self.codebook.clone())           # moving average of the sum of its vectors
+        self.register_buffer("ready", torch.zeros(()))                 # 1 once the codebook was filled from data
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(N, d) -> quantised (N, d), indices (N,), commitment loss. The gradient passes straight through."""
+        if self.training and not self.ready:
+            self._restart(x.detach(), torch.ones_like(self.counts, dtype=torch.bool))
+            self.ready.fill_(1)
+        indices = nearest_code(x.detach(), self.codebook)
+        quantised = self.codebook[indices]
+        loss = self.commitment * F.mse_loss(x, quantised)              # pulls the encoder towards its codes
+        if self.training:
+            self._follow(x.detach(), indices)
+        return x + (quantised - x).detach(), indices, loss
+
+    @torch.no_grad()
+    def _follow(self, x: torch.Tensor, indices: torch.Tensor) -> None:
+        """Each code moves to the running mean of the vectors that chose it."""
+        self.counts.mul_(self.decay).add_(torch.bincount(indices, minlength=self.codes), alpha=1 - self.decay)
+        self.sums.mul_(self.decay).index_add_(0, indices, x, alpha=1 - self.decay)
+        self.codebook.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
+        fair_share = len(x) / self.codes                               # the threshold must scale with tokens a step
+        self._restart(x, self.counts < 0.03 * fair_share)
+
+    @torch.no_grad()
+    def _restart(self, x: torch.Tensor, dead: torch.Tensor) -> None:
+        """Dead codes are put onto random vectors of this batch, with a fair share of use."""
+        if n := int(dead.sum()):
+            self.codebook[dead] = x[torch.randint(len(x), (n,))]
+            self.counts[dead] = len(x) / self.codes
+            self.sums[dead] = self.codebook[dead] * self.counts[dead, None]
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of each position. Unlike GroupNorm it lets no position see the others' content."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x):
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)    # (B, C, H, W) -> (B, H, W, C) and back
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, convolution, SiLU, 1x1 convolution, added to x: (B, C, H, W) -> same. `kernel` 1 sees no neighbours."""
+
+    def __init__(self, channels: int, kernel: int = 3):
+        super().__init__()
+        self.norm = ChannelNorm(channels)
+        self.conv1 = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
+        self.conv2 = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x):
+        return x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
+
+
+def make_encoder(width: int, dim: int, context: int) -> nn.Sequential:
+    """(B, 3, 64, 64) -> (B, dim, 8, 8). All heavy work is done on the small grids. `context` 1: each token sees only
+    its own patch and four pixels around it; 3: it sees its neighbours too."""
+    return nn.Sequential(
+        nn.Conv2d(3, width // 2, 4, stride=4),                         # (B, 64, 16, 16)
+        ResidualBlock(width // 2, 3),
+        nn.Conv2d(width // 2, width, 2, stride=2),                     # (B, 128, 8, 8)
+        ResidualBlock(width, context), ResidualBlock(width, context),
+        ChannelNorm(width), nn.SiLU(), nn.Conv2d(width, dim, 1))
+
+
+def make_decoder(width: int, dim: int) -> nn.Sequential:
+    """(B, dim, 8, 8) -> (B, 3, 64, 64)."""
+    return nn.Sequential(
+        nn.Conv2d(dim, width, 3, padding=1),
+        ResidualBlock(width), ResidualBlock(width), ResidualBlock(width),
+        nn.Conv2d(width, 2 * width, 1), nn.PixelShuffle(2),            # (B, 64, 16, 16)
+        ResidualBlock(width // 2), ResidualBlock(width // 2),
+        ChannelNorm(width // 2), nn.SiLU(),
+        nn.Conv2d(width // 2, 3 * 16, 3, padding=1), nn.PixelShuffle(4))
+
+
+class VQVAE(nn.Module):
+    """The image tokenizer: 64x64 pixels <-> 8x8 tokens out of `codes`."""
+
+    def __init__(self, codes: int = 512, dim: int = 16, width: int = 128, context: int = 1):
+        super().__init__()
+        self.config = {"codes": codes, "dim": dim, "width": width, "context": context}
+        self.encoder = make_encoder(width, dim, context)
+        self.quantizer = VectorQuantizer(codes, dim)
+        self.decoder = make_decoder(width, dim)
+
+    vocab_size = property(lambda self: self.quantizer.codes)
+
+    def forward(self, images: torch.Tensor):
+        """(B, 3, 64, 64) in [0, 1] -> reconstruction of the same shape, indices (B, 8, 8), commitment loss."""
+        z = self.encoder(images * 2 - 1)
+        B, D, H, W = z.shape
+        flat = z.permute(0, 2, 3, 1).reshape(-1, D)                    # (B, D, H, W) -> (B H W, D)
+        quantised, indices, commitment = self.quantizer(flat)
+        q = quantised.reshape(B, H, W, D).permute(0, 3, 1, 2)          # (B H W, D) -> (B, D, H, W)
+        return self.decoder(q) + 0.5, indices.reshape(B, H, W), commitment
+
+    @torch.no_grad()
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) float in [0, 1], H and W multiples of 8 -> (B, H/8, W/8) int64."""
+        check_images(images)
+        z = self.encoder(images * 2 - 1)
+        B, D, H, W = z.shape
+        flat = z.permute(0, 2, 3, 1).reshape(-1, D)                    # (B, D, H, W) -> (B H W, D)
+        return nearest_code(flat, self.quantizer.codebook).reshape(B, H, W)
+
+    @torch.no_grad()
+    def decode(self, ids: torch.Tensor) -> torch.Tensor:
+        """(B, h, w) int64 -> (B, 3, 8h, 8w) float in [0, 1]."""
+        if ids.ndim != 3 or ids.is_floating_point():
+            raise ValueError(f"decode takes integer ids of shape (B, h, w), got {ids.dtype} {tuple(ids.shape)}")
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
+            raise ValueError(f"image ids lie in 0..{self.vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}")
+        q = self.quantizer.codebook[ids].permute(0, 3, 1, 2)           # (B, h, w, D) -> (B, D, h, w)
+        return (self.decoder(q) + 0.5).clamp(0, 1)
+
+
+def check_images(images: torch.Tensor) -> None:
+    """Clear errors for what is not a batch of pictures."""
+    if not isinstance(images, torch.Tensor) or images.ndim != 4 or images.shape[1] != 3:
+        shape = tuple(getattr(images, "shape", ())) or type(images).__name__
+        hint = "; the channels are last: use .permute(0, 3, 1, 2)" if len(shape) == 4 and shape[-1] == 3 else ""
+        raise ValueError(f"pictures are a tensor of shape (B, 3, H, W), got {shape}{hint}")
+    if not images.is_floating_point():
+        raise TypeError(f"pictures are floats in [0, 1], got {images.dtype}; divide uint8 pixels by 255")
+    if images.shape[2] % 8 or images.shape[3] % 8 or not images.shape[2] or not images.shape[3]:
+        raise ValueError(f"height and width must be multiples of 8, got {images.shape[2]}x{images.shape[3]}: resize or pad")
+    if not torch.isfinite(images).all():
+        raise ValueError("the picture holds NaN or infinite values")
+    if images.numel() and (images.min() < -1e-3 or images.max() > 1 + 1e-3):
+        raise ValueError(f"pixels must lie in [0, 1], got {images.min():.3g}..{images.max():.3g}")
+
+
+def vqvae_loss(model: VQVAE, images: torch.Tensor) -> dict:
+    """Reconstruction error plus commitment; logs PSNR in dB and the perplexity of the codes in this batch."""
+    reconstruction, indices, commitment = model(images)
+    error = F.mse_loss(reconstruction, images)
+    use = torch.bincount(indices.flatten(), minlength=model.vocab_size).float()
+    p = use[use > 0] / use.sum()
+    return {"loss": 10 * error + commitment, "psnr": -10 * error.detach().log10(), "perplexity": (-(p * p.log()).sum()).exp()}
