@@ -1,0 +1,258 @@
+"""The words of the world, spoken: many synthetic voices (espeak-ng, by ctypes), 8 kHz, made once and kept in the cache.
+
+espeak-ng is a formant synthesiser: its voices sound like machines, but they are free, small, exact in their labels and
+hundreds of times faster than real time. Sound is made in a fresh process and in fixed order, because a second call in
+one process may differ by a few samples; and the arithmetic below is exact, so that every machine gets the same bits.
+"""
+import ctypes
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from math import gcd
+from pathlib import Path
+
+import numpy as np
+
+from mmcourse.paths import cache_dir
+from mmcourse.world.scene import WORDS, _share, held_out_voice
+
+SAMPLE_RATE = 8000
+TAKES = 2                    # each voice says each word twice, with another pitch and speed
+LONGEST = 0.9                # seconds
+LOUDNESS = 0.1               # RMS of every clip (full scale is 1)
+# Every sixth voice is held out (`held_out_voice`); no variant (the part after "+") is on both sides. Variants with
+# breath (f2, f3, f5, Alicia, ...) are left out: espeak-ng makes their noise anew in each process.
+VOICES = tuple("""
+en-us en-us+m1 en-us+f1 en-us+m3 en+Annie en-us+Andrea
+en-us+Gene en en+f1 en-us+Alex en-us+linda en-us+m4
+en-us+anika en+m3 en-us+Annie en-us+m5 en+linda en+f4
+en-us+m6 en-us+adam en-gb-scotland en+m7 en-us+m7 en-us+paul
+en-us+steph en+anika en-us+Michael en-us+Hugo en-us+m8 en-us+belinda
+en-us+david en-us+Denis en-gb-x-rp en-us+ed en+m1 en-us+edward
+en-us+Andy en-us+Jacky en-us+max en-us+pablo en-us+Mike en+m2
+en-us+Diogo en+steph2 en-us+antonio en-us+rob en-us-nyc en-us+zac
+""".split())
+# SHA-256 of the corpus that espeakng-loader 0.2.4 makes (espeak-ng 1.52)
+EXPECTED = "a8d410be83f33afc97f3fb8a394c795d48577fd3d7cdd63743d140c01b8563cc"
+
+
+@dataclass
+class SpeechCorpus:
+    """Spoken words: clip i says `words[i]` in voice `VOICES[voices[i]]`.
+
+    `clips`: list of float32 arrays (samples,) at 8 kHz, RMS `LOUDNESS`; `held_out`: bool array, true for the voices that
+    nothing trains on.
+    """
+    clips: list
+    words: list
+    voices: list
+    held_out: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def select(self, word: str | None = None, held_out: bool | None = False, voice: int | None = None) -> list[int]:
+        """The indices of the clips that say `word`, by `voice`, in the wanted split; None means any.
+
+        >>> corpus.select("cat", held_out=True)                                      # doctest: +SKIP
+        [874, 875, ...]
+        """
+        if word is not None and word not in WORDS:
+            raise ValueError(f"nobody says {word!r} in this world; the words are mmcourse.world.scene.WORDS")
+        return [i for i in range(len(self)) if (word is None or self.words[i] == word)
+                and (held_out is None or bool(self.held_out[i]) == held_out)
+                and (voice is None or self.voices[i] == voice)]
+
+
+@lru_cache(maxsize=32)
+def _low_pass(up: int, down: int) -> tuple[np.ndarray, int]:
+    """Taps (up, width) of a Kaiser-windowed sinc, one row for each phase, as whole numbers / 2^20."""
+    cutoff = min(1.0, up / down) * 0.95                                   # 1 is the input's Nyquist frequency
+    half = int(np.ceil(16 / cutoff))                                      # 16 zero crossings on each side
+    offset = np.arange(-half + 1, half + 1)[None] - np.arange(up)[:, None] / up         # (up, width)
+    taps = cutoff * np.sinc(cutoff * offset) * np.i0(8 * np.sqrt(np.clip(1 - (offset / half) ** 2, 0, 1))) / np.i0(8)
+    return np.round(taps / taps.sum(1, keepdims=True) * 2**20), half
+
+
+def resample(samples: np.ndarray, rate: int, new_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Change the sample rate of (samples,): low-pass below both Nyquist frequencies, then read between the samples.
+
+    Whole numbers in give the same sums on every machine (they are exact in float64). Returns float64.
+    """
+    if rate <= 0 or new_rate <= 0 or int(rate) != rate or int(new_rate) != new_rate:
+        raise ValueError(f"a sample rate is a positive whole number of Hz, got {rate} -> {new_rate}")
+    samples = np.asarray(samples, dtype=np.float64)
+    if samples.ndim != 1:
+        raise ValueError(f"resample takes one channel, (samples,), got shape {samples.shape}")
+    common = gcd(int(rate), int(new_rate))
+    up, down = int(new_rate) // common, int(rate) // common
+    if up == down or not len(samples):
+        return samples
+    taps, half = _low_pass(up, down)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(samples, (half - 1, half + 1)), 2 * half)
+    out = np.empty(-(-len(samples) * up // down))
+    for start in range(0, len(out), 65536):                               # in pieces: an hour of sound fits as well
+        position = np.arange(start, min(start + 65536, len(out)), dtype=np.int64) * down
+        out[start:start + 65536] = np.einsum("mw,mw->m", windows[position // up], taps[position % up]) / 2**20
+    return out
+
+
+def trim(samples: np.ndarray, rate: int = SAMPLE_RATE, floor_db: float = -36.0) -> np.ndarray:
+    """Cut the silence at both ends: 10 ms pieces that lie more than `floor_db` below the loudest one."""
+    piece = rate // 100
+    usable = len(samples) // piece * piece
+    if not usable:
+        return samples
+    energy = (samples[:usable].astype(np.float64).reshape(-1, piece) ** 2).sum(1)     # (pieces,)
+    loud = np.flatnonzero(energy > energy.max() * 10 ** (floor_db / 10))
+    return samples[max(0, loud[0] - 1) * piece:(loud[-1] + 2) * piece] if len(loud) else samples
+
+
+def normalise(samples: np.ndarray, loudness: float = LOUDNESS) -> np.ndarray:
+    """Scale to an RMS of `loudness`, less if a peak would leave [-1, 1]. Silence stays silence."""
+    rms = np.sqrt(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
+    return samples * min(loudness / rms, 0.99 / np.abs(samples).max()) if rms > 1e-6 else samples
+
+
+class _Espeak:
+    """The few calls of libespeak-ng that are needed. One for each process: the library has global state."""
+
+    def __init__(self):
+        import espeakng_loader
+        self.lib = ctypes.CDLL(espeakng_loader.get_library_path())
+        self.chunks = []
+
+        @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+        def receive(wave, count, events):
+            if wave and count:
+                self.chunks.append(np.ctypeslib.as_array(wave, (count,)).copy())
+            return 0
+        self.receive = receive                       # a reference must live as long as the library may call it
+        data = os.path.dirname(espeakng_loader.get_data_path())
+        self.rate = self.lib.espeak_Initialize(2, 0, data.encode(), 0)         # 2: hand over the sound, wait until done
+        if self.rate <= 0:
+            raise RuntimeError(f"espeak-ng did not start (code {self.rate}); reinstall the package espeakng-loader")
+        self.lib.espeak_SetSynthCallback(self.receive)
+
+    def __call__(self, text: str, voice: str, pitch: int, speed: int) -> np.ndarray:
+        """int16 (samples,) at `self.rate`."""
+        if self.lib.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise ValueError(f"espeak-ng has no voice {voice!r}; examples: en-us, en+f2, vi, vi-VN-x-south")
+        self.lib.espeak_SetParameter(1, speed, 0)                              # 1: words a minute
+        self.lib.espeak_SetParameter(3, pitch, 0)                              # 3: base pitch, 0 to 99
+        self.chunks.clear()
+        data = text.encode("utf-8") + b"\0"
+        if self.lib.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, 0, 0, 1, None, None) != 0:      # 1: UTF-8
+            raise RuntimeError(f"espeak-ng could not say {text!r}")
+        return np.concatenate(self.chunks) if self.chunks else np.zeros(0, np.int16)
+
+
+def corpus_jobs() -> list[tuple[str, int, int, int]]:
+    """(word, voice, pitch, speed) of every clip, in the fixed order. Pitch and speed depend on the names alone."""
+    return [(word, voice, 30 + int(40 * _share("pitch", word, VOICES[voice], take)),
+             145 + int(45 * _share("speed", word, VOICES[voice], take)))
+            for voice in range(len(VOICES)) for word in WORDS for take in range(TAKES)]
+
+
+def _child() -> None:
+    """In the fresh process: jobs in (JSON on stdin), one line of length and pitch for each clip and the sound out."""
+    jobs, out = json.loads(sys.stdin.buffer.read()), sys.stdout.buffer
+    speak = _Espeak()
+    for text, voice, pitch, speed in jobs:
+        sound = speak(text, voice, pitch, speed)
+        out.write(np.array([speak.rate, len(sound)], "<i4").tobytes() + sound.astype("<i2").tobytes())
+    out.flush()
+
+
+def _speak(jobs: list):
+    """Yield (int16 samples, rate) for each (text, voice name, pitch, speed), all spoken by one fresh process."""
+    import threading
+    command = [sys.executable, "-c", "from mmcourse.world.speech import _child; _child()"]
+    root = str(Path(__file__).resolve().parents[2])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as child:
+        errors = io.BytesIO()
+        threading.Thread(target=lambda: errors.write(child.stderr.read()), daemon=True).start()
+        child.stdin.write(json.dumps(jobs).encode())
+        child.stdin.close()
+        for text, *_ in jobs:
+            head = child.stdout.read(8)
+            if len(head) < 8:
+                child.wait()
+                last = errors.getvalue().decode(errors="replace").strip().splitlines()[-1:] or [f"exit {child.returncode}"]
+                kind = ValueError if last[0].startswith("ValueError") else RuntimeError
+                raise kind(f"could not say {text!r}: {last[0]}")
+            rate, count = np.frombuffer(head, "<i4")
+            yield np.frombuffer(child.stdout.read(2 * int(count)), "<i2"), int(rate)
+
+
+def say(text: str, voice: str = "en-us", pitch: int = 50, speed: int = 165) -> np.ndarray:
+    """Any text, spoken: float32 (samples,) at 8 kHz.
+
+    Args:
+        voice: an espeak-ng voice: `en-us`, `en+f2` (a variant), `vi` (Vietnamese), `vi-VN-x-south`, ... or an index of
+            `VOICES`.
+        pitch: 0 to 99. speed: words a minute, 80 to 450.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"nothing to say: {text!r}")
+    if not 0 <= pitch <= 99 or not 80 <= speed <= 450:
+        raise ValueError(f"pitch is 0 to 99 and speed 80 to 450 words a minute, got {pitch} and {speed}")
+    name = VOICES[voice] if isinstance(voice, int | np.integer) else voice
+    (sound, rate), = _speak([(text, name, int(pitch), int(speed))])
+    return np.clip(_finish(sound, rate) / 32767, -1, 1).astype(np.float32)
+
+
+def _finish(sound: np.ndarray, rate: int, longest: float | None = None) -> np.ndarray:
+    """From espeak's samples to a clip: 8 kHz, silence trimmed, loudness set, 5 ms fades at both ends; int16."""
+    sound = trim(np.round(resample(sound, rate)))
+    sound = sound[:int(longest * SAMPLE_RATE)] if longest else sound
+    sound = normalise(sound / 32768)
+    fade = np.minimum(1, np.arange(1, len(sound) + 1) / 40)
+    return np.round(sound * fade * fade[::-1] * 32767).astype(np.int16)
+
+
+def _digest(sound: np.ndarray, lengths: np.ndarray) -> str:
+    return hashlib.sha256(lengths.astype("<i4").tobytes() + sound.astype("<i2").tobytes()).hexdigest()
+
+
+def load_speech(progress: bool = True) -> SpeechCorpus:
+    """Every word of the world in every voice. Made at first use (about half a minute), then read from the cache.
+
+    A damaged cache is made anew. Another build of espeak-ng gives other samples: that works, with a warning.
+    """
+    jobs = corpus_jobs()
+    key = hashlib.sha256(json.dumps([jobs, VOICES, LONGEST, LOUDNESS]).encode()).hexdigest()[:12]
+    path = cache_dir() / f"speech-{key}.npz"
+    sound = None
+    if path.exists():
+        try:
+            with np.load(path) as file:
+                sound, lengths, digest = file["sound"], file["lengths"], str(file["sha256"])
+            if _digest(sound, lengths) != digest:
+                raise ValueError("the hash does not fit")
+        except Exception as error:                    # a half-written or damaged file: anything may come out of it
+            warnings.warn(f"{path} is damaged ({error}); the speech is made anew", stacklevel=2)
+            sound = None
+    if sound is None:
+        from tqdm.auto import tqdm
+        spoken = _speak([(word, VOICES[voice], pitch, speed) for word, voice, pitch, speed in jobs])
+        clips = [_finish(*s, LONGEST) for s in tqdm(spoken, "speech", total=len(jobs), disable=not progress, unit="word")]
+        sound, lengths = np.concatenate(clips), np.array([len(c) for c in clips], np.int32)
+        temporary = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
+        np.savez(temporary, sound=sound, lengths=lengths, sha256=_digest(sound, lengths))
+        os.replace(temporary, path)
+    if EXPECTED and _digest(sound, lengths) != EXPECTED:
+        warnings.warn("this espeak-ng is not the build that the shipped models learned from: the voices may differ a "
+                      "little (pip install 'espeakng-loader==0.2.4' gives the same)", stacklevel=2)
+    ends = np.cumsum(lengths)
+    whole = sound.astype(np.float32) / 32767
+    voices = [voice for _, voice, _, _ in jobs]
+    return SpeechCorpus([whole[e - n:e] for e, n in zip(ends, lengths, strict=True)], [job[0] for job in jobs], voices,
+                        np.array([held_out_voice(v) for v in voices]))
