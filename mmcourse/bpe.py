@@ -47,7 +47,7 @@ def spell(word: str) -> str:
 def count_words(text: str | Iterable[str]) -> Counter[str]:
     """How often each word occurs, spelled in byte ids. `text` is one string or several."""
     counts = Counter()
-    for part in [text] if isinstance(text, str) else text:
+    for part in text if isinstance(text, Iterable) and not isinstance(text, (str, bytes)) else [text]:
         if not isinstance(part, str):
             raise TypeError(f"the text must be a str or an iterable of str, got {type(part).__name__}")
         counts.update(WORDS.findall(part))

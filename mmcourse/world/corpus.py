@@ -58,6 +58,11 @@ def vietnamese() -> str:
     return VIETNAMESE
 
 
+def english() -> str:
+    """The same paragraphs in English, one for one: what `vietnamese` says, for fair comparisons."""
+    return ENGLISH
+
+
 VIETNAMESE = """\
 Máy tính không đọc được chữ. Nó chỉ biết những con số. Muốn cho máy đọc một câu, trước hết ta phải
 cắt câu ấy ra thành từng mảnh nhỏ, rồi đánh số cho mỗi mảnh. Mỗi mảnh như thế gọi là một token.
@@ -94,4 +99,47 @@ xách tay, không thể biết hết mọi thứ, nhưng nó có thể cho ta th
 
 Hãy chạy từng ô lệnh, hãy sửa thử một con số, rồi xem điều gì thay đổi. Nếu có gì hỏng, đừng lo: mở
 lại chương và bắt đầu lại từ đầu. Học như vậy chậm hơn đọc lướt, nhưng nhớ lâu hơn nhiều.
+"""
+
+ENGLISH = """\
+A computer cannot read letters. It knows only numbers. To let a machine read a sentence, we must
+first cut the sentence into small pieces, and then give each piece a number. Such a piece is called
+a token. In this course you will write the program that cuts text with your own hands, without a
+ready-made library, and you will understand why each line has to be there.
+
+The idea is very simple. In the beginning, every byte is a token. Then we count which two tokens
+stand side by side most often, and join them into one new token. We repeat this a few hundred times,
+or a few thousand times. Words that are met often slowly become a single token, while rare words are
+still put together from several pieces. No word is left behind, because in the worst case we still
+have the bytes.
+
+Vietnamese has many accents. A letter such as e with two accents has both a circumflex and an acute
+accent, and in memory it takes three bytes. If a vocabulary has learnt from English alone, it has
+never seen these three bytes together, so it must spend three tokens on one letter. For the same
+content, a person who writes Vietnamese has to pay for more tokens, wait longer, and receive a
+shorter context window. That is not the fault of Vietnamese. It is the fault of the data that we
+chose to learn from.
+
+There are also two ways to store the same letter. The first way is to use one ready-made character.
+The second way is to write the base letter first, and then write the accents after it. On the screen
+the two ways look exactly the same, but for the machine they are two entirely different strings of
+bytes. Therefore, before learning, people usually normalise the text to one form.
+
+After the part about writing, we will do the same with pictures and sound. A small picture is
+divided into sixty-four squares, and each square is replaced by a number from a dictionary. A
+stretch of speech is divided into short frames, and each frame is replaced by a few numbers as well.
+When everything is a number, a single neural network can read, draw and speak. It does not need to
+know which number is a letter, which is a picture and which is a sound. It only guesses the next
+number.
+
+The world of this course is very small. In it there are a cat, a dog, a fish, an apple, a house, the
+sun and the moon. There are eight background colours, there is a left side and a right side, there
+are one, two, three or four animals. Sometimes there is a sign with a few capital letters. The world
+is this small so that we can check every answer: whether the model is right or wrong is a matter of
+counting, not a matter of feeling. A small model that runs on a laptop cannot know everything, but
+it can let us see clearly every wheel inside.
+
+Run each cell, try changing a number, then see what becomes different. If something breaks, do not
+worry: open the chapter again and start from the beginning. Learning this way is slower than
+skimming, but it stays in memory much longer.
 """
