@@ -307,3 +307,22 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
         lines = [names, ["---"] * len(names), *cells]
         display(Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines)))
     _say(caption)
+
+
+def pieces(texts: Sequence[str], caption: str = "", *, title: str = "") -> None:
+    """Show a text cut in pieces, in four colours in turn; a space is drawn as ␣ and a line feed as ⏎."""
+    seen = [t.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") for t in texts]
+    plain = f"{title}: {'|'.join(seen)}" if title else "|".join(seen)
+    if not _in_notebook():
+        print(plain)
+    else:
+        from IPython.display import display
+
+        colours = ("#cfe4f5", "#fbdcc9", "#cdeadf", "#f5dcea")
+        style = "color:#000;padding:1px 2px;border-radius:3px;margin:1px;white-space:pre;font-family:monospace"
+        spans = "<wbr>".join(f'<span style="background:{colours[i % 4]};{style}">{html.escape(t)}</span>'
+                             for i, t in enumerate(seen))
+        head = f"<b>{html.escape(title)}</b> " if title else ""
+        body = f'<p style="line-height:1.9;max-width:60em">{head}{spans}</p>'
+        display({"text/html": body, "text/plain": plain}, raw=True)
+    _say(caption)
