@@ -84,7 +84,7 @@ def schedule(step: int, steps: int, warmup: int, floor: float = 0.05) -> float:
 def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: float = 1e-3, optimizer: str = "adamw",
           muon_lr: float = 0.02, warmup: int = 50, weight_decay: float = 0.01, clip: float = 1.0, seed: int = 0,
           resume: str | Path | None = None, save_every: int = 500, log_every: int = 20, progress: bool = True,
-          after_step: Callable | None = None) -> History:
+          until: int | None = None, after_step: Callable | None = None) -> History:
     """Train `model` and leave it in eval mode.
 
     Args:
@@ -93,6 +93,7 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: 
         steps: in all, counted from the first start of the run.
         resume: a file; the run's state is saved there every `save_every` steps, at its end and at Ctrl-C, and a run that
             finds the file goes on from it, step for step as if it had never stopped.
+        until: stop here though the schedule spans `steps`; a later call with the same `resume` goes on.
         after_step: called as `after_step(model, step)` once a step is done.
 
     Returns:
@@ -105,7 +106,8 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: 
     base_rates = [[group["lr"] for group in opt.param_groups] for opt in optimizers]
     if resume is not None and Path(resume).exists():
         start = load_run(resume, model, optimizers, history, seed)
-    bar = tqdm(range(start, steps), initial=start, total=steps, disable=not progress, mininterval=1.0, leave=True)
+    end = steps if until is None else min(until, steps)
+    bar = tqdm(range(start, end), initial=min(start, end), total=end, disable=not progress, mininterval=1.0, leave=True)
     model.train()
     clock = time.process_time()
     done = start
@@ -129,11 +131,11 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: 
             done = step + 1
             if after_step is not None:
                 after_step(model, step)
-            if step % log_every == 0 or done == steps:
+            if step % log_every == 0 or done == end:
                 row = {"step": step, **{k: _number(v) for k, v in result.items()}, "grad_norm": _number(norm)}
                 history.rows.append(row)
                 bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
-            if resume is not None and done % save_every == 0 and done < steps:
+            if resume is not None and done % save_every == 0 and done < end:
                 clock = _add_minutes(history, clock)
                 save_run(resume, model, optimizers, history, done, seed)
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from mmcourse import checkpoints
 from mmcourse.paths import cache_dir
 from mmcourse.vocabulary import PAD, Segment, Vocabulary
 from mmcourse.world.pictures import draw_batch
-from mmcourse.world.scene import Scene, caption, sample_scene
+from mmcourse.world.scene import Scene, caption, describe, sample_scene
 
 
 def training_scenes(n: int, seed: int = 0, jitter: int = 0) -> list[Scene]:
@@ -61,7 +61,7 @@ class Mixture:
                  rows: dict[str, int]):
         self.vocabulary, self.bpe, self.rows = vocabulary, bpe, rows
         self.scenes, self.images, self.clips, self.words = scenes, images, clips, words
-        self.captions = [Segment("text", tuple(bpe.encode(" " + caption(s)))) for s in scenes]
+        self.captions = [self.text(caption(s)) for s in scenes]
         self.with_noun, self.with_word = {}, {}
         for i, scene in enumerate(scenes):
             for group in scene.groups[:1]:
@@ -76,8 +76,8 @@ class Mixture:
     def audio(self, i: int) -> Segment:
         return Segment("audio", tuple(self.clips[i].tolist()))
 
-    def word(self, word: str) -> Segment:
-        return Segment("text", tuple(self.bpe.encode(" " + word)))
+    def text(self, text: str) -> Segment:
+        return Segment("text", tuple(self.bpe.encode(" " + text)))
 
     def pair(self, direction: str, rng: np.random.Generator) -> list[Segment]:
         """One sequence of a direction such as `text->image`, as its segments."""
@@ -85,9 +85,11 @@ class Mixture:
         if {given, answer} == {"text", "image"}:
             i = int(rng.integers(len(self.scenes)))
             parts = {"text": self.captions[i], "image": self.image(i)}
+            if given == "text" and rng.random() < 0.15:                # people leave things out
+                parts["text"] = self.text(partial_caption(self.scenes[i], rng))
         elif {given, answer} == {"text", "audio"}:
             i = int(rng.integers(len(self.clips)))
-            parts = {"text": self.word(self.words[i]), "audio": self.audio(i)}
+            parts = {"text": self.text(self.words[i]), "audio": self.audio(i)}
         else:                                                          # the first noun of the scene is spoken
             i = int(rng.integers(len(self.scenes)))
             spoken = self.with_word[self.scenes[i].groups[0].noun]
@@ -101,6 +103,12 @@ class Mixture:
             for _ in range(n):
                 (long if "image" in direction else short).append(self.vocabulary.pack(self.pair(direction, rng)))
         return pad(long), pad(short)
+
+
+def partial_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """A caption that says only a part: a noun, a group, the groups, or all but the sign."""
+    groups = ", ".join(describe(group) for group in scene.groups)
+    return [scene.groups[0].noun, describe(scene.groups[0]), groups, f"{groups}, {scene.ground} ground"][rng.integers(4)]
 
 
 def pad(rows: list[list[int]]) -> torch.Tensor:

@@ -1,0 +1,288 @@
+"""All of it together: text, picture or sound in; text, picture or sound out.
+
+>>> import mmcourse as mm
+>>> a = mm.load("reference")                                                    # doctest: +SKIP
+>>> a.generate([mm.Text("two cats on the left, blue ground")], want="image")    # doctest: +SKIP
+"""
+import io
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmcourse import checkpoints
+from mmcourse.generate import generate
+from mmcourse.paths import CHECKPOINTS
+from mmcourse.vocabulary import MODALITIES, Segment, Vocabulary
+from mmcourse.world.pictures import SIZE
+from mmcourse.world.speech import resample, trim
+
+MAX_SECONDS = 2.5                                       # the longest sound that the transformer listens to
+DEFAULTS = {"text": {"temperature": 0.0}, "image": {"temperature": 0.5, "guidance": 2.0}, "audio": {"temperature": 0.5}}
+
+
+@dataclass(frozen=True)
+class Text:
+    """Words. `Text("a cat on the left, red ground, sign K I T E")`; letters of a sign in capitals."""
+    text: str
+
+    def __post_init__(self):
+        if not isinstance(self.text, str):
+            raise TypeError(f"Text takes a string, got {type(self.text).__name__}")
+        if not self.text.strip():
+            raise ValueError('the text is empty: type a few words, for example "two cats on the left, blue ground"')
+
+    def __str__(self):
+        return self.text
+
+    def normalised(self) -> str:
+        """As the captions of the world are written: lower case, single spaces, a word in capitals spelled letter by letter.
+
+        >>> Text("A cat,  sign KITE").normalised()
+        'a cat, sign K I T E'
+        """
+        words = " ".join(self.text.split()).split(" ")
+        spelled = [" ".join(w) if re.fullmatch("[A-Z]{2,}", w) else w for w in words]
+        single = [w if re.fullmatch("[A-Z]( [A-Z])*", w) and i else w.lower() for i, w in enumerate(spelled)]
+        return " ".join(single).rstrip(".")
+
+
+class Image:
+    """A picture: from a file, its bytes, a PIL image or pixels (H, W), (H, W, 3), (H, W, 4), uint8 or float in [0, 1].
+
+    `pixels` is (H, W, 3) uint8. Transparent parts become white; CMYK, grey and palette pictures become RGB.
+    """
+
+    def __init__(self, source):
+        self.pixels = _read_pixels(source)
+
+    @property
+    def pil(self):
+        from PIL import Image as Pillow
+        return Pillow.fromarray(self.pixels)
+
+    def square(self, size: int = SIZE) -> torch.Tensor:
+        """What the model sees: the whole picture, fitted into (1, 3, size, size), edges filled with its border's colour."""
+        from PIL import Image as Pillow
+        height, width = self.pixels.shape[:2]
+        if (height, width) == (size, size):
+            fitted = self.pixels
+        else:
+            ratio = size / max(height, width)
+            new = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+            small = np.asarray(self.pil.resize(new, Pillow.Resampling.BOX if ratio < 1 else Pillow.Resampling.NEAREST))
+            border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
+            fitted = np.empty((size, size, 3), np.uint8)
+            fitted[:] = np.median(border, axis=0)
+            top, left = (size - small.shape[0]) // 2, (size - small.shape[1]) // 2
+            fitted[top:top + small.shape[0], left:left + small.shape[1]] = small
+        return torch.from_numpy(fitted.copy()).permute(2, 0, 1)[None].float() / 255        # (H, W, 3) -> (1, 3, H, W)
+
+    def _repr_png_(self):
+        from PIL import Image as Pillow
+        times = max(1, 256 // max(self.pixels.shape[:2]))
+        big = self.pil.resize((self.pixels.shape[1] * times, self.pixels.shape[0] * times), Pillow.Resampling.NEAREST)
+        buffer = io.BytesIO()
+        big.save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def __repr__(self):
+        return f"Image({self.pixels.shape[1]}x{self.pixels.shape[0]})"
+
+
+def _read_pixels(source) -> np.ndarray:
+    from PIL import Image as Pillow
+    if isinstance(source, Image):
+        return source.pixels
+    if isinstance(source, torch.Tensor):
+        source = source.detach().cpu().numpy()
+    if isinstance(source, (str, Path, bytes, bytearray)):
+        name = "the bytes" if isinstance(source, (bytes, bytearray)) else str(source)
+        if isinstance(source, (str, Path)) and not Path(source).is_file():
+            raise FileNotFoundError(f"there is no file {source}")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Pillow.DecompressionBombWarning)
+                source = Pillow.open(io.BytesIO(source) if name == "the bytes" else source)
+                if source.width * source.height > 4096 * 4096:          # JPEGs can be read smaller right away
+                    source.draft("RGB", (1024, 1024))
+                source.load()
+        except (Pillow.DecompressionBombWarning, Pillow.DecompressionBombError):
+            raise ValueError(f"{name} has too many pixels: make it smaller than 9,000 x 9,000") from None
+        except Exception as error:
+            raise ValueError(f"{name} cannot be read as a picture ({error}): is it whole, and really a PNG, JPEG, GIF, BMP "
+                             "or WebP file?") from None
+    if isinstance(source, Pillow.Image):
+        if source.mode in ("RGBA", "LA", "PA") or "transparency" in source.info:
+            rgba = source.convert("RGBA")
+            source = Pillow.alpha_composite(Pillow.new("RGBA", rgba.size, "white"), rgba)
+        return np.asarray(source.convert("RGB")).copy()
+    if not isinstance(source, np.ndarray):
+        raise TypeError(f"Image takes a file name, bytes, a PIL image or an array of pixels, got {type(source).__name__}")
+    if source.ndim == 3 and source.shape[0] in (1, 3, 4) and source.shape[2] not in (1, 3, 4):
+        source = np.moveaxis(source, 0, 2)                              # (3, H, W) -> (H, W, 3)
+    if source.ndim == 2:
+        source = source[..., None]
+    if source.ndim != 3 or source.shape[2] not in (1, 3, 4) or 0 in source.shape:
+        raise ValueError(f"pixels have the shape (H, W), (H, W, 3) or (H, W, 4), got {source.shape}")
+    if source.dtype != np.uint8:
+        values = source.astype(np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("the picture holds NaN or infinite values")
+        if values.min() < 0 or values.max() > 1:
+            raise ValueError(f"pixels that are not uint8 must lie in [0, 1], got {values.min():.3g}..{values.max():.3g}")
+        source = (values * 255 + 0.5).astype(np.uint8)
+    if source.shape[2] == 4:
+        alpha = source[..., 3:].astype(np.float64) / 255
+        source = (source[..., :3] * alpha + 255 * (1 - alpha) + 0.5).astype(np.uint8)
+    return np.broadcast_to(source, (*source.shape[:2], 3)).copy()
+
+
+class Audio:
+    """A sound: samples (n,) or (n, channels) with their rate, or a file that soundfile reads (WAV, FLAC, OGG, MP3, ...).
+
+    `samples` is (n,) float32 in [-1, 1], mono, at `rate` Hz.
+    """
+
+    def __init__(self, source, rate: int | None = None):
+        if isinstance(source, (str, Path, bytes, bytearray)):
+            source, rate = _read_sound(source)
+        if rate is None or rate <= 0:
+            raise ValueError(f"Audio needs the sample rate in Hz, for example Audio(samples, 16000); got {rate!r}")
+        samples = np.asarray(source.detach() if isinstance(source, torch.Tensor) else source)
+        if samples.dtype.kind in "iu":
+            info = np.iinfo(samples.dtype)
+            samples = samples.astype(np.float64) / max(info.max, 1) - (samples.dtype.kind == "u") * 0.5
+        if samples.dtype.kind not in "f":
+            raise TypeError(f"samples are floats in [-1, 1] or integers, got {samples.dtype}")
+        if samples.ndim == 2:
+            if samples.shape[0] < samples.shape[1] and samples.shape[0] <= 8:
+                samples = samples.T                                     # (channels, n) -> (n, channels)
+            samples = samples.mean(1)
+        if samples.ndim != 1 or not len(samples):
+            raise ValueError(f"samples have the shape (n,) or (n, channels) with n > 0, got {np.shape(source)}")
+        if not np.isfinite(samples).all():
+            raise ValueError("the sound holds NaN or infinite values")
+        self.samples, self.rate = samples.astype(np.float32), int(rate)
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
+    def cut(self, start: float, seconds: float) -> "Audio":
+        """A part of the sound, from `start`, in seconds."""
+        first = int(start * self.rate)
+        return Audio(self.samples[first:first + int(seconds * self.rate)], self.rate)
+
+    def speech(self, rate: int = 8000) -> np.ndarray:
+        """What the model hears: mono at `rate`, silence trimmed. ValueError if nothing or too much is left."""
+        if np.abs(self.samples - self.samples.mean()).max() < 1e-4:
+            raise ValueError("the sound is silent: record again, nearer to the microphone")
+        if self.seconds < 0.05:
+            raise ValueError(f"the sound lasts {self.seconds:.3f} s, too short for a word: give it at least 0.05 s")
+        samples = trim(resample(self.samples - self.samples.mean(), self.rate, rate), rate)
+        if len(samples) > MAX_SECONDS * rate:
+            raise ValueError(f"{len(samples) / rate:.1f} s of sound, but the model listens to at most {MAX_SECONDS} s: it knows "
+                             "single words. Use .cut(start, seconds) to choose one")
+        return samples.astype(np.float32)
+
+    def _repr_html_(self):
+        from IPython.display import Audio as Player
+        return Player(self.samples, rate=self.rate)._repr_html_()
+
+    def __repr__(self):
+        return f"Audio({self.seconds:.2f} s at {self.rate} Hz)"
+
+
+def _read_sound(source) -> tuple[np.ndarray, int]:
+    import soundfile
+    if isinstance(source, (str, Path)) and not Path(source).is_file():
+        raise FileNotFoundError(f"there is no file {source}")
+    try:
+        return soundfile.read(io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else str(source), dtype="float32")
+    except Exception as error:
+        name = "the bytes" if isinstance(source, (bytes, bytearray)) else str(source)
+        raise ValueError(f"{name} cannot be read as sound ({error}): is it whole, and really a WAV, FLAC, OGG or MP3 file?") \
+            from None
+
+
+class Assistant:
+    """Any modality in, any modality out: `bpe`, `vqvae`, `codec`, `transformer`, `decoder` and their `vocabulary`."""
+
+    def __init__(self, bpe, vqvae, codec, transformer, vocabulary: Vocabulary, decoder=None):
+        self.bpe, self.vqvae, self.codec, self.transformer = bpe, vqvae, codec, transformer
+        self.vocabulary, self.decoder = vocabulary, decoder
+
+    def segment(self, part) -> Segment:
+        """The tokens of one part of a prompt."""
+        if isinstance(part, str):
+            part = Text(part)
+        if isinstance(part, Text):
+            return Segment("text", tuple(self.bpe.encode(" " + part.normalised())))
+        if isinstance(part, Image):
+            return Segment("image", tuple(self.vqvae.encode(part.square()).flatten().tolist()))
+        if isinstance(part, Audio):
+            ids = self.codec.encode(torch.from_numpy(part.speech(self.codec.sample_rate))[None])
+            ids = ids[0, :, :self.vocabulary.audio_levels]
+            return Segment("audio", tuple(ids.flatten().tolist()))     # (frames, levels) -> frame after frame
+        raise TypeError(f"a prompt is made of mm.Text, mm.Image and mm.Audio, got {type(part).__name__}")
+
+    def render(self, segment: Segment, decoder: str = "vq", steps: int = 8, seed: int = 0):
+        """The thing that a segment stands for: Text, Image or Audio."""
+        if segment.modality == "text":
+            return Text(self.bpe.decode(segment.ids).strip() or "...")
+        if segment.modality == "image":
+            ids = torch.tensor(segment.ids).view(1, 8, 8)              # (64,) -> (1, 8, 8)
+            return Image(self.pixels(ids, decoder, steps, seed)[0].permute(1, 2, 0))
+        frames = torch.tensor(segment.ids).view(1, -1, self.vocabulary.audio_levels)      # (1, frames, levels)
+        return Audio(self.codec.decode(frames)[0].clamp(-1, 1), self.codec.sample_rate)
+
+    def pixels(self, ids: torch.Tensor, decoder: str = "vq", steps: int = 8, seed: int = 0) -> torch.Tensor:
+        """Image tokens (B, 8, 8) -> pictures (B, 3, 64, 64), by the tokenizer's own decoder or by diffusion."""
+        if decoder == "vq":
+            return self.vqvae.decode(ids)
+        if decoder != "diffusion":
+            raise ValueError(f"decoder is 'vq' or 'diffusion', got {decoder!r}")
+        if self.decoder is None:
+            raise ValueError("this model has no diffusion decoder: `python -m mmcourse train decoder` makes one")
+        return self.decoder.decode(ids, steps=steps, seed=seed, vqvae=self.vqvae)
+
+    def generate(self, parts, want: str, seed: int = 0, *, decoder: str = "vq", **sampling):
+        """Answer a prompt.
+
+        Args:
+            parts: a list of Text, Image and Audio.
+            want: `text`, `image` or `audio`.
+            decoder: who paints a picture from its tokens: `vq` or `diffusion`.
+            sampling: temperature, top_k, top_p, guidance; by default what suits the modality (`DEFAULTS`).
+        """
+        if want not in MODALITIES:
+            raise ValueError(f"want is one of {MODALITIES}, got {want!r}")
+        if isinstance(parts, (str, Text, Image, Audio)):
+            parts = [parts]
+        if not parts:
+            raise ValueError("the prompt is empty: give at least one Text, Image or Audio")
+        prompt = [self.segment(part) for part in parts]
+        settings = {**DEFAULTS[want], **sampling}
+        answer = generate(self.transformer, self.vocabulary, [prompt], want, seed=seed, **settings)[0]
+        return self.render(answer, decoder=decoder, seed=seed)
+
+
+def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:
+    """The shipped any-to-any model: every file checked against the manifest, offline."""
+    from mmcourse.bpe import BPETokenizer
+    if name != "reference":
+        raise ValueError(f"there is one shipped model, 'reference'; got {name!r}. Single parts: mmcourse.checkpoints.load(name)")
+    path, _ = checkpoints.verify("bpe", folder)
+    _, entry = checkpoints.verify("transformer", folder)
+    entries = checkpoints.manifest(folder)
+    for part, expected in entry["tokenizers"].items():
+        if entries[part]["sha256"] != expected:
+            raise ValueError(f"the transformer was trained on another {part}: its ids would mean other things. "
+                             "Restore data/checkpoints with git or run `python -m mmcourse train reference`")
+    decoder = checkpoints.load("decoder", folder) if "decoder" in entries else None
+    return Assistant(BPETokenizer.load(path), checkpoints.load("vqvae", folder), checkpoints.load("codec", folder),
+                     checkpoints.load("transformer", folder), Vocabulary(**entry["vocabulary"]), decoder)

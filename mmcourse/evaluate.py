@@ -1,0 +1,283 @@
+"""The any-to-any matrix on held-out combinations, with ceilings and chance: `python -m mmcourse evaluate [--json]`.
+
+score    what the model reaches on scenes, signs and voices that nothing was trained on
+ceiling  the same judge on the truth, sent through the tokenizers: no answer of the model can be expected to score higher
+chance   the same judge on answers that were shuffled, so that each belongs to another question
+"""
+import argparse
+import json
+import sys
+
+import numpy as np
+import torch
+
+from mmcourse import checkpoints
+from mmcourse.assistant import DEFAULTS, Assistant, load
+from mmcourse.generate import generate
+from mmcourse.judges import PictureReader, read_sign
+from mmcourse.paths import RESULTS
+from mmcourse.vocabulary import Segment
+from mmcourse.world.pictures import draw_batch
+from mmcourse.world.scene import NOUNS, WORDS, Scene, caption, parse_caption, sample_scene
+
+BATCH = 50
+READ = {                                                # what is compared: scene -> something that must be equal
+    "object": lambda s: s and [g.noun for g in s.groups],
+    "count": lambda s: s and s.groups,
+    "ground": lambda s: s and s.ground,
+    "word": lambda s: s and s.sign,
+}
+
+
+def row(score, ceiling, chance, n: int) -> dict:
+    """One entry of the matrix. Numbers are rounded to four places; None stands for what could not be measured here."""
+    return {"score": _round(score), "ceiling": _round(ceiling), "chance": _round(chance), "n": n}
+
+
+def _round(x):
+    return None if x is None else round(float(x), 4)
+
+
+def agreement(answers: list, truths: list) -> float:
+    """The share of answers that equal their truth."""
+    return float(np.mean([a == t for a, t in zip(answers, truths, strict=True)])) if truths else float("nan")
+
+
+def shuffled(answers: list, truths: list) -> float:
+    """The same with each answer moved on by a third of the list: what an answer scores that never saw its question."""
+    by = max(1, len(answers) // 3)
+    return agreement(answers[by:] + answers[:by], truths)
+
+
+def picture_rows(read: list, ceiling: list, truths: list[Scene]) -> dict:
+    """Object, count and place, ground and sign of pictures that were read, against the scenes that were asked for."""
+    out = {}
+    for key, part in READ.items():
+        keep = [i for i, s in enumerate(truths) if key != "word" or s.sign]
+        a, c, t = ([part(x[i]) for i in keep] for x in (read, ceiling, truths))
+        out[key] = row(agreement(a, t), agreement(c, t), shuffled(a, t), len(keep))
+    return out
+
+
+class Evaluation:
+    """All measurements of one model on `n` held-out scenes. Each public method measures one direction."""
+
+    def __init__(self, assistant: Assistant, n: int = 200, seed: int = 0, progress: bool = True):
+        self.a, self.n, self.seed, self.progress = assistant, n, seed, progress
+        rng = np.random.default_rng((seed, 77))
+        self.scenes = [sample_scene(rng, "held-out") for _ in range(n)]
+        self.pictures = draw_batch(self.scenes)
+        self.image_ids = self.a.vqvae.encode(self.pictures)
+        self.reader = PictureReader()
+        self._speech = None
+
+    def ask(self, prompts: list[list[Segment]], want: str, label: str) -> list[Segment]:
+        """The model's answers, in batches, with the assistant's own sampling settings."""
+        from tqdm.auto import tqdm
+        out = []
+        for i in tqdm(range(0, len(prompts), BATCH), desc=label, disable=not self.progress):
+            out += generate(self.a.transformer, self.a.vocabulary, prompts[i:i + BATCH], want, seed=self.seed + i,
+                            **DEFAULTS[want])
+        return out
+
+    def paint(self, segments: list[Segment]) -> torch.Tensor:
+        return self.a.vqvae.decode(torch.tensor([s.ids for s in segments]).view(-1, 8, 8))     # (n, 64) -> (n, 8, 8)
+
+    def image_prompts(self, scenes=None) -> list[list[Segment]]:
+        return [[Segment("image", tuple(ids.flatten().tolist()))] for ids in self.image_ids]
+
+    def text_image(self) -> dict:
+        """Full captions of held-out scenes, drawn and read by the template reader; `sign_ocr` by a second reader."""
+        prompts = [[self.a.segment(caption(s))] for s in self.scenes]
+        pictures = self.paint(self.ask(prompts, "image", "text->image"))
+        truth = self.a.vqvae.decode(self.image_ids)
+        out = picture_rows(self.reader.read(pictures), self.reader.read(truth), self.scenes)
+        signs = [i for i, s in enumerate(self.scenes) if s.sign]
+        try:
+            words = [[read_sign(x[i]) for i in signs] for x in (pictures, truth)]
+            asked = [self.scenes[i].sign for i in signs]
+            out["sign_ocr"] = row(agreement(words[0], asked), agreement(words[1], asked), shuffled(words[0], asked), len(signs))
+        except ImportError:
+            out["sign_ocr"] = row(None, None, None, len(signs))
+        out["object_net"] = self._second_opinion(pictures, truth)
+        return out
+
+    def _second_opinion(self, pictures, truth) -> dict:
+        """Are the nouns that were asked for the likeliest in the eyes of a classifier? It is trained on true pictures."""
+        net = checkpoints.load("picture_judge")
+        def right(images):
+            names = net.nouns(images, [len({g.noun for g in s.groups}) for s in self.scenes])
+            return [sorted(x) for x in names]
+        asked = [sorted({g.noun for g in s.groups}) for s in self.scenes]
+        seen, best = right(pictures), right(truth)
+        return row(agreement(seen, asked), agreement(best, asked), shuffled(seen, asked), self.n)
+
+    def image_text(self) -> dict:
+        """Pictures of held-out scenes, described: the whole caption, and its parts."""
+        answers = self.ask(self.image_prompts(), "text", "image->text")
+        texts = [self.a.bpe.decode(s.ids).strip() for s in answers]
+        true = [caption(s) for s in self.scenes]
+        out = {"exact": row(agreement(texts, true), 1.0, shuffled(texts, true), self.n)}
+        out.update(picture_rows([_parsed(t) for t in texts], self.scenes, self.scenes))
+        return out
+
+    # ---- speech -------------------------------------------------------------------------------------------------
+
+    @property
+    def speech(self):
+        """Clips of held-out voices, one for each (word, voice) that fits into n, and the judge that hears words."""
+        if self._speech is None:
+            from mmcourse.world.speech import load_speech
+            corpus = load_speech(progress=self.progress).select(held_out=True)
+            order = np.random.default_rng((self.seed, 78)).permutation(len(corpus.clips))
+            self._speech = ([corpus.clips[i] for i in order], [corpus.words[i] for i in order],
+                            checkpoints.load("word_judge"))
+        return self._speech
+
+    def audio_segment(self, clip: np.ndarray) -> Segment:
+        ids = self.a.codec.encode(torch.from_numpy(clip)[None])[0, :, :self.a.vocabulary.audio_levels]
+        return Segment("audio", tuple(ids.flatten().tolist()))         # (frames, levels) -> frame after frame
+
+    def sound(self, segment: Segment) -> np.ndarray:
+        ids = torch.tensor(segment.ids).view(1, -1, self.a.vocabulary.audio_levels)          # (1, frames, levels)
+        return self.a.codec.decode(ids)[0].numpy()
+
+    def hear(self, clips: list[np.ndarray]) -> list[str]:
+        return self.speech[2].hear(clips)
+
+    def _through_codec(self, words: list[str]) -> list[str]:
+        """What the judge hears in true clips of these words that went through the tokens the model uses."""
+        clips, labels, _ = self.speech
+        where = {w: [i for i, x in enumerate(labels) if x == w] for w in set(words)}
+        chosen = [where[w][k % len(where[w])] for k, w in enumerate(words)]
+        return self.hear([self.sound(self.audio_segment(clips[i])) for i in chosen])
+
+    def speech_text(self) -> dict:
+        """Words of held-out voices, written down; digits of human speakers where that data set is at hand."""
+        clips, labels, _ = self.speech
+        clips, labels = clips[:self.n], labels[:self.n]
+        answers = self.ask([[self.audio_segment(c)] for c in clips], "text", "speech->text")
+        words = [self.a.bpe.decode(s.ids).strip() for s in answers]
+        out = {"word": row(agreement(words, labels), agreement(self.hear(clips), labels), shuffled(words, labels), len(labels))}
+        out["human_digit"] = self._human_digits()
+        return out
+
+    def _human_digits(self) -> dict:
+        from mmcourse.world.human_digits import load_human_digits
+        try:
+            digits = load_human_digits()
+        except FileNotFoundError:
+            return row(None, None, 0.1, 0)
+        order = np.random.default_rng((self.seed, 79)).permutation(len(digits.clips))[:self.n]
+        clips, labels = [digits.clips[i] for i in order], [digits.words[i] for i in order]
+        answers = self.ask([[self.audio_segment(c)] for c in clips], "text", "human digits->text")
+        words = [self.a.bpe.decode(s.ids).strip() for s in answers]
+        return row(agreement(words, labels), agreement(self.hear(clips), labels), 0.1, len(labels))
+
+    def text_speech(self) -> dict:
+        """Every word of the world in turn, spoken, and heard by the judge."""
+        words = [WORDS[i % len(WORDS)] for i in range(self.n)]
+        answers = self.ask([[self.a.segment(w)] for w in words], "audio", "text->speech")
+        heard = self.hear([self.sound(s) for s in answers])
+        return {"word": row(agreement(heard, words), agreement(self._through_codec(words), words), shuffled(heard, words),
+                            self.n)}
+
+    def image_speech(self) -> dict:
+        """Pictures of held-out scenes: is the first noun spoken?"""
+        words = [s.groups[0].noun for s in self.scenes]
+        answers = self.ask(self.image_prompts(), "audio", "image->speech")
+        heard = self.hear([self.sound(s) for s in answers])
+        return {"word": row(agreement(heard, words), agreement(self._through_codec(words), words), shuffled(heard, words),
+                            self.n)}
+
+    def speech_image(self) -> dict:
+        """Nouns spoken by held-out voices: is the noun the first one in the picture?"""
+        clips, labels, _ = self.speech
+        keep = [i for i, w in enumerate(labels) if w in NOUNS][:self.n]
+        words = [labels[i] for i in keep]
+        pictures = self.paint(self.ask([[self.audio_segment(clips[i])] for i in keep], "image", "speech->image"))
+        read = [s and s.groups[0].noun for s in self.reader.read(pictures)]
+        return {"object": row(agreement(read, words), agreement(self.hear([clips[i] for i in keep]), words),
+                              shuffled(read, words), len(words))}
+
+    # ---- parts --------------------------------------------------------------------------------------------------
+
+    def tokenizer_image(self) -> dict:
+        """True held-out pictures through the image tokens and back."""
+        back = self.a.vqvae.decode(self.image_ids)
+        read = self.reader.read(back)
+        signs = [i for i, s in enumerate(self.scenes) if s.sign]
+        return {"object": _round(agreement([READ["object"](s) for s in read], [READ["object"](s) for s in self.scenes])),
+                "word": _round(agreement([read[i] and read[i].sign for i in signs], [self.scenes[i].sign for i in signs])),
+                "psnr_db": round(-10 * (back - self.pictures).square().mean().log10().item(), 2),
+                "codes_used": len(self.image_ids.unique())}
+
+    def tokenizer_audio(self) -> dict:
+        """Speech of held-out voices through all levels of the codec and back."""
+        from mmcourse.recipes.codec import measure
+        return measure(self.a.codec, n=min(self.n, 200), seed=self.seed)
+
+    def decoder_image(self) -> dict:
+        """Frechet distance to true pictures: the plain decoder against the diffusion decoder."""
+        from mmcourse.recipes.decoder import measure
+        return measure(n=max(self.n, 200), seed=self.seed)
+
+
+def _parsed(text: str):
+    try:
+        return parse_caption(text)
+    except ValueError:
+        return None
+
+
+DIRECTIONS = {"text->image": "text_image", "image->text": "image_text", "text->speech": "text_speech",
+              "speech->text": "speech_text", "image->speech": "image_speech", "speech->image": "speech_image",
+              "tokenizer:image": "tokenizer_image", "tokenizer:audio": "tokenizer_audio", "decoder:image": "decoder_image"}
+
+
+def evaluate(assistant: Assistant | None = None, n: int = 200, seed: int = 0, only=None, progress: bool = True) -> dict:
+    """The whole matrix as a dict: direction -> measure -> row. `only`: names of directions."""
+    if n < 3:
+        raise ValueError(f"n must be at least 3, got {n}: the chance level needs answers to shuffle")
+    evaluation = Evaluation(assistant or load(), n, seed, progress)
+    return {name: getattr(evaluation, method)() for name, method in DIRECTIONS.items() if only is None or name in only}
+
+
+def table(result: dict) -> str:
+    """The matrix for people."""
+    lines = [f"{'direction':<16} {'measure':<12} {'score':>7} {'ceiling':>8} {'share':>6} {'chance':>7} {'n':>5}"]
+    for direction, measures in result.items():
+        for name, value in measures.items():
+            if not isinstance(value, dict):
+                lines.append(f"{direction:<16} {name:<16} {value}")
+                continue
+            known = value["score"] is not None and value["ceiling"]
+            cells = [f"{value[k]:.3f}" if value[k] is not None else "-" for k in ("score", "ceiling", "chance")]
+            share = f"{value['score'] / value['ceiling']:.0%}" if known else "-"
+            lines.append(f"{direction:<16} {name:<12} {cells[0]:>7} {cells[1]:>8} {share:>6} {cells[2]:>7} {value['n']:>5}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m mmcourse evaluate`."""
+    parser = argparse.ArgumentParser(prog="mmcourse evaluate", description="The any-to-any matrix on held-out combinations.")
+    parser.add_argument("--n", type=int, default=200, help="held-out scenes (default 200)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="directions, with commas: text-image,speech-text,tokenizer:image")
+    parser.add_argument("--json", action="store_true", help="print JSON alone, for programs")
+    parser.add_argument("--save", action="store_true", help="write data/results/evaluate.json, which the chapters quote")
+    args = parser.parse_args(argv)
+    only = None
+    if args.only:
+        known = {name.replace("->", "-"): name for name in DIRECTIONS}
+        only = [known.get(x.strip().replace("->", "-")) for x in args.only.split(",")]
+        if None in only:
+            parser.error(f"--only takes some of {', '.join(known)}; got {args.only!r}")
+    if args.n < 3:
+        parser.error(f"--n must be at least 3, got {args.n}")
+    result = evaluate(n=args.n, seed=args.seed, only=only, progress=sys.stderr.isatty() or not args.json)
+    if args.save:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / "evaluate.json").write_text(json.dumps({"n": args.n, "seed": args.seed, "matrix": result}, indent=1) + "\n")
+    print(json.dumps(result) if args.json else table(result))
+    return 0
