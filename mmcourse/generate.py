@@ -2,6 +2,8 @@
 
 Whatever the prompt, the temperature and the seed, what comes out parses: the masks allow nothing else.
 """
+import math
+
 import torch
 
 from mmcourse.transformer import Transformer
@@ -12,13 +14,15 @@ MAX_CONTENT = {"text": 48, "image": 64, "audio": 96}
 
 def filter_logits(logits: torch.Tensor, top_k: int = 0, top_p: float = 1.0) -> torch.Tensor:
     """Keep the `top_k` likeliest tokens and the smallest set that holds `top_p` of the probability: (B, V) -> (B, V)."""
+    if top_k < 0 or not 0 < top_p <= 1:
+        raise ValueError(f"top_k is 0 (all tokens) or more and 0 < top_p <= 1 (all), got {top_k} and {top_p}")
     if top_k:
         kth = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
     if top_p < 1:
         ordered, order = logits.sort(dim=-1, descending=True)
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)          # probability of all that is likelier
-        drop = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before > top_p)
+        drop = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= top_p)
         logits = logits.masked_fill(drop, -torch.inf)
     return logits
 
@@ -26,11 +30,12 @@ def filter_logits(logits: torch.Tensor, top_k: int = 0, top_p: float = 1.0) -> t
 def sample(logits: torch.Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
            generator: torch.Generator | None = None) -> torch.Tensor:
     """One token a row: (B, V) -> (B,). Temperature 0 takes the likeliest."""
-    if temperature < 0:
-        raise ValueError(f"temperature must not be negative, got {temperature}; 0 takes the likeliest token")
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature must be finite and not negative, got {temperature}; 0 takes the likeliest token")
     if temperature == 0:
         return logits.argmax(-1)
-    probabilities = filter_logits(logits / temperature, top_k, top_p).softmax(-1)
+    scaled = (logits - logits.amax(-1, keepdim=True)).double() / temperature   # no overflow, however cold
+    probabilities = filter_logits(scaled, top_k, top_p).softmax(-1)
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 
 
@@ -46,24 +51,39 @@ def modality_mask(vocabulary: Vocabulary, modality: str, index: int, limit: int)
     return mask
 
 
+def content_limit(vocabulary: Vocabulary, want: str, limit: int | None = None) -> int:
+    """The most content tokens of an answer: `limit` if it fits the modality, else ValueError; None: the usual one."""
+    unit = {"text": 1, "image": vocabulary.image_tokens, "audio": vocabulary.audio_levels}[want]
+    if limit is None:
+        return unit if want == "image" else MAX_CONTENT[want] // unit * unit
+    if limit < 1 or limit % unit or (want == "image" and limit != unit):
+        raise ValueError(f"limit={limit} does not fit {want}: " + (f"a picture has {unit} tokens" if want == "image"
+                         else f"give a positive multiple of {unit}"))
+    return limit
+
+
 @torch.no_grad()
-def generate(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], want: str, *, temperature: float = 1.0,
-             top_k: int = 0, top_p: float = 1.0, guidance: float = 1.0, seed: int | None = None, use_cache: bool = True,
-             limit: int | None = None) -> list[Segment]:
+def generate(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], want: str, *,
+             temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, guidance: float = 1.0, seed: int | None = None,
+             use_cache: bool = True, limit: int | None = None) -> list[Segment]:
     """Continue each prompt with one segment of the wanted modality.
 
     Args:
         prompts: one list of segments for each answer; all are answered in one batch.
         want: `text`, `image` or `audio`.
         guidance: classifier-free guidance (Ho & Salimans 2022): logits = empty + guidance x (with prompt - empty). 1: none.
-        limit: the most content tokens (a multiple of the audio levels for audio).
+        limit: the most content tokens (a multiple of the audio levels for audio); a picture always has all of its own.
         use_cache: False recomputes everything for each token: slow, and the proof that the cache changes nothing.
     """
     if want not in MODALITIES:
         raise ValueError(f"want is one of {MODALITIES}, got {want!r}")
+    if model.vocab_size != vocabulary.size:
+        raise ValueError(f"the model has {model.vocab_size} ids, the vocabulary {vocabulary.size}: take its own")
+    if any(isinstance(prompt, Segment) for prompt in prompts):
+        raise TypeError("prompts is a list of prompts, and a prompt is a list of segments: write [[segment]]")
     if not prompts:
         return []
-    limit = limit or (vocabulary.image_tokens if want == "image" else MAX_CONTENT[want])
+    limit = content_limit(vocabulary, want, limit)
     packed = [[*vocabulary.pack(p), OPEN[want]] for p in prompts]
     longest = max(map(len, packed))
     if longest + limit + 1 > model.context:

@@ -123,12 +123,17 @@ class Transformer(nn.Module):
 
     def forward(self, ids: torch.Tensor, cache: "KVCache | None" = None) -> torch.Tensor:
         """(B, T) int64 -> logits (B, T, vocab). With a cache, `ids` are the new tokens after those it holds."""
+        if ids.ndim != 2 or ids.shape[1] == 0:
+            raise ValueError(f"ids have shape (B, T) with at least one token, got {tuple(ids.shape)}")
         B, T = ids.shape
         past = cache.length if cache is not None else 0
         if past + T > self.context:
             raise ValueError(f"{past + T} tokens do not fit the context of {self.context}: shorten the prompt")
         offsets, numbers = segment_positions(ids, self.openers) if cache is None else cache.positions(ids, self.openers)
-        x = self.token_embed(ids) + self.offset_embed(offsets) + self.segment_embed(numbers.clamp(max=self.segments))
+        try:
+            x = self.token_embed(ids) + self.offset_embed(offsets) + self.segment_embed(numbers.clamp(max=self.segments))
+        except IndexError:
+            raise ValueError(f"ids lie in 0..{self.vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}") from None
         for i, block in enumerate(self.blocks):
             x = block(x, cache.layers[i] if cache is not None else None)
         return self.head(self.norm(x))                 # (B, T, C) -> (B, T, vocab)

@@ -5,6 +5,7 @@
     then          image tokens (VQ-VAE)
     then          audio tokens, one range for each level of the residual quantiser
 """
+import operator
 from dataclasses import dataclass
 
 MODALITIES = ("text", "image", "audio")
@@ -12,6 +13,14 @@ SPECIAL = ("<pad>", "<text>", "</text>", "<image>", "</image>", "<audio>", "</au
 PAD = 0
 OPEN = {m: 1 + 2 * i for i, m in enumerate(MODALITIES)}
 CLOSE = {m: 2 + 2 * i for i, m in enumerate(MODALITIES)}
+
+
+def whole_numbers(ids) -> tuple[int, ...]:
+    """A flat row of ids (list, array, tensor) as Python integers; TypeError for anything else."""
+    try:
+        return tuple(map(operator.index, ids))
+    except TypeError:
+        raise TypeError(f"ids are a flat row of whole numbers, got {str(ids)[:60]}") from None
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,7 @@ class Segment:
     def __post_init__(self):
         if self.modality not in MODALITIES:
             raise ValueError(f"a segment's modality is one of {MODALITIES}, got {self.modality!r}")
+        object.__setattr__(self, "ids", whole_numbers(self.ids))
 
 
 class Vocabulary:
@@ -39,6 +49,8 @@ class Vocabulary:
     def __init__(self, text: int, image: int = 512, audio: int = 512, audio_levels: int = 2, image_tokens: int = 64):
         self.config = {"text": text, "image": image, "audio": audio, "audio_levels": audio_levels,
                        "image_tokens": image_tokens}
+        if min(text, image, audio) < 0 or min(audio_levels, image_tokens) < 1:
+            raise ValueError(f"sizes must not be negative, levels and tokens of a picture at least 1, got {self.config}")
         first = len(SPECIAL)
         self.ranges = {"text": range(first, first + text), "image": range(first + text, first + text + image)}
         first += text + image
@@ -77,7 +89,7 @@ class Vocabulary:
 
     def unpack(self, ids) -> list[Segment]:
         """One sequence -> its segments. ValueError says where a sequence that does not parse goes wrong."""
-        segments, i, ids = [], 0, list(ids)
+        segments, i, ids = [], 0, list(whole_numbers(ids))
         while i < len(ids) and ids[i] != PAD:
             modality = next((m for m in MODALITIES if OPEN[m] == ids[i]), None)
             if modality is None:
@@ -93,6 +105,8 @@ class Vocabulary:
             self.shift(segment)                                        # checks lengths too
             segments.append(segment)
             i = end + 1
+        if any(ids[i:]):
+            raise ValueError(f"position {i}: only padding may follow padding")
         return segments
 
     def _start(self, modality: str, index: int) -> int:
