@@ -51,7 +51,8 @@ def setup(seed: int = 0) -> None:
     asked = os.environ.get("MMCOURSE_THREADS") or "2"
     if not asked.isdigit() or int(asked) < 1:
         raise ValueError(f"MMCOURSE_THREADS is {asked!r}: set it to a whole number of threads, 1 or more")
-    torch.set_num_threads(min(int(asked), os.cpu_count() or 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(min(int(asked), cores))
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
