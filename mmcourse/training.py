@@ -1,8 +1,12 @@
 """The one training loop. Every model of the course, from the VQ-VAE to the diffusion decoder, is trained by `train`."""
+import contextlib
 import math
 import os
+import pickle
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +96,7 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: 
         loss: `loss(model, *batch) -> Tensor`, or a dict with a tensor `"loss"`; its other scalars are logged.
         steps: in all, counted from the first start of the run.
         resume: a file; the run's state is saved there every `save_every` steps, at its end and at Ctrl-C, and a run that
-            finds the file goes on from it, step for step as if it had never stopped.
+            finds the file goes on from it, step for step as if it had never stopped. (Ctrl-C waits for the step's end.)
         until: stop here though the schedule spans `steps`; a later call with the same `resume` goes on.
         after_step: called as `after_step(model, step)` once a step is done.
 
@@ -109,35 +113,39 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: 
     end = steps if until is None else min(until, steps)
     bar = tqdm(range(start, end), initial=min(start, end), total=end, disable=not progress, mininterval=1.0, leave=True)
     model.train()
+    model.zero_grad(set_to_none=True)                           # gradients left over from elsewhere are not ours
     clock = time.process_time()
     done = start
     try:
-        for step in bar:
-            torch.manual_seed(seed * 1_000_003 + step)              # so that a resumed run draws the same noise
-            data = batch(np.random.default_rng((seed, step)))
-            for opt, rates in zip(optimizers, base_rates, strict=True):
-                for group, rate in zip(opt.param_groups, rates, strict=True):
-                    group["lr"] = rate * schedule(step, steps, warmup)
-            result = loss(model, *data)
-            result = result if isinstance(result, dict) else {"loss": result}
-            if not torch.isfinite(result["loss"]):
-                raise FloatingPointError(f"the loss is {result['loss'].item()} at step {step}: lower the learning rate "
-                                         "or look for bad values in the batch")
-            result["loss"].backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-            for opt in optimizers:
-                opt.step()
-                opt.zero_grad(set_to_none=True)
-            done = step + 1
-            if after_step is not None:
-                after_step(model, step)
-            if step % log_every == 0 or done == end:
-                row = {"step": step, **{k: _number(v) for k, v in result.items()}, "grad_norm": _number(norm)}
-                history.rows.append(row)
-                bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
-            if resume is not None and done % save_every == 0 and done < end:
-                clock = _add_minutes(history, clock)
-                save_run(resume, model, optimizers, history, done, seed)
+        with _held_interrupt() as asked:
+            for step in bar:
+                torch.manual_seed(seed * 1_000_003 + step)              # so that a resumed run draws the same noise
+                data = batch(np.random.default_rng((seed, step)))
+                for opt, rates in zip(optimizers, base_rates, strict=True):
+                    for group, rate in zip(opt.param_groups, rates, strict=True):
+                        group["lr"] = rate * schedule(step, steps, warmup)
+                result = loss(model, *data)
+                result = result if isinstance(result, dict) else {"loss": result}
+                if not torch.isfinite(result["loss"]):
+                    raise FloatingPointError(f"the loss is {result['loss'].item()} at step {step}: lower the learning rate "
+                                             "or look for bad values in the batch")
+                result["loss"].backward()
+                norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+                for opt in optimizers:
+                    opt.step()
+                    opt.zero_grad(set_to_none=True)
+                done = step + 1
+                if after_step is not None:
+                    after_step(model, step)
+                if step % log_every == 0 or done == end:
+                    row = {"step": step, **{k: _number(v) for k, v in result.items()}, "grad_norm": _number(norm)}
+                    history.rows.append(row)
+                    bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+                if resume is not None and done % save_every == 0 and done < end:
+                    clock = _add_minutes(history, clock)
+                    save_run(resume, model, optimizers, history, done, seed)
+                if asked:
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         history.interrupted = True
         print(f"stopped at step {done} of {steps}; the model is usable as it is"
@@ -147,6 +155,30 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: 
         save_run(resume, model, optimizers, history, done, seed)
     model.eval()
     return history
+
+
+@contextlib.contextmanager
+def _held_interrupt() -> Iterator[list]:
+    """Hold Ctrl-C back until the step is done: the list is then no longer empty. A second Ctrl-C does not wait.
+
+    A step cut in two could not be resumed exactly: the codebook would have moved, the weights not.
+    """
+    asked = []
+
+    def note(signum, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(signum)
+
+    ours = (threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _number(value) -> float:
@@ -172,10 +204,16 @@ def save_run(path, model: nn.Module, optimizers: list, history: History, step: i
 
 def load_run(path, model: nn.Module, optimizers: list, history: History, seed: int) -> int:
     """Read the state of a run into its parts; returns the step to go on from."""
-    state = torch.load(path, weights_only=True)
+    try:
+        state = torch.load(path, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        raise ValueError(f"{path} is not a saved run (or is cut short): delete it to start anew") from None
     if state["seed"] != seed:
         raise ValueError(f"{path} belongs to a run with seed {state['seed']}, this one has {seed}: name another file")
-    model.load_state_dict(state["model"])
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} belongs to a run of another model: name another file ({str(error)[:120]})") from None
     for opt, saved in zip(optimizers, state["optimizers"], strict=True):
         opt.load_state_dict(saved)
     history.rows[:] = state["rows"]

@@ -127,7 +127,7 @@ class VQVAE(nn.Module):
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) float in [0, 1], H and W multiples of 8 -> (B, H/8, W/8) int64."""
         check_images(images)
-        z = self.encoder(images * 2 - 1)
+        z = self.encoder(images.float() * 2 - 1)
         B, D, H, W = z.shape
         flat = z.permute(0, 2, 3, 1).reshape(-1, D)                    # (B, D, H, W) -> (B H W, D)
         return nearest_code(flat, self.quantizer.codebook).reshape(B, H, W)
@@ -135,11 +135,12 @@ class VQVAE(nn.Module):
     @torch.no_grad()
     def decode(self, ids: torch.Tensor) -> torch.Tensor:
         """(B, h, w) int64 -> (B, 3, 8h, 8w) float in [0, 1]."""
-        if ids.ndim != 3 or ids.is_floating_point():
-            raise ValueError(f"decode takes integer ids of shape (B, h, w), got {ids.dtype} {tuple(ids.shape)}")
+        if not isinstance(ids, torch.Tensor) or ids.ndim != 3 or ids.is_floating_point() or ids.dtype == torch.bool:
+            shape = tuple(getattr(ids, "shape", ())) or type(ids).__name__
+            raise ValueError(f"decode takes a tensor of integer ids, shape (B, h, w), got {shape} {getattr(ids, 'dtype', '')}")
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
             raise ValueError(f"image ids lie in 0..{self.vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}")
-        q = self.quantizer.codebook[ids].permute(0, 3, 1, 2)           # (B, h, w, D) -> (B, D, h, w)
+        q = self.quantizer.codebook[ids.long()].permute(0, 3, 1, 2)           # (B, h, w, D) -> (B, D, h, w)
         return (self.decoder(q) + 0.5).clamp(0, 1)
 
 
