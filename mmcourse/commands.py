@@ -263,7 +263,7 @@ def check(argv: list[str]) -> int:
     if importlib.util.find_spec("ruff"):
         targets = [str(p) for p in paths] if args.notebooks else [str(ROOT)]
         code = subprocess.run(
-            [sys.executable, "-m", "ruff", "check", "--quiet", *targets], cwd=ROOT
+            [sys.executable, "-m", "ruff", "check", "--quiet", "--output-format=concise", *targets], cwd=ROOT
         ).returncode
     else:
         print('ruff is not installed: `pip install -e ".[test]" -c constraints.txt` brings it')
@@ -286,7 +286,5 @@ def data(argv: list[str]) -> int:
         )
     folder = cache_dir()
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-    print(
-        f"kept in {folder} ({size / 1e6:.0f} MB; MMCOURSE_CACHE moves it; deleted, it is made again)"
-    )
+    print(f"kept in {folder} ({size / 1e6:.0f} MB; MMCOURSE_CACHE moves it; deleted, it is made again)")
     return 0

@@ -1,0 +1,116 @@
+"""The command line: what it prints, what it returns, and a real JupyterLab server on loopback."""
+
+import json
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from mmcourse import __main__ as cli
+from mmcourse import commands
+
+EMPTY = {"cells": [], "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+         "nbformat": 4, "nbformat_minor": 5}
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    path = tmp_path / "00_start_here.ipynb"
+    path.write_text(json.dumps(EMPTY), "utf-8")
+    return path
+
+
+def test_help_imports_no_torch():
+    code = "import sys; from mmcourse.__main__ import main; main(['--help']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for verb in ("lab", "test", "check", "data", "train", "evaluate", "gallery"):
+        assert f"mmcourse {verb}" in done.stdout
+
+
+def test_what_it_does_not_know_it_says(capsys):
+    assert cli.main(["paint"]) == 2
+    assert "no command 'paint'" in capsys.readouterr().err
+    assert cli.main(["train", "everything"]) == 2
+    said = capsys.readouterr().err
+    assert "no recipe called 'everything'" in said and "bpe" in said
+    assert cli.main([]) == 2
+
+
+def test_train_and_evaluate_reach_their_modules(monkeypatch):
+    import types
+
+    called = []
+    with_options = types.SimpleNamespace(main=lambda argv: called.append(argv))
+    without = types.SimpleNamespace(main=lambda folder=None: called.append("no options"))
+    found = {"mmcourse.recipes.a": with_options, "mmcourse.recipes.b": without,
+             "mmcourse.evaluate": types.SimpleNamespace(main=lambda argv: 1)}
+    monkeypatch.setattr(cli.importlib, "import_module", found.__getitem__)
+    monkeypatch.setattr(cli, "recipes", lambda: ["a", "b"])
+    assert cli.main(["train", "a", "--steps", "3"]) == 0
+    assert cli.main(["train", "b"]) == 0
+    assert cli.main(["train", "b", "--steps", "3"]) == 2
+    assert cli.main(["train", "all", "--seed", "1"]) == 0
+    assert called == [["--steps", "3"], "no options", ["--seed", "1"], "no options"]
+    assert cli.main(["evaluate", "--json"]) == 1
+
+
+def test_ctrl_c_ends_quietly(monkeypatch, capsys):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "data", interrupted)
+    assert cli.main(["data"]) == 130
+    assert "stopped" in capsys.readouterr().err
+
+
+def test_lab_check_starts_a_server_and_stops_it(notebook, capsys):
+    assert cli.main(["lab", "--check", str(notebook)]) == 0
+    assert "OK" in capsys.readouterr().out
+
+
+def test_the_server_listens_on_loopback_and_wants_its_token(notebook):
+    with commands.running_server(notebook) as (server, base, token):
+        family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+        listening = [c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        assert listening and set(listening) == {"127.0.0.1"}
+        assert token not in " ".join(psutil.Process(server.pid).cmdline())
+        for path in ("/api/contents/00_start_here.ipynb", "/api/kernels", "/api/status"):
+            assert commands._ask(base + path, token)[0] == 200
+            assert commands._ask(base + path, None)[0] in (401, 403)
+            assert commands._ask(base + path, token[:-1] + "!")[0] in (401, 403)
+    assert server.poll() is not None
+
+
+def test_lab_check_on_a_port_in_use_fails_with_the_log(notebook, capsys):
+    with commands.socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert cli.main(["lab", "--check", "--port", str(taken.getsockname()[1]), str(notebook)]) == 1
+    assert "the JupyterLab server stopped" in capsys.readouterr().err
+
+
+def test_a_chapter_is_found_by_number_name_or_path(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(commands, "NOTEBOOKS", tmp_path)
+    made = [tmp_path / f"{name}.ipynb" for name in ("00_start_here", "03_images")]
+    for path in made:
+        path.write_text("{}")
+    for name in ("3", "03", "03_images", "03_images.ipynb", str(made[1])):
+        assert commands.find_notebook(name).name == "03_images.ipynb"
+    assert cli.main(["lab", "--check", "17"]) == 2
+    said = capsys.readouterr().err
+    assert "no chapter '17'" in said and "03_images" in said
+
+
+def test_test_says_what_is_missing(monkeypatch, capsys):
+    real = commands.importlib.util.find_spec
+    monkeypatch.setattr(commands.importlib.util, "find_spec", lambda m: None if m == "hypothesis" else real(m))
+    assert cli.main(["test"]) == 2
+    assert 'the tests need hypothesis: run `pip install -e ".[test]"' in capsys.readouterr().err
+
+
+def test_data_says_where(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path / "cache"))
+    assert cli.main(["data", "--where"]) == 0
+    assert str(tmp_path / "cache") in capsys.readouterr().out
