@@ -21,6 +21,7 @@ from mmcourse.world.pictures import SIZE
 from mmcourse.world.speech import resample, trim
 
 MAX_SECONDS = 2.5                                       # the longest sound that the transformer listens to
+RATES = (1000, 400_000)                                 # Hz: anything else is no sound that a person recorded
 DEFAULTS = {"text": {"temperature": 0.0}, "image": {"temperature": 0.5, "guidance": 2.0}, "audio": {"temperature": 0.5}}
 
 
@@ -95,6 +96,7 @@ class Image:
 
 def _read_pixels(source) -> np.ndarray:
     from PIL import Image as Pillow
+    from PIL import ImageOps, UnidentifiedImageError
     if isinstance(source, Image):
         return source.pixels
     if isinstance(source, torch.Tensor):
@@ -113,9 +115,14 @@ def _read_pixels(source) -> np.ndarray:
         except (Pillow.DecompressionBombWarning, Pillow.DecompressionBombError):
             raise ValueError(f"{name} has too many pixels: make it smaller than 9,000 x 9,000") from None
         except Exception as error:
-            raise ValueError(f"{name} cannot be read as a picture ({error}): is it whole, and really a PNG, JPEG, GIF, BMP "
+            said = "no known picture format" if isinstance(error, UnidentifiedImageError) else error
+            raise ValueError(f"{name} cannot be read as a picture ({said}): is it whole, and really a PNG, JPEG, GIF, BMP "
                              "or WebP file?") from None
     if isinstance(source, Pillow.Image):
+        source = ImageOps.exif_transpose(source)                        # photos of a phone that was held upright
+        if source.mode[0] in "IF":                                      # 16 or 32 bits a pixel: Pillow would cut, not scale
+            values, full = np.asarray(source, dtype=np.float64), 65535 if source.mode[0] == "I" else 1
+            source = Pillow.fromarray((values.clip(0) * (255 / max(values.max(), full))).astype(np.uint8))
         if source.mode in ("RGBA", "LA", "PA") or "transparency" in source.info:
             rgba = source.convert("RGBA")
             source = Pillow.alpha_composite(Pillow.new("RGBA", rgba.size, "white"), rgba)
@@ -131,9 +138,10 @@ def _read_pixels(source) -> np.ndarray:
     if source.dtype != np.uint8:
         values = source.astype(np.float64)
         if not np.isfinite(values).all():
-            raise ValueError("the picture holds NaN or infinite values")
+            raise ValueError("the picture holds NaN or infinite values: look at what made it")
         if values.min() < 0 or values.max() > 1:
-            raise ValueError(f"pixels that are not uint8 must lie in [0, 1], got {values.min():.3g}..{values.max():.3g}")
+            raise ValueError(f"pixels that are not uint8 must lie in [0, 1], got {values.min():.3g}..{values.max():.3g}: "
+                             "divide by the largest value, or convert to uint8 if they are 0..255")
         source = (values * 255 + 0.5).astype(np.uint8)
     if source.shape[2] == 4:
         alpha = source[..., 3:].astype(np.float64) / 255
@@ -150,23 +158,27 @@ class Audio:
     def __init__(self, source, rate: int | None = None):
         if isinstance(source, (str, Path, bytes, bytearray)):
             source, rate = _read_sound(source)
-        if rate is None or rate <= 0:
-            raise ValueError(f"Audio needs the sample rate in Hz, for example Audio(samples, 16000); got {rate!r}")
+        if rate is None or not RATES[0] <= rate <= RATES[1] or int(rate) != rate:
+            raise ValueError(f"Audio needs the sample rate, a whole number of {RATES[0]} to {RATES[1]} Hz, for example "
+                             f"Audio(samples, 16000); got {rate!r}")
         samples = np.asarray(source.detach() if isinstance(source, torch.Tensor) else source)
-        if samples.dtype.kind in "iu":
-            info = np.iinfo(samples.dtype)
-            samples = samples.astype(np.float64) / max(info.max, 1) - (samples.dtype.kind == "u") * 0.5
-        if samples.dtype.kind not in "f":
+        if samples.dtype.kind not in "iuf":
             raise TypeError(f"samples are floats in [-1, 1] or integers, got {samples.dtype}")
+        if samples.ndim not in (1, 2) or not samples.size:
+            raise ValueError(f"samples have the shape (n,) or (n, channels) with n > 0, got {samples.shape}")
+        if samples.dtype.kind in "iu":                                  # unsigned samples rest at the middle
+            full = np.iinfo(samples.dtype).max + 1
+            samples = samples / full if samples.dtype.kind == "i" else samples / (full / 2) - 1
         if samples.ndim == 2:
             if samples.shape[0] < samples.shape[1] and samples.shape[0] <= 8:
                 samples = samples.T                                     # (channels, n) -> (n, channels)
             samples = samples.mean(1)
-        if samples.ndim != 1 or not len(samples):
-            raise ValueError(f"samples have the shape (n,) or (n, channels) with n > 0, got {np.shape(source)}")
         if not np.isfinite(samples).all():
-            raise ValueError("the sound holds NaN or infinite values")
-        self.samples, self.rate = samples.astype(np.float32), int(rate)
+            raise ValueError("the sound holds NaN or infinite values: look at what made it")
+        if np.abs(samples).max() > 2:                                   # a little over 1 is what MP3 and resampling do
+            raise ValueError(f"samples that are floats must lie in [-1, 1], got {samples.min():.3g}..{samples.max():.3g}: "
+                             "divide 16-bit samples by 32768, or pass them as int16")
+        self.samples, self.rate = samples.astype(np.float32).clip(-1, 1), int(rate)
 
     @property
     def seconds(self) -> float:
@@ -185,8 +197,8 @@ class Audio:
             raise ValueError(f"the sound lasts {self.seconds:.3f} s, too short for a word: give it at least 0.05 s")
         samples = trim(resample(self.samples - self.samples.mean(), self.rate, rate), rate)
         if len(samples) > MAX_SECONDS * rate:
-            raise ValueError(f"{len(samples) / rate:.1f} s of sound, but the model listens to at most {MAX_SECONDS} s: it knows "
-                             "single words. Use .cut(start, seconds) to choose one")
+            raise ValueError(f"{len(samples) / rate:.1f} s of sound, but the model listens to at most {MAX_SECONDS} s: it "
+                             "knows single words. Use .cut(start, seconds) to choose one")
         return samples.astype(np.float32)
 
     def _repr_html_(self):
@@ -242,13 +254,16 @@ class Assistant:
 
     def pixels(self, ids: torch.Tensor, decoder: str = "vq", steps: int = 8, seed: int = 0) -> torch.Tensor:
         """Image tokens (B, 8, 8) -> pictures (B, 3, 64, 64), by the tokenizer's own decoder or by diffusion."""
+        self._check_decoder(decoder)
         if decoder == "vq":
             return self.vqvae.decode(ids)
-        if decoder != "diffusion":
-            raise ValueError(f"decoder is 'vq' or 'diffusion', got {decoder!r}")
-        if self.decoder is None:
-            raise ValueError("this model has no diffusion decoder: `python -m mmcourse train decoder` makes one")
         return self.decoder.decode(ids, steps=steps, seed=seed, vqvae=self.vqvae)
+
+    def _check_decoder(self, decoder: str) -> None:
+        if decoder not in ("vq", "diffusion"):
+            raise ValueError(f"decoder is 'vq' or 'diffusion', got {decoder!r}")
+        if decoder == "diffusion" and self.decoder is None:
+            raise ValueError("this model has no diffusion decoder: `python -m mmcourse train decoder` makes one")
 
     def generate(self, parts, want: str, seed: int = 0, *, decoder: str = "vq", **sampling):
         """Answer a prompt.
@@ -265,6 +280,7 @@ class Assistant:
             parts = [parts]
         if not parts:
             raise ValueError("the prompt is empty: give at least one Text, Image or Audio")
+        self._check_decoder(decoder)
         prompt = [self.segment(part) for part in parts]
         settings = {**DEFAULTS[want], **sampling}
         answer = generate(self.transformer, self.vocabulary, [prompt], want, seed=seed, **settings)[0]
@@ -275,14 +291,19 @@ def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:
     """The shipped any-to-any model: every file checked against the manifest, offline."""
     from mmcourse.bpe import BPETokenizer
     if name != "reference":
-        raise ValueError(f"there is one shipped model, 'reference'; got {name!r}. Single parts: mmcourse.checkpoints.load(name)")
+        raise ValueError(f"there is one shipped model, 'reference'; got {name!r}. Single parts: "
+                         "mmcourse.checkpoints.load(name)")
     path, _ = checkpoints.verify("bpe", folder)
     _, entry = checkpoints.verify("transformer", folder)
     entries = checkpoints.manifest(folder)
     for part, expected in entry["tokenizers"].items():
-        if entries[part]["sha256"] != expected:
+        if part not in entries or entries[part]["sha256"] != expected:
             raise ValueError(f"the transformer was trained on another {part}: its ids would mean other things. "
                              "Restore data/checkpoints with git or run `python -m mmcourse train reference`")
     decoder = checkpoints.load("decoder", folder) if "decoder" in entries else None
+    transformer, vocabulary = checkpoints.load("transformer", folder), Vocabulary(**entry["vocabulary"])
+    if transformer.vocab_size != vocabulary.size:
+        raise ValueError(f"the manifest in {folder} contradicts itself: the transformer has {transformer.vocab_size} ids, its "
+                         f"vocabulary {vocabulary.size}. Restore data/checkpoints with git")
     return Assistant(BPETokenizer.load(path), checkpoints.load("vqvae", folder), checkpoints.load("codec", folder),
-                     checkpoints.load("transformer", folder), Vocabulary(**entry["vocabulary"]), decoder)
+                     transformer, vocabulary, decoder)

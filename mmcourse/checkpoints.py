@@ -16,7 +16,10 @@ def sha256(path) -> str:
 def manifest(folder=CHECKPOINTS) -> dict:
     """Everything that is known of the checkpoints in a folder: name -> entry."""
     path = Path(folder) / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON any more ({error}): restore it with git") from None
 
 
 def record(name: str, file, *, folder=CHECKPOINTS, **entry) -> None:
@@ -66,7 +69,11 @@ def load(name: str, folder=CHECKPOINTS):
     module, _, cls = entry["model"].rpartition(".")
     if not module.startswith("mmcourse."):
         raise ValueError(f"{path}: the manifest names the class {entry['model']!r}, which is not of this package")
-    model = getattr(importlib.import_module(module), cls)(**entry["config"])
+    try:
+        model = getattr(importlib.import_module(module), cls)(**entry["config"])
+    except TypeError as error:
+        raise ValueError(f"{path}: the config in the manifest is not one of {cls}: {error}. Restore data/checkpoints "
+                         "with git") from None
     try:
         model.load_state_dict(load_file(path), strict=True)
     except RuntimeError as error:

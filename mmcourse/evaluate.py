@@ -6,6 +6,7 @@ chance   the same judge on answers that were shuffled, so that each belongs to a
 """
 import argparse
 import json
+import math
 import sys
 
 import numpy as np
@@ -15,6 +16,8 @@ from mmcourse import checkpoints
 from mmcourse.assistant import DEFAULTS, Assistant, load
 from mmcourse.generate import generate
 from mmcourse.judges import PictureReader, read_sign
+from mmcourse.judges_audio import stack
+from mmcourse.judges_net import halves
 from mmcourse.paths import RESULTS
 from mmcourse.vocabulary import Segment
 from mmcourse.world.pictures import draw_batch
@@ -38,12 +41,12 @@ def _round(x):
     return None if x is None else round(float(x), 4)
 
 
-def agreement(answers: list, truths: list) -> float:
-    """The share of answers that equal their truth."""
-    return float(np.mean([a == t for a, t in zip(answers, truths, strict=True)])) if truths else float("nan")
+def agreement(answers: list, truths: list) -> float | None:
+    """The share of answers that equal their truth; None if nothing was asked."""
+    return float(np.mean([a == t for a, t in zip(answers, truths, strict=True)])) if truths else None
 
 
-def shuffled(answers: list, truths: list) -> float:
+def shuffled(answers: list, truths: list) -> float | None:
     """The same with each answer moved on by a third of the list: what an answer scores that never saw its question."""
     by = max(1, len(answers) // 3)
     return agreement(answers[by:] + answers[:by], truths)
@@ -103,13 +106,10 @@ class Evaluation:
         return out
 
     def _second_opinion(self, pictures, truth) -> dict:
-        """Are the nouns that were asked for the likeliest in the eyes of a classifier? It is trained on true pictures."""
+        """The nouns on the left and on the right, in the eyes of a classifier that was trained on true pictures."""
         net = checkpoints.load("picture_judge")
-        def right(images):
-            names = net.nouns(images, [len({g.noun for g in s.groups}) for s in self.scenes])
-            return [sorted(x) for x in names]
-        asked = [sorted({g.noun for g in s.groups}) for s in self.scenes]
-        seen, best = right(pictures), right(truth)
+        seen, best = ([said[:2] for said in net.read(images)] for images in (pictures, truth))
+        asked = [halves(s)[:2] for s in self.scenes]
         return row(agreement(seen, asked), agreement(best, asked), shuffled(seen, asked), self.n)
 
     def image_text(self) -> dict:
@@ -128,8 +128,8 @@ class Evaluation:
         """Clips of held-out voices, one for each (word, voice) that fits into n, and the judge that hears words."""
         if self._speech is None:
             from mmcourse.world.speech import load_speech
-            corpus = load_speech(progress=self.progress).select(held_out=True)
-            order = np.random.default_rng((self.seed, 78)).permutation(len(corpus.clips))
+            corpus = load_speech(progress=self.progress)
+            order = np.random.default_rng((self.seed, 78)).permutation(corpus.select(held_out=True))
             self._speech = ([corpus.clips[i] for i in order], [corpus.words[i] for i in order],
                             checkpoints.load("word_judge"))
         return self._speech
@@ -143,7 +143,7 @@ class Evaluation:
         return self.a.codec.decode(ids)[0].numpy()
 
     def hear(self, clips: list[np.ndarray]) -> list[str]:
-        return self.speech[2].hear(clips)
+        return [word for i in range(0, len(clips), BATCH) for word in self.speech[2].hear(stack(clips[i:i + BATCH]))]
 
     def _through_codec(self, words: list[str]) -> list[str]:
         """What the judge hears in true clips of these words that went through the tokens the model uses."""
@@ -153,7 +153,7 @@ class Evaluation:
         return self.hear([self.sound(self.audio_segment(clips[i])) for i in chosen])
 
     def speech_text(self) -> dict:
-        """Words of held-out voices, written down; digits of human speakers where that data set is at hand."""
+        """Words of held-out voices, written down; held-out digits of human speakers if that data set is in the cache."""
         clips, labels, _ = self.speech
         clips, labels = clips[:self.n], labels[:self.n]
         answers = self.ask([[self.audio_segment(c)] for c in clips], "text", "speech->text")
@@ -164,11 +164,10 @@ class Evaluation:
 
     def _human_digits(self) -> dict:
         from mmcourse.world.human_digits import load_human_digits
-        try:
-            digits = load_human_digits()
-        except FileNotFoundError:
+        digits = load_human_digits()
+        if digits is None:
             return row(None, None, 0.1, 0)
-        order = np.random.default_rng((self.seed, 79)).permutation(len(digits.clips))[:self.n]
+        order = np.random.default_rng((self.seed, 79)).permutation(np.flatnonzero(digits.held_out))[:self.n]
         clips, labels = [digits.clips[i] for i in order], [digits.words[i] for i in order]
         answers = self.ask([[self.audio_segment(c)] for c in clips], "text", "human digits->text")
         words = [self.a.bpe.decode(s.ids).strip() for s in answers]
@@ -213,12 +212,25 @@ class Evaluation:
                 "codes_used": len(self.image_ids.unique())}
 
     def tokenizer_audio(self) -> dict:
-        """Speech of held-out voices through all levels of the codec and back."""
-        from mmcourse.recipes.codec import measure
-        return measure(self.a.codec, n=min(self.n, 200), seed=self.seed)
+        """Speech of held-out voices through the codec and back: all levels, and those that the transformer models."""
+        from mmcourse.judges_audio import measure_codec
+        from mmcourse.world.speech import load_speech
+        codec, used = self.a.codec, self.a.vocabulary.audio_levels
+        bits = codec.frame_rate * math.log2(codec.codebook_size)       # a second, for each level
+        out = {"bits_per_second": round(bits * codec.levels), "bits_per_second_used": round(bits * used)}
+        try:
+            found = measure_codec(codec, load_speech(self.progress), self.speech[2], levels=(used, codec.levels),
+                                  words_per_voice=min(42, max(8, self.n // 8)), seed=self.seed)
+        except ImportError:                                            # pystoi and pesq come with the test extra
+            return {"stoi": None, "pesq": None, **out}
+        full, part = (found[f"{levels} levels"] for levels in (codec.levels, used))
+        return {"stoi": full["stoi"], "pesq": full["pesq"], "word": full["judge"], "stoi_used": part["stoi"],
+                "pesq_used": part["pesq"], "word_used": part["judge"], "word_true": found["true"]["judge"], **out}
 
     def decoder_image(self) -> dict:
         """Frechet distance to true pictures: the plain decoder against the diffusion decoder."""
+        if self.a.decoder is None:
+            return {"fd_plain": None, "fd_diffusion": None}
         from mmcourse.recipes.decoder import measure
         return measure(n=max(self.n, 200), seed=self.seed)
 
