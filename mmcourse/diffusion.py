@@ -1,0 +1,157 @@
+"""The diffusion decoder: image tokens -> pixels, by flow matching from the plain decoder's picture to the true one.
+
+Sources: Lipman et al. 2022 and Liu et al. 2022 (flow matching, rectified flow), Ronneberger et al. 2015 (U-Net),
+Karras et al. 2022 (Heun's sampler), Li and He 2025 (let the network predict the clean picture, not the noise).
+"""
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmcourse.vqvae import VQVAE, ChannelNorm
+
+
+def mix(data: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """The straight path from noise (t = 0) to data (t = 1): shapes (B, ...), (B, ...), (B,) -> (B, ...)."""
+    t = t.view(-1, *[1] * (data.ndim - 1))                             # (B,) -> (B, 1, ...)
+    return t * data + (1 - t) * noise
+
+
+def flow_loss(model: nn.Module, data: torch.Tensor, *condition: torch.Tensor) -> torch.Tensor:
+    """Flow matching for a model that predicts the data: `model(x, t, *condition)` -> the shape of `data`.
+
+    The velocity at x is (data - x) / (1 - t), so an error of the prediction counts 1 / (1 - t) times. It is held
+    below 4: near t = 1 there is hardly any noise left, and nothing to learn.
+    """
+    t, noise = torch.rand(len(data)), torch.randn_like(data)
+    error = model(mix(data, noise, t), t, *condition) - data
+    return (error / (1 - t).clamp(min=0.25).view(-1, *[1] * (data.ndim - 1))).square().mean()
+
+
+def velocity_of(model: nn.Module, *condition: torch.Tensor):
+    """The velocity field v(x, t) of a model that predicts the data: from x straight to where it expects the end."""
+    def velocity(x: torch.Tensor, t: float) -> torch.Tensor:
+        return (model(x, torch.full((len(x),), t), *condition) - x) / (1 - t)
+    return velocity
+
+
+def euler(velocity, x: torch.Tensor, steps: int) -> list[torch.Tensor]:
+    """Follow `velocity(x, t)` from t = 0 to 1 in equal straight steps; returns the `steps` + 1 states."""
+    states = [x]
+    for i in range(steps):
+        states.append(states[-1] + velocity(states[-1], i / steps) / steps)
+    return states
+
+
+def heun(velocity, x: torch.Tensor, steps: int) -> list[torch.Tensor]:
+    """As `euler`, but each step uses the mean of the velocities at its two ends. The last step, which ends where
+    the velocity is not defined, is Euler's. 2 `steps` - 1 calls of `velocity`."""
+    states = [x]
+    for i in range(steps):
+        first = velocity(states[-1], i / steps)
+        there = states[-1] + first / steps
+        if i + 1 < steps:
+            there = states[-1] + (first + velocity(there, (i + 1) / steps)) / (2 * steps)
+        states.append(there)
+    return states
+
+
+SAMPLERS = {"euler": euler, "heun": heun}
+
+
+def time_features(t: torch.Tensor, dim: int = 64) -> torch.Tensor:
+    """Sines and cosines of t at `dim` / 2 frequencies: (B,) -> (B, dim). A network cannot read one bare number well."""
+    angles = t[:, None] * torch.exp(torch.linspace(0, math.log(200), dim // 2))
+    return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+class TimedBlock(nn.Module):
+    """A residual block that knows the time, which scales and shifts its normalised input: (B, C, H, W), (B, T) -> same."""
+
+    def __init__(self, channels: int, time: int):
+        super().__init__()
+        self.norm = ChannelNorm(channels)
+        self.film = nn.Linear(time, 2 * channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        scale, shift = self.film(time)[:, :, None, None].chunk(2, 1)   # (B, C, 1, 1) each
+        h = F.silu(self.norm(x) * (1 + scale) + shift)
+        return x + self.conv2(F.silu(self.conv1(h)))
+
+
+class FlowDecoder(nn.Module):
+    """A small U-Net that turns noise into what the plain decoder's picture lacks, told that picture and the codes.
+
+    The flow runs on the plain decoder's error, divided by its usual size `error`: the first state of the picture is
+    the plain picture with that much grain on it. All work is done on 16x16 and 8x8 grids: 4x4 pixels are one position.
+    """
+
+    def __init__(self, code_dim: int = 16, width: int = 80, depth: int = 2, time: int = 128, error: float = 0.08):
+        super().__init__()
+        self.config = {"code_dim": code_dim, "width": width, "depth": depth, "time": time, "error": error}
+        self.error = error
+        self.time = nn.Sequential(nn.Linear(64, time), nn.SiLU(), nn.Linear(time, time), nn.SiLU())
+        self.enter = nn.Conv2d(2 * 48, width, 3, padding=1)
+        self.down = nn.ModuleList(TimedBlock(width, time) for _ in range(depth))
+        self.shrink = nn.Conv2d(width, 2 * width, 2, stride=2)
+        self.codes = nn.Conv2d(code_dim, 2 * width, 1)
+        self.middle = nn.ModuleList(TimedBlock(2 * width, time) for _ in range(depth + 1))
+        self.grow = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 1), nn.PixelShuffle(2))
+        self.join = nn.Conv2d(2 * width, width, 1)
+        self.up = nn.ModuleList(TimedBlock(width, time) for _ in range(depth))
+        self.leave = nn.Sequential(ChannelNorm(width), nn.SiLU(), nn.Conv2d(width, 48, 3, padding=1))
+        nn.init.zeros_(self.leave[-1].weight)                          # it begins as the plain decoder: no correction
+        nn.init.zeros_(self.leave[-1].bias)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, plain: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Noisy error (B, 3, H, W), time (B,), plain picture (B, 3, H, W), code vectors (B, D, H/8, W/8) -> clean error."""
+        time = self.time(time_features(t))
+        both = F.pixel_unshuffle(torch.cat([x, plain * 2 - 1], 1), 4)  # (B, 6, H, W) -> (B, 96, H/4, W/4)
+        h = self.enter(both.contiguous(memory_format=torch.channels_last))
+        for block in self.down:
+            h = block(h, time)
+        fine, h = h, self.shrink(h) + self.codes(codes)                # (B, C, H/4, W/4), (B, 2C, H/8, W/8)
+        for block in self.middle:
+            h = block(h, time)
+        h = self.join(torch.cat([fine, self.grow(h)], 1))
+        for block in self.up:
+            h = block(h, time)
+        return F.pixel_shuffle(self.leave(h), 4)                       # (B, 48, H/4, W/4) -> (B, 3, H, W)
+
+    @torch.no_grad()
+    def decode(self, ids: torch.Tensor, steps: int = 8, seed: int = 0, vqvae: VQVAE | None = None,
+               sampler: str = "euler", path: bool = False):
+        """Image tokens (B, h, w) int64 -> pictures (B, 3, 8h, 8w) in [0, 1]; the same ids and seed give the same picture.
+
+        Args:
+            vqvae: the tokenizer that made the ids; the shipped one if None.
+            sampler: `euler` (`steps` calls of the network) or `heun` (2 `steps` - 1).
+            path: return the list of the `steps` + 1 states instead, from plain picture with grain to the last.
+        """
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"steps is a whole number of 1 or more, got {steps!r}; 8 is a good choice")
+        if sampler not in SAMPLERS:
+            raise ValueError(f"sampler is 'euler' or 'heun', got {sampler!r}")
+        if vqvae is None:
+            from mmcourse.checkpoints import load
+            vqvae = load("vqvae")
+        plain, codes = plain_and_codes(vqvae, ids)
+        if codes.shape[1] != self.config["code_dim"]:
+            raise ValueError(f"this decoder knows codes of {self.config['code_dim']} numbers, the tokenizer's have "
+                             f"{codes.shape[1]}: give the tokenizer that it was trained with")
+        noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(seed))
+        states = SAMPLERS[sampler](velocity_of(self, plain, codes), noise, steps)
+        pictures = [(plain + self.error * state).clamp(0, 1) for state in (states if path else states[-1:])]
+        return pictures if path else pictures[-1]
+
+
+@torch.no_grad()
+def plain_and_codes(vqvae: VQVAE, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the flow is told: the plain decoder's pictures (B, 3, 8h, 8w) and the code vectors (B, D, h, w) of ids (B, h, w)."""
+    if not isinstance(ids, torch.Tensor) or ids.ndim != 3 or not ids.numel():
+        raise ValueError(f"image ids are an integer tensor of shape (B, 8, 8), got {tuple(getattr(ids, 'shape', ()))}")
+    plain = vqvae.decode(ids)                                          # checks the ids' range
+    return plain, vqvae.quantizer.codebook[ids].permute(0, 3, 1, 2)    # (B, h, w, D) -> (B, D, h, w)

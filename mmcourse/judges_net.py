@@ -1,0 +1,94 @@
+"""A second judge of pictures: a small classifier trained on true pictures alone, and the Frechet distance in its features.
+
+It knows nothing of tokens, decoders or templates, so that it can disagree with `mmcourse.judges.PictureReader`.
+"""
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmcourse.vqvae import ChannelNorm, ResidualBlock, check_images
+from mmcourse.world.scene import GROUNDS, NOUNS, Scene
+
+
+class PictureNet(nn.Module):
+    """What stands on the left half, on the right half, and on which ground: (B, 3, 64, 64) -> logits."""
+
+    def __init__(self, width: int = 48):
+        super().__init__()
+        self.config = {"width": width}
+        self.grid = nn.Sequential(
+            nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.SiLU(),       # (B, 16, 32, 32)
+            nn.Conv2d(16, width, 4, stride=2, padding=1),              # (B, C, 16, 16)
+            ResidualBlock(width),
+            nn.Conv2d(width, 2 * width, 2, stride=2),                  # (B, 2C, 8, 8)
+            ResidualBlock(2 * width), ResidualBlock(2 * width),
+            ChannelNorm(2 * width), nn.SiLU())
+        self.nouns = nn.Linear(2 * width, len(NOUNS))
+        self.ground = nn.Linear(2 * width, len(GROUNDS))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(B, 3, 64, 64) in [0, 1] -> logits of each noun on the left (B, 64), on the right (B, 64), of grounds (B, 8)."""
+        grid = self.grid(images * 2 - 1)                               # (B, 2C, 8, 8)
+        left, right = (half.amax((2, 3)) for half in grid.chunk(2, 3))
+        return self.nouns(left), self.nouns(right), self.ground(grid.mean((2, 3)))
+
+    @torch.no_grad()
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, 64, 64) in [0, 1] -> (B, 2 width): the mean of the last grid, for `frechet_distance`."""
+        check_images(images)
+        return torch.cat([self.grid(part * 2 - 1).mean((2, 3)) for part in images.split(64)])
+
+    @torch.no_grad()
+    def read(self, images: torch.Tensor) -> list[tuple[str, str, str]]:
+        """(B, 3, 64, 64) in [0, 1] -> (left noun, right noun, ground) for each; "" where no noun is more likely than not."""
+        check_images(images)
+        def names(logits):
+            return [NOUNS[i] if best > 0 else "" for best, i in zip(*(v.tolist() for v in logits.max(1)), strict=True)]
+        out = []
+        for part in images.split(64):
+            left, right, ground = self(part)
+            grounds = [list(GROUNDS)[i] for i in ground.argmax(1).tolist()]
+            out += list(zip(names(left), names(right), grounds, strict=True))
+        return out
+
+
+def halves(scene: Scene) -> tuple[str, str, str]:
+    """What `PictureNet.read` should say of a true picture: three or four objects stand on both halves."""
+    left = [g.noun for g in scene.groups if g.place in ("left", "")]
+    right = [g.noun for g in scene.groups if g.place in ("right", "")]
+    return "".join(left), "".join(right), scene.ground
+
+
+def noun_accuracy(net: PictureNet, images: torch.Tensor, scenes: list[Scene]) -> float:
+    """The share of pictures whose two halves both show exactly the nouns of the scene."""
+    if len(images) != len(scenes) or not scenes:
+        raise ValueError(f"one scene a picture, please: got {len(images)} pictures and {len(scenes)} scenes")
+    said = net.read(images)
+    return sum(a[:2] == halves(s)[:2] for a, s in zip(said, scenes, strict=True)) / len(scenes)
+
+
+def picture_loss(net: PictureNet, images: torch.Tensor, left: torch.Tensor, right: torch.Tensor, ground: torch.Tensor) -> dict:
+    """Binary cross-entropy of each noun on each half (targets (B, 64) of 0 and 1), cross-entropy of the ground (B,)."""
+    a, b, g = net(images)
+    nouns = F.binary_cross_entropy_with_logits(torch.cat([a, b]), torch.cat([left, right]), reduction="none").sum(1).mean()
+    return {"loss": nouns + 0.3 * F.cross_entropy(g, ground), "nouns": nouns.detach()}
+
+
+def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """How far two sets of features (N, F) and (M, F) are apart, each seen as one Gaussian (Dowson and Landau, 1982;
+    Heusel et al. 2017 call it FID when the features are Inception's: these are not, so it is called FD here).
+
+    |mean_a - mean_b|^2 + trace(A + B - 2 (A B)^(1/2)). Needs more rows than features; ValueError otherwise.
+    """
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(f"features are (N, F) and (M, F) with the same F, got {tuple(a.shape)} and {tuple(b.shape)}")
+    if min(len(a), len(b)) <= a.shape[1]:
+        raise ValueError(f"{min(len(a), len(b))} pictures are too few for {a.shape[1]} features: the covariance would "
+                         f"be singular; give more than {a.shape[1]}")
+    x, y = a.double().numpy(), b.double().numpy()
+    A, B = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    values, vectors = np.linalg.eigh(A)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T             # A^(1/2); A B and root B root share eigenvalues
+    cross = np.sqrt(np.linalg.eigvalsh(root @ B @ root).clip(0)).sum()
+    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(A) + np.trace(B) - 2 * cross)

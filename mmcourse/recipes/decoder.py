@@ -1,0 +1,108 @@
+"""The shipped diffusion decoder: `python -m mmcourse train decoder`, about 20 CPU minutes; and how it is measured."""
+import json
+import time
+
+import numpy as np
+import torch
+
+from mmcourse import checkpoints
+from mmcourse.diffusion import FlowDecoder, flow_loss, plain_and_codes
+from mmcourse.paths import RESULTS, cache_dir
+from mmcourse.training import History, train
+from mmcourse.vqvae import VQVAE
+from mmcourse.world.pictures import draw_batch
+from mmcourse.world.scene import Scene, sample_scene
+
+STEPS, BATCH, LR, JITTER = 4000, 32, 1.5e-3, 2
+
+
+def make_batch(vqvae: VQVAE):
+    """`batch(rng)` for `train`: true pictures, and what is left of them after the tokenizer."""
+    def batch(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        images = draw_batch([sample_scene(rng, jitter=JITTER * int(rng.integers(2))) for _ in range(BATCH)])
+        return images, *plain_and_codes(vqvae, vqvae.encode(images))
+    return batch
+
+
+def loss(model: FlowDecoder, images: torch.Tensor, plain: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """The flow's data is what the plain decoder got wrong, in units of its usual error."""
+    return flow_loss(model, (images - plain) / model.error, plain, codes)
+
+
+def held_out_scenes(n: int, seed: int, jitter: int = 0) -> list[Scene]:
+    """`n` scenes whose combinations nothing was trained on."""
+    rng = np.random.default_rng((seed, 97, jitter))
+    return [sample_scene(rng, "held-out", jitter=jitter) for _ in range(n)]
+
+
+def sharpness(images: torch.Tensor) -> float:
+    """Mean absolute difference of neighbouring pixels: blur lowers it, grain raises it; compare with true pictures."""
+    return ((images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()) / 2).item()
+
+
+@torch.no_grad()
+def measure(n: int = 256, seed: int = 0, steps: int = 8, sampler: str = "euler", jitter: int = 0) -> dict:
+    """Plain and diffusion decoder on the same tokens of `n` held-out scenes, with floor and ceiling.
+
+    `fd_*`: Frechet distance to the true pictures in `PictureNet`'s features; `fd_floor` is that of `n` other true
+    pictures. `nouns_*`: share of pictures that PictureNet reads rightly. `ms_*`: CPU milliseconds a picture, one by one.
+    """
+    from mmcourse.judges_net import frechet_distance, noun_accuracy
+    net, vqvae, decoder = (checkpoints.load(name) for name in ("picture_judge", "vqvae", "decoder"))
+    scenes = held_out_scenes(n, seed, jitter)
+    truth, other = draw_batch(scenes), draw_batch(held_out_scenes(n, seed + 1000, jitter))
+    ids = vqvae.encode(truth)
+    made = {"plain": vqvae.decode(ids),
+            "diffusion": torch.cat([decoder.decode(part, steps, seed + i, vqvae, sampler)
+                                    for i, part in enumerate(ids.split(64))])}
+    target = net.features(truth)
+    out = {"n": n, "seed": seed, "steps": steps, "sampler": sampler, "jitter": jitter,
+           "fd_floor": frechet_distance(target, net.features(other)),
+           "nouns_true": noun_accuracy(net, truth, scenes), "sharpness_true": sharpness(truth)}
+    for name, images in made.items():
+        errors = (images - truth).square().mean((1, 2, 3))
+        out[f"fd_{name}"] = frechet_distance(target, net.features(images))
+        out[f"psnr_{name}"] = -10 * errors.mean().log10().item()
+        out[f"nouns_{name}"] = noun_accuracy(net, images, scenes)
+        out[f"sharpness_{name}"] = sharpness(images)
+    for name, decode in (("plain", vqvae.decode), ("diffusion", lambda x: decoder.decode(x, steps, seed, vqvae, sampler))):
+        start = time.process_time()
+        for i in range(4):
+            decode(ids[i:i + 1])
+        out[f"ms_{name}"] = (time.process_time() - start) * 250
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in out.items()}
+
+
+def main(argv: list[str] | None = None) -> History:
+    """Train (or go on training) the decoder, ship it, and write `data/results/decoder.json`."""
+    from mmcourse.recipes import options
+    args = options("decoder", argv, steps=STEPS)
+    vqvae = checkpoints.load("vqvae")
+    torch.manual_seed(args.seed)
+    model = FlowDecoder(code_dim=vqvae.config["dim"])
+    history = train(model, make_batch(vqvae), loss, steps=args.steps, lr=LR, warmup=100, seed=args.seed,
+                    resume=cache_dir() / "runs" / "decoder.pt", log_every=25, save_every=250)
+    if not history.interrupted:
+        def ship(metrics):
+            checkpoints.save("decoder", model, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,
+                             metrics=metrics, vqvae=checkpoints.manifest()["vqvae"]["sha256"])
+        ship({})                                                       # `measure` looks at what is shipped
+        metrics = measure()
+        ship(metrics)
+        write_results()
+        print(metrics)
+    return history
+
+
+def write_results(n: int = 512) -> dict:
+    """The table of chapter 07 over numbers of steps and samplers, as `data/results/decoder.json`."""
+    results = {"steps": [measure(n, steps=steps) for steps in (1, 2, 4, 8, 16)],
+               "heun": [measure(n, steps=steps, sampler="heun") for steps in (2, 4, 8)],
+               "seeds": [measure(n, seed) for seed in (1, 2)], "jitter": [measure(n, jitter=JITTER)]}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "decoder.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return results
+
+
+if __name__ == "__main__":
+    main()

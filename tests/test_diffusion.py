@@ -1,0 +1,230 @@
+"""The diffusion decoder: samplers against exact solutions, the loss, the U-Net, determinism, bad input, the shipped one."""
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mmcourse import checkpoints
+from mmcourse.diffusion import (
+    FlowDecoder,
+    euler,
+    flow_loss,
+    heun,
+    mix,
+    plain_and_codes,
+    time_features,
+    velocity_of,
+)
+from mmcourse.recipes import decoder as recipe
+from mmcourse.training import train
+from mmcourse.vqvae import VQVAE
+from mmcourse.world.pictures import draw_batch
+
+
+@pytest.fixture(scope="module")
+def vqvae() -> VQVAE:
+    torch.manual_seed(0)
+    return VQVAE(codes=32, dim=8, width=32).eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> FlowDecoder:
+    torch.manual_seed(0)
+    model = FlowDecoder(code_dim=8, width=16, depth=1, time=16)
+    nn.init.normal_(model.leave[-1].weight, std=0.05)                  # as if it had learnt something
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def ids() -> torch.Tensor:
+    return torch.randint(32, (3, 8, 8), generator=torch.Generator().manual_seed(1))
+
+
+# ---- paths and samplers
+
+def test_the_path_goes_from_noise_to_data_in_a_straight_line():
+    data, noise = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)
+    assert torch.equal(mix(data, noise, torch.zeros(4)), noise)
+    assert torch.equal(mix(data, noise, torch.ones(4)), data)
+    t = torch.tensor([0.0, 0.25, 0.5, 1.0])
+    for i in range(4):
+        assert torch.allclose(mix(data, noise, t)[i], t[i] * data[i] + (1 - t[i]) * noise[i])
+
+
+@pytest.mark.parametrize("sampler", [euler, heun])
+def test_a_constant_velocity_is_followed_exactly(sampler):
+    x, v = torch.zeros(2, 3), torch.tensor([[1.0, 2, 3], [4, 5, 6]])
+    for steps in (1, 3, 8):
+        states = sampler(lambda x, t: v, x, steps)
+        assert len(states) == steps + 1 and torch.equal(states[0], x)
+        assert torch.allclose(states[-1], v)
+
+
+def test_euler_is_of_first_order_and_heun_of_second():
+    def errors(sampler):
+        x = torch.ones(1, dtype=torch.float64)
+        return [abs(sampler(lambda x, t: x * (1 + t), x, n)[-1].item() - math.exp(1.5)) for n in (32, 64)]
+    for sampler, order in ((euler, 1), (heun, 2)):
+        coarse, fine = errors(sampler)
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
+
+
+def test_the_samplers_call_the_network_as_often_as_they_say():
+    for sampler, steps, expected in ((euler, 5, 5), (heun, 5, 9), (heun, 1, 1)):
+        calls = []
+        sampler(lambda x, t, calls=calls: calls.append(t) or x, torch.zeros(1), steps)
+        assert len(calls) == expected and max(calls) < 1
+
+
+class GaussianOracle(nn.Module):
+    """The perfect denoiser of numbers from N(mean, std^2): Bayes' rule for two Gaussians."""
+    mean, std = 3.0, 0.5
+
+    def forward(self, x, t):
+        t = t.view(-1, 1)
+        gain = t * self.std**2 / (t**2 * self.std**2 + (1 - t) ** 2)
+        return self.mean + gain * (x - t * self.mean)
+
+
+@pytest.mark.parametrize("sampler", [euler, heun])
+def test_the_perfect_denoiser_turns_noise_into_its_distribution(sampler):
+    noise = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0))
+    made = sampler(velocity_of(GaussianOracle()), noise, 100)[-1]
+    assert made.mean().item() == pytest.approx(3.0, abs=0.02)
+    assert made.std().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_one_euler_step_gives_the_prediction_itself():
+    noise = torch.randn(5, 1)
+    assert torch.allclose(euler(velocity_of(GaussianOracle()), noise, 1)[-1], torch.full((5, 1), 3.0))
+
+
+def test_the_loss_is_zero_for_who_knows_the_answer_and_lowest_for_the_oracle():
+    torch.manual_seed(0)
+    data = 3 + 0.5 * torch.randn(20_000, 1)
+    assert flow_loss(lambda x, t: data, data).item() == 0
+
+    def loss(model):
+        torch.manual_seed(1)
+        return flow_loss(model, data).item()
+    oracle = GaussianOracle()
+    for other in (lambda x, t: torch.full_like(x, 3.0), lambda x, t: oracle(x, t) + 0.05, lambda x, t: x):
+        assert loss(other) > loss(oracle)
+
+
+def test_times_can_be_told_apart():
+    t = torch.linspace(0, 1, 101)
+    features = time_features(t)
+    assert features.shape == (101, 64)
+    distance = torch.cdist(features, features) + 10 * torch.eye(101)
+    assert distance.min() > 0.1
+
+
+# ---- the network
+
+def test_an_untrained_decoder_gives_the_plain_picture(vqvae, ids):
+    fresh = FlowDecoder(code_dim=8, width=16, depth=1, time=16)
+    for steps in (1, 4):
+        assert torch.allclose(fresh.decode(ids, steps, seed=steps, vqvae=vqvae), vqvae.decode(ids), atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_picture_and_another_seed_another(vqvae, model, ids):
+    first = model.decode(ids, 3, 5, vqvae)
+    assert first.shape == (3, 3, 64, 64) and 0 <= first.min() and first.max() <= 1
+    torch.manual_seed(123)                                             # the global generator does not matter
+    assert torch.equal(first, model.decode(ids, 3, 5, vqvae))
+    assert not torch.allclose(first, model.decode(ids, 3, 6, vqvae), atol=1e-3)
+    assert torch.allclose(first[:1], model.decode(ids[:1], 3, 5, vqvae), atol=1e-5)    # nor what else is in the batch
+
+
+def test_decoding_does_not_touch_the_global_generator(vqvae, model, ids):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    model.decode(ids, 2, 0, vqvae)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_path_is_a_film_that_ends_in_the_picture(vqvae, model, ids):
+    film = model.decode(ids, 4, 1, vqvae, path=True)
+    assert len(film) == 5 and torch.equal(film[-1], model.decode(ids, 4, 1, vqvae))
+
+
+def test_it_decodes_wide_pictures_too(vqvae, model):
+    assert model.decode(torch.zeros(1, 4, 12, dtype=torch.int64), 2, 0, vqvae).shape == (1, 3, 32, 96)
+
+
+def test_every_weight_is_reached_by_the_gradient(vqvae, model, ids):
+    plain, codes = plain_and_codes(vqvae, ids)
+    flow_loss(model, torch.randn_like(plain), plain, codes).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    model.zero_grad()
+
+
+def test_the_codes_and_the_plain_picture_both_matter(vqvae, model, ids):
+    plain, codes = plain_and_codes(vqvae, ids)
+    x, t = torch.randn_like(plain), torch.full((3,), 0.5)
+    with torch.no_grad():
+        usual = model(x, t, plain, codes)
+        assert not torch.allclose(usual, model(x, t, plain, codes.flip(0)), atol=1e-4)
+        assert not torch.allclose(usual, model(x, t, plain.flip(0), codes), atol=1e-4)
+        assert not torch.allclose(usual, model(x, t * 0.2, plain, codes), atol=1e-4)
+
+
+def test_it_learns(vqvae):
+    torch.manual_seed(0)
+    small = FlowDecoder(code_dim=8, width=24, depth=1, time=32, error=0.3)
+    images = draw_batch(recipe.held_out_scenes(8, 0))
+    fixed = (images, *plain_and_codes(vqvae, vqvae.encode(images)))
+    history = train(small, lambda rng: fixed, recipe.loss, steps=60, lr=3e-3, warmup=5, log_every=1, progress=False)
+    losses = history.column("loss")
+    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+
+
+def test_a_checkpoint_comes_back_whole(tmp_path, model, vqvae, ids):
+    checkpoints.save("decoder", model, seed=0, steps=1, cpu_minutes=0, metrics={}, folder=tmp_path)
+    again = checkpoints.load("decoder", tmp_path)
+    assert torch.equal(again.decode(ids, 2, 0, vqvae), model.decode(ids, 2, 0, vqvae))
+
+
+# ---- bad input
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, "8", True and 0])
+def test_bad_numbers_of_steps(vqvae, model, ids, steps):
+    with pytest.raises(ValueError, match="steps is a whole number of 1 or more"):
+        model.decode(ids, steps, 0, vqvae)
+
+
+@pytest.mark.parametrize("bad, said", [
+    (torch.zeros(8, 8, dtype=torch.int64), "shape"), (torch.zeros(1, 8, 8), "integer"),
+    (torch.zeros(0, 8, 8, dtype=torch.int64), "shape"), ([[1, 2]], "shape"),
+    (torch.full((1, 8, 8), 32), "0..31"), (torch.full((1, 8, 8), -1), "0..31")])
+def test_bad_ids(vqvae, model, bad, said):
+    with pytest.raises(ValueError, match=said):
+        model.decode(bad, 2, 0, vqvae)
+
+
+def test_bad_sampler_and_another_tokenizer(vqvae, model, ids):
+    with pytest.raises(ValueError, match="'euler' or 'heun'"):
+        model.decode(ids, 2, 0, vqvae, sampler="ddim")
+    with pytest.raises(ValueError, match="tokenizer"):
+        model.decode(ids, 2, 0, VQVAE(codes=32, dim=4, width=32).eval())
+
+
+# ---- the shipped decoder
+
+def test_the_shipped_decoder_fits_the_shipped_tokenizer_and_is_small():
+    entry = checkpoints.manifest()["decoder"]
+    assert entry["vqvae"] == checkpoints.manifest()["vqvae"]["sha256"], "trained with another tokenizer: train it again"
+    decoder = checkpoints.load("decoder")
+    assert sum(p.numel() for p in decoder.parameters()) <= 2_000_000
+
+
+def test_the_shipped_decoder_on_held_out_scenes():
+    got = recipe.measure(n=128, seed=3)
+    recorded = checkpoints.manifest()["decoder"]["metrics"]
+    assert got["psnr_diffusion"] == pytest.approx(recorded["psnr_diffusion"], abs=1.0)
+    assert got["nouns_diffusion"] > got["nouns_plain"] - 0.05
+    assert got["nouns_true"] > 0.95
+    assert got["fd_floor"] < got["fd_plain"]
