@@ -14,6 +14,7 @@ USAGE = """Build a small model that reads, draws and speaks.
   mmcourse test              unit tests, oracle tests and every notebook (--fast: the quick tests only)
   mmcourse check             are the notebooks clean, and do they agree with the package?
   mmcourse data              make the generated data now instead of at first use, and say where it is kept
+                             (data human-digits: fetch recordings of real voices as well)
   mmcourse train NAME        train a shipped checkpoint again: NAME is one of {recipes}
   mmcourse evaluate          measure the shipped model in every direction (--json for programs)
   mmcourse gallery           draw data/gallery.png, the picture in the README, from the shipped model
@@ -21,7 +22,7 @@ USAGE = """Build a small model that reads, draws and speaks.
 Each verb answers --help."""
 
 # `train all` follows the imports: what a recipe needs is trained before it.
-ORDER = ("bpe", "vqvae", "codec", "transformer", "decoder")
+ORDER = ("bpe", "picture_judge", "word_judge", "vqvae", "codec", "reference", "decoder")
 _COMMANDS = ("lab", "test", "check", "data")
 _OTHERS = {"evaluate": "mmcourse.evaluate", "gallery": "mmcourse.gallery"}
 
@@ -77,6 +78,10 @@ def main(argv: list[str] | None = None) -> int:
         if verb in _OTHERS:
             answer = importlib.import_module(_OTHERS[verb]).main(rest)
             return answer if isinstance(answer, int) else 0
+    except (ValueError, FileNotFoundError) as error:
+        if verb == "train":  # may come from anywhere in hours of work: show where
+            raise
+        return _complain(str(error))
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130

@@ -13,7 +13,7 @@ from mmcourse.notebooks import Notebook, lint
 
 GOOD = {
     "cells": [
-        {"cell_type": "markdown", "metadata": {}, "id": "a", 
+        {"cell_type": "markdown", "metadata": {}, "id": "a",
          "source": ["# Title\n", "A [link](https://example.org) may stay."]},
         {"cell_type": "code", "metadata": {}, "id": "b", "execution_count": 1, "source": "print(1)",
          "outputs": [{"output_type": "stream", "name": "stdout", "text": ["1\n"]}]},
