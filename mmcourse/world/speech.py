@@ -1,8 +1,9 @@
-"""The words of the world, spoken: many synthetic voices (espeak-ng, by ctypes), 8 kHz, made once and kept in the cache.
+"""The words of the world, spoken by many synthetic voices (espeak-ng, by ctypes) at 8 kHz; made once, then cached.
 
-espeak-ng is a formant synthesiser: its voices sound like machines, but they are free, small, exact in their labels and
-hundreds of times faster than real time. Sound is made in a fresh process and in fixed order, because a second call in
-one process may differ by a few samples; and the arithmetic below is exact, so that every machine gets the same bits.
+espeak-ng is a formant synthesiser: its voices sound like machines, but they are free, small, exact in their labels
+and hundreds of times faster than real time. Sound is made in a fresh process and in fixed order, because a second
+call in one process may differ by a few samples; the arithmetic below is exact, so that every machine gets the same
+bits.
 """
 import ctypes
 import hashlib
@@ -26,8 +27,8 @@ SAMPLE_RATE = 8000
 TAKES = 2                    # each voice says each word twice, with another pitch and speed
 LONGEST = 0.9                # seconds
 LOUDNESS = 0.1               # RMS of every clip (full scale is 1)
-# Every sixth voice is held out (`held_out_voice`); no variant (the part after "+") is on both sides. Variants with
-# breath (f2, f3, f5, Alicia, ...) are left out: espeak-ng makes their noise anew in each process.
+# Every sixth voice is held out (`held_out_voice`); no variant (the part after "+") is on both sides. Variants
+# with breath (f2, f3, f5, Alicia, ...) are left out: espeak-ng makes their noise anew in each process.
 VOICES = tuple("""
 en-us en-us+m1 en-us+f1 en-us+m3 en+Annie en-us+Andrea
 en-us+Gene en en+f1 en-us+Alex en-us+linda en-us+m4
@@ -46,8 +47,8 @@ EXPECTED = "a8d410be83f33afc97f3fb8a394c795d48577fd3d7cdd63743d140c01b8563cc"
 class SpeechCorpus:
     """Spoken words: clip i says `words[i]` in voice `VOICES[voices[i]]`.
 
-    `clips`: list of float32 arrays (samples,) at 8 kHz, RMS `LOUDNESS`; `held_out`: bool array, true for the voices that
-    nothing trains on.
+    `clips`: list of float32 arrays (samples,) at 8 kHz, RMS `LOUDNESS`; `held_out`: bool array, true for the voices
+    that nothing trains on.
     """
     clips: list
     words: list
@@ -57,7 +58,8 @@ class SpeechCorpus:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def select(self, word: str | None = None, held_out: bool | None = False, voice: int | None = None) -> list[int]:
+    def select(self, word: str | None = None, held_out: bool | None = False,
+               voice: int | None = None) -> list[int]:
         """The indices of the clips that say `word`, by `voice`, in the wanted split; None means any.
 
         >>> corpus.select("cat", held_out=True)                                      # doctest: +SKIP
@@ -76,12 +78,13 @@ def _low_pass(up: int, down: int) -> tuple[np.ndarray, int]:
     cutoff = min(1.0, up / down) * 0.95                                   # 1 is the input's Nyquist frequency
     half = int(np.ceil(16 / cutoff))                                      # 16 zero crossings on each side
     offset = np.arange(-half + 1, half + 1)[None] - np.arange(up)[:, None] / up         # (up, width)
-    taps = cutoff * np.sinc(cutoff * offset) * np.i0(8 * np.sqrt(np.clip(1 - (offset / half) ** 2, 0, 1))) / np.i0(8)
+    kaiser = np.i0(8 * np.sqrt(np.clip(1 - (offset / half) ** 2, 0, 1)))
+    taps = np.sinc(cutoff * offset) * kaiser
     return np.round(taps / taps.sum(1, keepdims=True) * 2**20), half
 
 
 def resample(samples: np.ndarray, rate: int, new_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Change the sample rate of (samples,): low-pass below both Nyquist frequencies, then read between the samples.
+    """Change the sample rate of (samples,): low-pass below both Nyquist frequencies, read between the samples.
 
     Whole numbers in give the same sums on every machine (they are exact in float64). Returns float64.
     """
@@ -97,7 +100,7 @@ def resample(samples: np.ndarray, rate: int, new_rate: int = SAMPLE_RATE) -> np.
     taps, half = _low_pass(up, down)
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(samples, (half - 1, half + 1)), 2 * half)
     out = np.empty(-(-len(samples) * up // down))
-    for start in range(0, len(out), 65536):                               # in pieces: an hour of sound fits as well
+    for start in range(0, len(out), 65536):                          # in pieces: an hour of sound fits as well
         position = np.arange(start, min(start + 65536, len(out)), dtype=np.int64) * down
         out[start:start + 65536] = np.einsum("mw,mw->m", windows[position // up], taps[position % up]) / 2**20
     return out
@@ -120,6 +123,43 @@ def normalise(samples: np.ndarray, loudness: float = LOUDNESS) -> np.ndarray:
     return samples * min(loudness / rms, 0.99 / np.abs(samples).max()) if rms > 1e-6 else samples
 
 
+def as_sound(samples, rate: int, new_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Any recording as float32 (samples,) in [-1, 1] at 8 kHz.
+
+    Args:
+        samples: (samples,) or (samples, channels), whole numbers (int16, uint8, int32) or float; channels are averaged.
+        rate: its sample rate in Hz. ValueError if it is empty, or holds NaN or infinite samples.
+    """
+    samples = np.asarray(samples)
+    if samples.dtype.kind not in "iuf":
+        raise TypeError(f"samples are whole numbers or floats, got {samples.dtype}")
+    if samples.ndim not in (1, 2) or not samples.size:
+        raise ValueError(f"a recording has the shape (samples,) or (samples, channels), not empty, got {samples.shape}")
+    if samples.ndim == 2 and samples.shape[0] < samples.shape[1] and samples.shape[0] <= 2:
+        samples = samples.T                                          # (channels, samples) is as common
+    if samples.dtype.kind == "u":
+        half = (np.iinfo(samples.dtype).max + 1) / 2                 # unsigned samples rest at the middle
+        samples = samples / half - 1
+    elif samples.dtype.kind == "i":
+        samples = samples / (np.iinfo(samples.dtype).max + 1.0)
+    if not np.isfinite(samples).all():
+        raise ValueError("the recording has NaN or infinite samples")
+    mono = samples.astype(np.float64) if samples.ndim == 1 else samples.mean(1, dtype=np.float64)
+    return np.clip(resample(mono, rate, new_rate), -1, 1).astype(np.float32)
+
+
+def read_sound(path) -> np.ndarray:
+    """A sound file of any kind that soundfile reads (WAV, FLAC, OGG, MP3, ...) as float32 (samples,) at 8 kHz, mono."""
+    import soundfile
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise ValueError(f"{path} is not a sound file that can be read (WAV, FLAC, OGG or MP3): {error}") from None
+    return as_sound(samples, rate)
+
+
 class _Espeak:
     """The few calls of libespeak-ng that are needed. One for each process: the library has global state."""
 
@@ -133,11 +173,11 @@ class _Espeak:
             if wave and count:
                 self.chunks.append(np.ctypeslib.as_array(wave, (count,)).copy())
             return 0
-        self.receive = receive                       # a reference must live as long as the library may call it
+        self.receive = receive                 # a reference must live as long as the library may call it
         data = os.path.dirname(espeakng_loader.get_data_path())
-        self.rate = self.lib.espeak_Initialize(2, 0, data.encode(), 0)         # 2: hand over the sound, wait until done
+        self.rate = self.lib.espeak_Initialize(2, 0, data.encode(), 0)       # 2: hand over the sound, then return
         if self.rate <= 0:
-            raise RuntimeError(f"espeak-ng did not start (code {self.rate}); reinstall the package espeakng-loader")
+            raise RuntimeError(f"espeak-ng did not start (code {self.rate}); reinstall espeakng-loader")
         self.lib.espeak_SetSynthCallback(self.receive)
 
     def __call__(self, text: str, voice: str, pitch: int, speed: int) -> np.ndarray:
@@ -148,20 +188,20 @@ class _Espeak:
         self.lib.espeak_SetParameter(3, pitch, 0)                              # 3: base pitch, 0 to 99
         self.chunks.clear()
         data = text.encode("utf-8") + b"\0"
-        if self.lib.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, 0, 0, 1, None, None) != 0:      # 1: UTF-8
+        if self.lib.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, 0, 0, 1, None, None):       # 1: UTF-8
             raise RuntimeError(f"espeak-ng could not say {text!r}")
         return np.concatenate(self.chunks) if self.chunks else np.zeros(0, np.int16)
 
 
 def corpus_jobs() -> list[tuple[str, int, int, int]]:
-    """(word, voice, pitch, speed) of every clip, in the fixed order. Pitch and speed depend on the names alone."""
+    """(word, voice, pitch, speed) of every clip, in fixed order. Pitch and speed depend on the names alone."""
     return [(word, voice, 30 + int(40 * _share("pitch", word, VOICES[voice], take)),
              145 + int(45 * _share("speed", word, VOICES[voice], take)))
             for voice in range(len(VOICES)) for word in WORDS for take in range(TAKES)]
 
 
 def _child() -> None:
-    """In the fresh process: jobs in (JSON on stdin), one line of length and pitch for each clip and the sound out."""
+    """In the fresh process: jobs come in as JSON; rate, length and samples of each go out."""
     jobs, out = json.loads(sys.stdin.buffer.read()), sys.stdout.buffer
     speak = _Espeak()
     for text, voice, pitch, speed in jobs:
@@ -171,23 +211,27 @@ def _child() -> None:
 
 
 def _speak(jobs: list):
-    """Yield (int16 samples, rate) for each (text, voice name, pitch, speed), all spoken by one fresh process."""
+    """Yield (int16 samples, rate) for each (text, voice name, pitch, speed), spoken by one fresh process."""
     import threading
     command = [sys.executable, "-c", "from mmcourse.world.speech import _child; _child()"]
     root = str(Path(__file__).resolve().parents[2])
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as child:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, env=env, **pipes) as child:
         errors = io.BytesIO()
-        threading.Thread(target=lambda: errors.write(child.stderr.read()), daemon=True).start()
+        reader = threading.Thread(target=lambda: errors.write(child.stderr.read()), daemon=True)
+        reader.start()
         child.stdin.write(json.dumps(jobs).encode())
         child.stdin.close()
         for text, *_ in jobs:
             head = child.stdout.read(8)
             if len(head) < 8:
                 child.wait()
-                last = errors.getvalue().decode(errors="replace").strip().splitlines()[-1:] or [f"exit {child.returncode}"]
-                kind = ValueError if last[0].startswith("ValueError") else RuntimeError
-                raise kind(f"could not say {text!r}: {last[0]}")
+                reader.join()
+                lines = errors.getvalue().decode(errors="replace").strip().splitlines()
+                last = lines[-1] if lines else f"espeak-ng stopped with code {child.returncode}"
+                kind = ValueError if last.startswith("ValueError") else RuntimeError
+                raise kind(f"could not say {text!r}: {last}")
             rate, count = np.frombuffer(head, "<i4")
             yield np.frombuffer(child.stdout.read(2 * int(count)), "<i2"), int(rate)
 
@@ -196,8 +240,8 @@ def say(text: str, voice: str = "en-us", pitch: int = 50, speed: int = 165) -> n
     """Any text, spoken: float32 (samples,) at 8 kHz.
 
     Args:
-        voice: an espeak-ng voice: `en-us`, `en+f2` (a variant), `vi` (Vietnamese), `vi-VN-x-south`, ... or an index of
-            `VOICES`.
+        voice: an espeak-ng voice: `en-us`, `en+f2` (a variant), `vi` (Vietnamese), `vi-VN-x-south`, ... or an index
+            of `VOICES`.
         pitch: 0 to 99. speed: words a minute, 80 to 450.
     """
     if not isinstance(text, str) or not text.strip():
@@ -210,7 +254,7 @@ def say(text: str, voice: str = "en-us", pitch: int = 50, speed: int = 165) -> n
 
 
 def _finish(sound: np.ndarray, rate: int, longest: float | None = None) -> np.ndarray:
-    """From espeak's samples to a clip: 8 kHz, silence trimmed, loudness set, 5 ms fades at both ends; int16."""
+    """From espeak's samples to a clip: 8 kHz, silence trimmed, loudness set, 5 ms fades at both ends."""
     sound = trim(np.round(resample(sound, rate)))
     sound = sound[:int(longest * SAMPLE_RATE)] if longest else sound
     sound = normalise(sound / 32768)
@@ -223,7 +267,7 @@ def _digest(sound: np.ndarray, lengths: np.ndarray) -> str:
 
 
 def load_speech(progress: bool = True) -> SpeechCorpus:
-    """Every word of the world in every voice. Made at first use (about half a minute), then read from the cache.
+    """Every word of the world in every voice. Made at first use (half a minute at most), then read from the cache.
 
     A damaged cache is made anew. Another build of espeak-ng gives other samples: that works, with a warning.
     """
@@ -237,22 +281,23 @@ def load_speech(progress: bool = True) -> SpeechCorpus:
                 sound, lengths, digest = file["sound"], file["lengths"], str(file["sha256"])
             if _digest(sound, lengths) != digest:
                 raise ValueError("the hash does not fit")
-        except Exception as error:                    # a half-written or damaged file: anything may come out of it
+        except Exception as error:            # a half-written or damaged file: anything may come out of it
             warnings.warn(f"{path} is damaged ({error}); the speech is made anew", stacklevel=2)
             sound = None
     if sound is None:
         from tqdm.auto import tqdm
         spoken = _speak([(word, VOICES[voice], pitch, speed) for word, voice, pitch, speed in jobs])
-        clips = [_finish(*s, LONGEST) for s in tqdm(spoken, "speech", total=len(jobs), disable=not progress, unit="word")]
+        bar = tqdm(spoken, "speech", total=len(jobs), disable=not progress, unit="word")
+        clips = [_finish(sound, rate, LONGEST) for sound, rate in bar]
         sound, lengths = np.concatenate(clips), np.array([len(c) for c in clips], np.int32)
         temporary = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
         np.savez(temporary, sound=sound, lengths=lengths, sha256=_digest(sound, lengths))
         os.replace(temporary, path)
     if EXPECTED and _digest(sound, lengths) != EXPECTED:
-        warnings.warn("this espeak-ng is not the build that the shipped models learned from: the voices may differ a "
-                      "little (pip install 'espeakng-loader==0.2.4' gives the same)", stacklevel=2)
+        warnings.warn("this espeak-ng is not the build that the shipped models learned from: the voices may differ "
+                      "a little (pip install 'espeakng-loader==0.2.4' gives the same)", stacklevel=2)
     ends = np.cumsum(lengths)
     whole = sound.astype(np.float32) / 32767
     voices = [voice for _, voice, _, _ in jobs]
-    return SpeechCorpus([whole[e - n:e] for e, n in zip(ends, lengths, strict=True)], [job[0] for job in jobs], voices,
-                        np.array([held_out_voice(v) for v in voices]))
+    return SpeechCorpus([whole[e - n:e] for e, n in zip(ends, lengths, strict=True)], [job[0] for job in jobs],
+                        voices, np.array([held_out_voice(v) for v in voices]))

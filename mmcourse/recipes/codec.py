@@ -1,0 +1,92 @@
+"""The shipped sound tokenizer: `python -m mmcourse train codec`."""
+import numpy as np
+import torch
+
+from mmcourse import checkpoints
+from mmcourse.codec import AudioCodec, codec_loss, level_sound
+from mmcourse.paths import CHECKPOINTS, cache_dir
+from mmcourse.recipes import options
+from mmcourse.training import History, train
+from mmcourse.world.human_digits import load_human_digits
+from mmcourse.world.speech import load_speech
+
+STEPS, BATCH, SECONDS = 6000, 32, 0.96
+KEEP = (0.25, 0.4, 0.1, 0.25)          # how often 1, 2, 3 and 4 levels are used: the transformer models the first two
+
+
+class CodecBatches:
+    """Random sound of the training voices: words at random moments, a little faster or slower, louder or softer."""
+
+    def __init__(self, batch: int = BATCH, seconds: float = SECONDS, humans: bool = True, keep=KEEP):
+        corpus = load_speech()
+        self.clips = [corpus.clips[i] for i in corpus.select()]
+        digits = load_human_digits() if humans else None
+        self.human = [c for c, out in zip(digits.clips, digits.held_out, strict=True) if not out] if digits else []
+        self.batch, self.length, self.keep = batch, int(seconds * 8000) // 320 * 320, keep
+
+    def clip(self, rng: np.random.Generator) -> np.ndarray:
+        """One word, spoken; one in five by a person, if the human digits are there."""
+        pool = self.human if self.human and rng.random() < 0.2 else self.clips
+        clip = pool[rng.integers(len(pool))]
+        if rng.random() < 0.5:                        # another speed moves pitch and formants too: a new voice
+            clip = np.interp(np.arange(0, len(clip) - 1, rng.uniform(0.88, 1.14)), np.arange(len(clip)), clip)
+        return clip
+
+    def __call__(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, samples) sound and (B,) the number of levels that each row may use."""
+        out = np.zeros((self.batch, self.length), np.float32)
+        for row in out:
+            start = 0 if rng.random() < 0.5 else -int(rng.integers(4000))           # negative: it begins mid-word
+            while start < self.length - 800:
+                clip = self.clip(rng)
+                part = clip[max(0, -start):][:self.length - max(0, start)]
+                row[max(0, start):max(0, start) + len(part)] = part
+                start += len(clip) + int(rng.integers(4000))
+                if rng.random() < 0.3:                                                # silence to the end
+                    break
+            row += rng.normal(0, 10 ** rng.uniform(-5, -2.7), self.length) * (rng.random() < 0.3)
+        sound = level_sound(torch.from_numpy(out)) * torch.from_numpy(rng.uniform(0.85, 1.15, (self.batch, 1))).float()
+        return sound, torch.from_numpy(rng.choice(4, self.batch, p=self.keep) + 1)
+
+
+def train_codec(steps: int | None = None, resume=None, *, seed: int = 0, progress: bool = True, width: int = 128,
+                batch: int = BATCH, humans: bool = True, lr: float = 2e-3) -> tuple[AudioCodec, History]:
+    """Train a codec; `resume` names a file from which an interrupted run goes on. One step takes about 0.2 s a core."""
+    torch.manual_seed(seed)
+    codec = AudioCodec(width=width)
+    history = train(codec, CodecBatches(batch, humans=humans), codec_loss, steps=steps or STEPS, lr=lr, warmup=100,
+                    weight_decay=0.0, seed=seed, resume=resume, save_every=250, progress=progress)
+    return codec, history
+
+
+def measure(codec: AudioCodec) -> dict:
+    """Held-out voices through the codec (`mmcourse.judges_audio.measure_codec`), with the judge if it is there."""
+    from mmcourse.judges_audio import measure_codec
+    try:
+        judge = checkpoints.load("word_judge")
+    except FileNotFoundError:
+        judge = None
+    try:
+        return measure_codec(codec, load_speech(), judge)
+    except ImportError as error:
+        print(error)
+        return {}
+
+
+def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> AudioCodec:
+    """Train, measure, save."""
+    args = options("codec", argv, STEPS)
+    run = cache_dir() / "runs" / f"codec-{args.seed}-{args.steps}.pt"
+    codec, history = train_codec(args.steps, run, seed=args.seed)
+    if history.interrupted:
+        raise SystemExit(f"interrupted; the same command goes on from {run}")
+    metrics = measure(codec)
+    path = checkpoints.save("codec", codec, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,
+                            metrics=metrics, folder=folder, human_digits=load_human_digits() is not None)
+    run.unlink(missing_ok=True)
+    print(f"{metrics} -> {path}")
+    return codec
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The judge that hears words: `python -m mmcourse train word_judge`. True speech of the training voices only."""
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from mmcourse import checkpoints
+from mmcourse.judges_audio import LENGTH, WordJudge
+from mmcourse.paths import CHECKPOINTS, cache_dir
+from mmcourse.recipes import options
+from mmcourse.training import History, train
+from mmcourse.world.human_digits import load_human_digits
+from mmcourse.world.scene import WORDS
+from mmcourse.world.speech import load_speech
+
+STEPS, BATCH = 1500, 48
+
+
+class WordBatches:
+    """Spoken words with their labels: shifted, faster or slower, noisy."""
+
+    def __init__(self, batch: int = BATCH, humans: bool = True):
+        corpus, self.batch = load_speech(), batch
+        self.pairs = [(corpus.clips[i], WORDS.index(corpus.words[i])) for i in corpus.select()]
+        digits = load_human_digits() if humans else None
+        self.human = [(c, WORDS.index(w)) for c, w, out in zip(digits.clips, digits.words, digits.held_out, strict=True)
+                      if not out] if digits else []
+
+    def __call__(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 8320) sound and (B,) the index of the word."""
+        sound, labels = np.zeros((self.batch, LENGTH), np.float32), np.zeros(self.batch, np.int64)
+        for b in range(self.batch):
+            pool = self.human if self.human and rng.random() < 0.1 else self.pairs
+            clip, labels[b] = pool[rng.integers(len(pool))]
+            if rng.random() < 0.7:
+                clip = np.interp(np.arange(0, len(clip) - 1, rng.uniform(0.85, 1.18)), np.arange(len(clip)), clip)
+            start = int(rng.integers(max(1, min(2400, LENGTH - len(clip)))))
+            sound[b, start:start + len(clip)] = clip[:LENGTH - start]
+            if rng.random() < 0.5:
+                sound[b] += rng.normal(0, 10 ** rng.uniform(-5, -1.7), LENGTH)
+        return torch.from_numpy(sound), torch.from_numpy(labels)
+
+
+def word_loss(judge: WordJudge, sound: torch.Tensor, labels: torch.Tensor) -> dict:
+    """Cross-entropy on spectrograms that are blurred and partly covered at random, so that no single detail decides."""
+    x = judge.features(sound)
+    if torch.rand(()) < 0.5:
+        wide, high = (2 * int(torch.randint(0, 3, ())) + 1 for _ in range(2))
+        x = F.avg_pool2d(x, (high, wide), 1, (high // 2, wide // 2), count_include_pad=False)
+    B, bands, frames = x.shape
+    for axis, size, most in ((1, bands, 10), (2, frames, 12)):
+        at, width = torch.randint(0, size, (B, 1)), torch.randint(0, most, (B, 1))
+        place = torch.arange(size)[None]
+        hidden = (place >= at) & (place < at + width)                                   # (B, size)
+        x = x.masked_fill(hidden[:, :, None] if axis == 1 else hidden[:, None, :], -1.1)
+    logits = judge(x)
+    return {"loss": F.cross_entropy(logits, labels, label_smoothing=0.05),
+            "accuracy": (logits.argmax(1) == labels).float().mean().item()}
+
+
+def train_word_judge(steps: int | None = None, resume=None, *, seed: int = 0, progress: bool = True,
+                     humans: bool = True) -> tuple[WordJudge, History]:
+    """Train a judge; one step takes about 0.1 s a core."""
+    torch.manual_seed(seed)
+    judge = WordJudge()
+    history = train(judge, WordBatches(humans=humans), word_loss, steps=steps or STEPS, lr=2e-3, weight_decay=0.05,
+                    seed=seed, resume=resume, progress=progress)
+    return judge, history
+
+
+def measure(judge: WordJudge) -> dict:
+    """Accuracy on every clip of the held-out voices, and on the human digits that nothing trains on, if they are there."""
+    corpus = load_speech()
+    chosen = corpus.select(held_out=True)
+    result = {"held_out_voices": round(float(np.mean([
+        judge.accuracy([corpus.clips[i] for i in part], [corpus.words[i] for i in part])
+        for part in np.array_split(chosen, 16)])), 4)}
+    if (digits := load_human_digits()) is not None:
+        kept = [i for i in range(len(digits.clips)) if digits.held_out[i]]
+        result["human_digits"] = round(judge.accuracy([digits.clips[i] for i in kept], [digits.words[i] for i in kept]), 4)
+    return result
+
+
+def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> WordJudge:
+    """Train, measure, save."""
+    args = options("word_judge", argv, STEPS)
+    run = cache_dir() / "runs" / f"word_judge-{args.seed}-{args.steps}.pt"
+    judge, history = train_word_judge(args.steps, run, seed=args.seed)
+    if history.interrupted:
+        raise SystemExit(f"interrupted; the same command goes on from {run}")
+    metrics = measure(judge)
+    path = checkpoints.save("word_judge", judge, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,
+                            metrics=metrics, folder=folder)
+    run.unlink(missing_ok=True)
+    print(f"{metrics} -> {path}")
+    return judge
+
+
+if __name__ == "__main__":
+    main()
