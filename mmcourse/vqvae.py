@@ -160,10 +160,14 @@ def check_images(images: torch.Tensor) -> None:
         raise ValueError(f"pixels must lie in [0, 1], got {images.min():.3g}..{images.max():.3g}")
 
 
-def vqvae_loss(model: VQVAE, images: torch.Tensor) -> dict:
-    """Reconstruction error plus commitment; logs PSNR in dB and the perplexity of the codes in this batch."""
+def vqvae_loss(model: VQVAE, images: torch.Tensor, weights: torch.Tensor | float = 1.0) -> dict:
+    """Reconstruction error plus commitment; logs PSNR in dB and the perplexity of the codes in this batch.
+
+    `weights`, broadcast over (B, 3, H, W), say how much each pixel counts.
+    """
     reconstruction, indices, commitment = model(images)
-    error = F.mse_loss(reconstruction, images)
+    squares = (reconstruction - images).square()
     use = torch.bincount(indices.flatten(), minlength=model.vocab_size).float()
     p = use[use > 0] / use.sum()
-    return {"loss": 10 * error + commitment, "psnr": -10 * error.detach().log10(), "perplexity": (-(p * p.log()).sum()).exp()}
+    return {"loss": 10 * (weights * squares).mean() + commitment, "psnr": -10 * squares.detach().mean().log10(),
+            "perplexity": (-(p * p.log()).sum()).exp()}
