@@ -10,8 +10,8 @@ from mmcourse.transformer import Transformer, next_token_loss
 from mmcourse.vocabulary import OPEN, Vocabulary
 from mmcourse.world.speech import load_speech
 
-STEPS, SCENES, CONTEXT = 7000, 60_000, 256
-PICTURES_FIRST = 1500                                   # so many steps without speech: drawing is by far the slowest to learn
+STEPS, SCENES, CONTEXT = 6600, 60_000, 256
+PICTURES_FIRST = 1000                                   # so many steps without speech: drawing is by far the slowest to learn
 AUDIO_CODES, AUDIO_LEVELS = 512, 2                      # the transformer models the two coarsest levels of the codec
 LR, MUON_LR, WARMUP = 3e-3, 0.02, 100
 # How many sequences of each direction stand in a batch.
