@@ -122,11 +122,12 @@ def _read_pixels(source) -> np.ndarray:
         source = ImageOps.exif_transpose(source)                        # photos of a phone that was held upright
         if source.mode[0] in "IF":                                      # 16 or 32 bits a pixel: Pillow would cut, not scale
             values, full = np.asarray(source, dtype=np.float64), 65535 if source.mode[0] == "I" else 1
-            source = Pillow.fromarray((values.clip(0) * (255 / max(values.max(), full))).astype(np.uint8))
-        if source.mode in ("RGBA", "LA", "PA") or "transparency" in source.info:
-            rgba = source.convert("RGBA")
-            source = Pillow.alpha_composite(Pillow.new("RGBA", rgba.size, "white"), rgba)
-        return np.asarray(source.convert("RGB")).copy()
+            source = values.clip(0) / max(values.max(), full)           # NaN stays, and is named below
+        else:
+            if source.mode in ("RGBA", "LA", "PA") or "transparency" in source.info:
+                rgba = source.convert("RGBA")
+                source = Pillow.alpha_composite(Pillow.new("RGBA", rgba.size, "white"), rgba)
+            source = np.asarray(source.convert("RGB"))
     if not isinstance(source, np.ndarray):
         raise TypeError(f"Image takes a file name, bytes, a PIL image or an array of pixels, got {type(source).__name__}")
     if source.ndim == 3 and source.shape[0] in (1, 3, 4) and source.shape[2] not in (1, 3, 4):
