@@ -33,13 +33,19 @@ def record(name: str, file, *, folder=CHECKPOINTS, **entry) -> None:
 
 
 def save(name: str, model, *, seed: int, steps: int, cpu_minutes: float, metrics: dict, folder=CHECKPOINTS, **extra) -> Path:
-    """Write a model as `name.safetensors` and record it. Either the old checkpoint stays or the new one is whole."""
+    """Write a model as `name.safetensors` and record it. Either the old checkpoint stays or the new one is whole.
+
+    (A crash between the file and its record leaves a pair that `load` refuses: never new weights under an old name.)
+    """
     from safetensors.torch import save_file
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path, temporary = folder / f"{name}.safetensors", folder / f"{name}.{os.getpid()}.part"
-    save_file({k: v.contiguous().clone() for k, v in model.state_dict().items()}, temporary)
-    os.replace(temporary, path)
+    try:
+        save_file({k: v.contiguous().clone() for k, v in model.state_dict().items()}, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     record(name, path, folder=folder, model=f"{type(model).__module__}.{type(model).__qualname__}", config=model.config,
            seed=seed, steps=steps, cpu_minutes=round(cpu_minutes, 2), metrics=metrics, **extra)
     return path
@@ -64,18 +70,23 @@ def verify(name: str, folder=CHECKPOINTS) -> tuple[Path, dict]:
 
 def load(name: str, folder=CHECKPOINTS):
     """The model of a checkpoint, in eval mode. The hash, every name and every shape must fit, else ValueError."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
     path, entry = verify(name, folder)
     module, _, cls = entry["model"].rpartition(".")
-    if not module.startswith("mmcourse."):
-        raise ValueError(f"{path}: the manifest names the class {entry['model']!r}, which is not of this package")
     try:
-        model = getattr(importlib.import_module(module), cls)(**entry["config"])
+        if not module.startswith("mmcourse."):
+            raise ImportError
+        make = getattr(importlib.import_module(module), cls)
+    except (ImportError, AttributeError):
+        raise ValueError(f"{path}: the manifest names the class {entry['model']!r}, which is not of this package") from None
+    try:
+        model = make(**entry["config"])
     except TypeError as error:
         raise ValueError(f"{path}: the config in the manifest is not one of {cls}: {error}. Restore data/checkpoints "
                          "with git") from None
     try:
         model.load_state_dict(load_file(path), strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{path} does not fit the config in the manifest: {str(error)[:300]}") from None
     return model.eval()

@@ -251,7 +251,7 @@ def test_a_short_run_of_the_recipe_learns_and_is_repeatable():
     for _ in range(2):
         torch.manual_seed(0)
         model = VQVAE(codes=64, dim=8, width=32)
-        history = train(model, batch, vqvae_loss, steps=40, lr=4e-3, warmup=5, log_every=1, progress=False)
+        history = train(model, batch, vqvae_loss, steps=25, lr=4e-3, warmup=5, log_every=1, progress=False)
         results.append((history.column("loss"), model.state_dict()))
     assert results[0][0] == results[1][0]
     assert all(torch.equal(v, results[1][1][k]) for k, v in results[0][1].items())
@@ -268,7 +268,7 @@ def test_the_recipes_batches_depend_on_the_generator_alone():
 
 def test_the_shipped_tokenizer_is_what_its_manifest_says(shipped):
     metrics = checkpoints.manifest()["vqvae"]["metrics"]
-    assert metrics["psnr_db"] >= 20 and metrics["codes_used"] >= 0.9 * 512
+    assert metrics["psnr_db"] >= 20 and metrics["codes_used_jitter"] >= 0.9 * 512
     assert shipped.config == recipe.make().config and not shipped.training
     found = recipe.measure(shipped, n=128)
     print("128 held-out scenes:", found)

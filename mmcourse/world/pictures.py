@@ -91,8 +91,8 @@ def draw(scene: Scene, size: int = SIZE) -> np.ndarray:
 
 def _draw_sign(picture: np.ndarray, scene: Scene, unit: int) -> None:
     n = len(scene.sign)
-    x = (SIGN_LEFT[n] + scene.shift[0]) * unit
-    y = (SIGN_TOP + min(scene.shift[1], 0)) * unit      # a sign that would fall off the lower edge stays on it
+    x = min(max(SIGN_LEFT[n] + scene.shift[0], 3), SIZE - LETTER * n - 3) * unit         # a sign that would fall off
+    y = min(max(SIGN_TOP + scene.shift[1], 0), SIGN_TOP) * unit                          # the edge stays on it
     edge, ink, board = (np.array(c, dtype=np.float32) / 255 for c in (INK, INK, BOARD))
     picture[y + unit:y + 15 * unit, x - 3 * unit:x + (LETTER * n + 3) * unit] = edge
     picture[y + 2 * unit:y + 14 * unit, x - 2 * unit:x + (LETTER * n + 2) * unit] = board
