@@ -89,7 +89,7 @@ class FlowDecoder(nn.Module):
     the plain picture with that much grain on it. All work is done on 16x16 and 8x8 grids: 4x4 pixels are one position.
     """
 
-    def __init__(self, code_dim: int = 16, width: int = 80, depth: int = 2, time: int = 128, error: float = 0.08):
+    def __init__(self, code_dim: int = 16, width: int = 64, depth: int = 2, time: int = 128, error: float = 0.06):
         super().__init__()
         self.config = {"code_dim": code_dim, "width": width, "depth": depth, "time": time, "error": error}
         self.error = error

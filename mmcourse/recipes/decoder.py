@@ -13,7 +13,7 @@ from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import Scene, sample_scene
 
-STEPS, BATCH, LR, JITTER = 4000, 32, 1.5e-3, 2
+STEPS, BATCH, LR, JITTER = 3600, 32, 1.5e-3, 2
 
 
 def make_batch(vqvae: VQVAE):
