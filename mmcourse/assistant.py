@@ -275,17 +275,19 @@ class Assistant:
             decoder: who paints a picture from its tokens: `vq` or `diffusion`.
             sampling: temperature, top_k, top_p, guidance; by default what suits the modality (`DEFAULTS`).
         """
+        self._check_decoder(decoder)
+        return self.render(self.tokens(parts, want, seed, **sampling), decoder=decoder, seed=seed)
+
+    def tokens(self, parts, want: str, seed: int = 0, **sampling) -> Segment:
+        """The answer as the transformer gives it: tokens, not yet rendered. Arguments as for `generate`."""
         if want not in MODALITIES:
             raise ValueError(f"want is one of {MODALITIES}, got {want!r}")
         if isinstance(parts, (str, Text, Image, Audio)):
             parts = [parts]
         if not parts:
             raise ValueError("the prompt is empty: give at least one Text, Image or Audio")
-        self._check_decoder(decoder)
         prompt = [self.segment(part) for part in parts]
-        settings = {**DEFAULTS[want], **sampling}
-        answer = generate(self.transformer, self.vocabulary, [prompt], want, seed=seed, **settings)[0]
-        return self.render(answer, decoder=decoder, seed=seed)
+        return generate(self.transformer, self.vocabulary, [prompt], want, seed=seed, **{**DEFAULTS[want], **sampling})[0]
 
 
 def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:
