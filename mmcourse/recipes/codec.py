@@ -10,7 +10,7 @@ from mmcourse.training import History, train
 from mmcourse.world.human_digits import load_human_digits
 from mmcourse.world.speech import load_speech
 
-STEPS, BATCH, SECONDS = 6000, 32, 0.96
+STEPS, BATCH, SECONDS = 4500, 32, 0.96
 KEEP = (0.25, 0.4, 0.1, 0.25)          # how often 1, 2, 3 and 4 levels are used: the transformer models the first two
 
 

@@ -236,7 +236,7 @@ def _speak(jobs: list):
             yield np.frombuffer(child.stdout.read(2 * int(count)), "<i2"), int(rate)
 
 
-def say(text: str, voice: str = "en-us", pitch: int = 50, speed: int = 165) -> np.ndarray:
+def say(text: str, voice: str | int = "en-us", pitch: int = 50, speed: int = 165) -> np.ndarray:
     """Any text, spoken: float32 (samples,) at 8 kHz.
 
     Args:
@@ -248,6 +248,8 @@ def say(text: str, voice: str = "en-us", pitch: int = 50, speed: int = 165) -> n
         raise ValueError(f"nothing to say: {text!r}")
     if not 0 <= pitch <= 99 or not 80 <= speed <= 450:
         raise ValueError(f"pitch is 0 to 99 and speed 80 to 450 words a minute, got {pitch} and {speed}")
+    if isinstance(voice, int | np.integer) and not 0 <= voice < len(VOICES):
+        raise ValueError(f"a voice's index is 0 to {len(VOICES) - 1}, got {voice}")
     name = VOICES[voice] if isinstance(voice, int | np.integer) else voice
     (sound, rate), = _speak([(text, name, int(pitch), int(speed))])
     return np.clip(_finish(sound, rate) / 32767, -1, 1).astype(np.float32)

@@ -1,0 +1,196 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mmcourse.world import human_digits, speech
+from mmcourse.world.scene import WORDS, held_out_voice
+from mmcourse.world.speech import SAMPLE_RATE, VOICES, as_sound, load_speech, normalise, read_sound, resample, say, trim
+
+sine = np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
+
+
+def test_corpus_is_whole():
+    corpus = load_speech(progress=False)
+    assert len(corpus) == len(WORDS) * len(VOICES) * speech.TAKES
+    assert len(VOICES) == 48 == len(set(VOICES)) and sum(held_out_voice(v) for v in range(48)) == 8
+    lengths = np.array([len(c) for c in corpus.clips])
+    assert lengths.max() <= speech.LONGEST * SAMPLE_RATE and lengths.min() > 0.1 * SAMPLE_RATE
+    assert all(c.dtype == np.float32 and np.abs(c).max() <= 1 for c in corpus.clips)
+    loudness = np.array([np.sqrt(np.mean(c**2)) for c in corpus.clips])
+    assert np.median(loudness) == pytest.approx(0.1, abs=0.01) and loudness.min() > 0.05
+
+
+def test_no_variant_is_on_both_sides():
+    sides = [{v.partition("+")[2] or v for i, v in enumerate(VOICES) if held_out_voice(i) == side} for side in (False, True)]
+    assert not sides[0] & sides[1]
+
+
+def test_select():
+    corpus = load_speech(progress=False)
+    assert len(corpus.select()) == 40 * 84 * 2 and len(corpus.select(held_out=True)) == 8 * 84 * 2
+    assert len(corpus.select("cat", held_out=None)) == 96
+    assert {corpus.voices[i] for i in corpus.select("cat", held_out=True)} == {5, 11, 17, 23, 29, 35, 41, 47}
+    with pytest.raises(ValueError, match="nobody says 'dragon'"):
+        corpus.select("dragon")
+
+
+def test_two_fresh_processes_say_the_same_bits():
+    jobs = [("cat", "en-us", 50, 160), ("elephant", "en-us+m4", 40, 150), ("seven", "en+f4", 60, 180)]
+    first, second = ([s for s, _ in speech._speak(jobs)] for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_damaged_cache_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
+    monkeypatch.setattr(speech, "WORDS", ("cat", "dog"))
+    monkeypatch.setattr(speech, "EXPECTED", "")
+    good = load_speech(progress=False)
+    (path,) = tmp_path.glob("speech-*.npz")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match="damaged"):
+        again = load_speech(progress=False)
+    assert all(np.array_equal(a, b) for a, b in zip(good.clips, again.clips, strict=True))
+    path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="damaged"):
+        load_speech(progress=False)
+
+
+def test_another_espeak_gives_a_warning_not_a_crash(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
+    monkeypatch.setattr(speech, "WORDS", ("cat",))
+    monkeypatch.setattr(speech, "EXPECTED", "0" * 64)
+    with pytest.warns(UserWarning, match="not the build"):
+        assert len(load_speech(progress=False)) == 96
+
+
+def test_say_any_text_in_two_languages():
+    english, vietnamese = say("a red cat"), say("xin chào các bạn", "vi")
+    assert english.dtype == np.float32 and english.ndim == 1
+    assert 0.4 < len(english) / SAMPLE_RATE < 2 and 0.4 < len(vietnamese) / SAMPLE_RATE < 3
+    assert len(say("cat", 3, speed=300)) < len(say("cat", 3, speed=100))
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (("",), "nothing to say"), ((" \n",), "nothing to say"), (("cat", "klingon-9"), "no voice 'klingon-9'"),
+    (("cat", "en-us", 200), "pitch is 0 to 99"), (("cat", "en-us", 50, 5), "speed 80 to 450"), (("cat", 48), "0 to 47")])
+def test_say_bad_input(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        say(*arguments)
+
+
+def test_resample_against_scipy():
+    scipy_signal = pytest.importorskip("scipy.signal")
+    rng = np.random.default_rng(0)
+    t = np.arange(22050) / 22050
+    x = sum(rng.normal() * np.sin(2 * np.pi * f * t + f) for f in (150, 700, 1500, 3000))
+    ours, theirs = resample(x, 22050, 8000), scipy_signal.resample_poly(x, 160, 441)
+    assert len(ours) == len(theirs) == 8000
+    exact = sum(np.random.default_rng(0).normal(size=4)[i] * np.sin(2 * np.pi * f * np.arange(8000) / 8000 + f)
+                for i, f in enumerate((150, 700, 1500, 3000)))
+    inner = slice(200, -200)
+    assert np.abs(ours - exact)[inner].max() < 0.003 * np.abs(exact).max()
+    assert np.corrcoef(ours[inner], theirs[inner])[0, 1] > 0.9999
+
+
+def test_resample_removes_what_cannot_be_kept():
+    high = np.sin(2 * np.pi * 6000 * np.arange(22050) / 22050)              # would alias to 2 kHz
+    assert np.abs(resample(high, 22050, 8000)[200:-200]).max() < 0.002
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000, 44101, 4000])
+def test_resample_keeps_a_tone(rate):
+    x = np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
+    assert np.abs(resample(x, rate) - sine)[300:-300].max() < 0.01
+
+
+def test_resample_bad_rate():
+    for rate in (0, -1, 22050.5):
+        with pytest.raises(ValueError, match="sample rate"):
+            resample(sine, rate)
+
+
+def test_as_sound_takes_any_recording():
+    whole = (sine * 20000).astype(np.int16)
+    expected = whole / 32768
+    assert np.allclose(as_sound(whole, 8000), expected, atol=1e-6)
+    assert np.allclose(as_sound(np.stack([whole, whole], 1), 8000), expected, atol=1e-6)
+    assert np.allclose(as_sound(np.stack([whole, whole]), 8000), expected, atol=1e-6)
+    assert np.allclose(as_sound((sine * 100 + 128).astype(np.uint8), 8000), sine * 100 / 128, atol=0.01)
+    assert as_sound(np.zeros(80), 8000).tolist() == [0.0] * 80
+    assert len(as_sound(np.zeros(44100 * 60), 44100)) == 480_000
+
+
+@pytest.mark.parametrize("bad, error", [
+    (np.array([]), ValueError), (np.zeros((2, 3, 4)), ValueError), (np.array([0.0, np.nan]), ValueError),
+    (np.array([np.inf, 0.0]), ValueError), (np.array(["a"]), TypeError), (np.array([1j]), TypeError)])
+def test_as_sound_bad_input(bad, error):
+    with pytest.raises(error):
+        as_sound(bad, 8000)
+
+
+def test_read_sound(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    stereo = np.stack([sine, sine], 1).repeat(2, 0)
+    for kind in ("wav", "flac", "ogg"):
+        soundfile.write(tmp_path / f"a.{kind}", stereo * 0.5, 16000)
+        sound = read_sound(tmp_path / f"a.{kind}")
+        assert sound.shape == (8000,) and sound.dtype == np.float32
+    (tmp_path / "b.wav").write_text("this is a letter")
+    with pytest.raises(ValueError, match="not a sound file"):
+        read_sound(tmp_path / "b.wav")
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        read_sound(tmp_path / "c.wav")
+
+
+def test_trim_and_normalise():
+    padded = np.concatenate([np.zeros(2000), sine, np.zeros(3000)])
+    assert 8000 <= len(trim(padded)) <= 8400
+    assert len(trim(np.zeros(100))) == 100 and len(trim(np.zeros(3))) == 3
+    assert np.sqrt(np.mean(normalise(sine * 0.01) ** 2)) == pytest.approx(0.1)
+    assert not normalise(np.zeros(50)).any() and len(normalise(np.zeros(0))) == 0
+
+
+def test_speech_needs_no_torch():
+    code = "import mmcourse.world.speech, mmcourse.world.human_digits, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_human_digits_are_optional(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
+    assert human_digits.load_human_digits() is None
+    with pytest.raises(FileNotFoundError, match="is missing"):
+        human_digits.install(tmp_path)
+
+
+def test_human_digits_from_a_folder(tmp_path, monkeypatch):
+    soundfile = pytest.importorskip("soundfile")
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(human_digits, "PER_DIGIT", 6)
+    source = tmp_path / "recordings"
+    source.mkdir()
+    for name in human_digits.names():
+        soundfile.write(source / name, sine[:800] * 0.3, 8000, subtype="PCM_16")
+    with pytest.raises(ValueError, match="not those of commit"):
+        human_digits.install(tmp_path)
+    monkeypatch.setattr(human_digits, "EXPECTED", human_digits.digest(source))
+    human_digits.install(tmp_path)
+    digits = human_digits.load_human_digits()
+    assert len(digits.clips) == 240 and set(digits.words) == set(human_digits.DIGITS)
+    kept = {s for s, out in zip(digits.speakers, digits.held_out, strict=True) if not out}
+    assert kept == set(human_digits.SPEAKERS) - {human_digits.HELD_OUT_SPEAKER}
+    assert digits.held_out.sum() == 60 + 3 * 50
+
+
+def test_human_digits_without_a_network(tmp_path, monkeypatch):
+    pooch = pytest.importorskip("pooch")
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
+
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+    monkeypatch.setattr(pooch, "retrieve", refuse)
+    with pytest.raises(RuntimeError, match="--from FOLDER"):
+        human_digits.load_human_digits(download=True)
