@@ -1,0 +1,136 @@
+"""Side by side in one run: this course's BPE, Hugging Face's, tiktoken's, and a plain one in the style of minbpe.
+
+    python tests/benchmarks/bpe.py        # prints, and writes data/results/bpe.json (two minutes of one core)
+
+CPU seconds of one thread; of three runs the fastest. Read the ratios: absolute times belong to the machine.
+"""
+import json
+import os
+import platform
+import sysconfig
+import time
+from collections import Counter
+from pathlib import Path
+
+os.environ.update(RAYON_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")   # before tokenizers is imported
+
+from mmcourse.bpe import TO_IDS, WORDS, BPETokenizer  # noqa: E402
+from mmcourse.paths import RESULTS  # noqa: E402
+from mmcourse.world import corpus  # noqa: E402
+
+
+def seconds(function, repeat: int = 3) -> float:
+    """CPU seconds of the fastest of some runs."""
+    times = []
+    for _ in range(repeat):
+        start = time.process_time()
+        function()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def english(size: int) -> str:
+    """`size` characters: Python's manual first, then the sources of its standard library."""
+    text = corpus.prose()
+    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).rglob("*.py")):
+        if len(text) >= size:
+            break
+        if "site-packages" not in path.parts:
+            text += path.read_text(encoding="utf-8", errors="replace")
+    return text[:size]
+
+
+def plain_merge(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    out, i = [], 0
+    while i < len(ids):
+        hit = i + 1 < len(ids) and ids[i] == pair[0] and ids[i + 1] == pair[1]
+        out.append(new if hit else ids[i])
+        i += 1 + hit
+    return out
+
+
+def plain_train(text: str, n_merges: int) -> dict:
+    """Lists of ids, every pair counted anew for every merge."""
+    words, merges = [list(word.encode()) for word in WORDS.findall(text)], {}
+    for k in range(n_merges):
+        count = Counter()
+        for word in words:
+            count.update(zip(word, word[1:]))
+        pair = max(count, key=count.get)
+        words, merges[pair] = [plain_merge(word, pair, 256 + k) for word in words], 256 + k
+    return merges
+
+
+def plain_encode(text: str, merges: dict) -> list[int]:
+    out = []
+    for piece in WORDS.findall(text):
+        word = [TO_IDS[b] for b in piece.encode()]
+        while len(word) > 1:
+            pair = min(zip(word, word[1:]), key=lambda p: merges.get(p, 10**9))
+            if pair not in merges:
+                break
+            word = plain_merge(word, pair, merges[pair])
+        out += word
+    return out
+
+
+def hugging_face(text: str, vocab_size: int):
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    peer = Tokenizer(models.BPE())
+    peer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    peer.train_from_iterator([text], trainer)
+    return peer
+
+
+def main() -> None:
+    import tiktoken
+    result = {"python": platform.python_version(), "threads": 1}
+
+    def report(name: str, **figures) -> None:
+        result[name] = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
+        print(name, result[name], flush=True)
+
+    for name, size in [("train_1mb_4096", 1_000_000), ("train_10mb_4096", 10_000_000)]:
+        text = english(size)
+        ours, theirs = (seconds(lambda f=f, t=text: f(t, 4096), 3 if size < 5e6 else 1)
+                        for f in (BPETokenizer.train, hugging_face))
+        report(name, course=ours, hugging_face=theirs, course_over_hugging_face=ours / theirs)
+
+    text = english(200_000)
+    ours, plain = seconds(lambda: BPETokenizer.train(text, 512)), seconds(lambda: plain_train(text, 256), 1)
+    report("train_200kb_512", course=ours, plain=plain, times_faster_than_plain=plain / ours)
+    text = english(1_000_000)
+    some = seconds(lambda: plain_train(text, 12), 1)
+    # A merge costs time in proportion to the tokens left, and the last vocabulary still leaves `share` of them.
+    share = len(BPETokenizer.train(text, 4096).encode(text)) / len(text.encode())
+    least = 3840 * some / 12 * share
+    report("train_1mb_4096_plain", twelve_merges=some, at_least=least,
+           times_faster_at_least=least / result["train_1mb_4096"]["course"])
+
+    text = english(10_000_000)
+    tokenizer = BPETokenizer.train(text, 32_768)
+    peer = hugging_face(text, 32_768)
+    ranks = {token: i for i, token in enumerate(tokenizer.tokens)}
+    tik = tiktoken.Encoding("same", pat_str=WORDS.pattern, mergeable_ranks=ranks, special_tokens={})
+    fresh = BPETokenizer(tokenizer.merges)
+    cold = seconds(lambda: fresh.encode(text), 1)
+    warm = seconds(lambda: fresh.encode(text), 1)
+    theirs, rust = seconds(lambda: peer.encode(text), 1), seconds(lambda: tik.encode_ordinary(text), 1)
+    report("encode_10mb_32768", course_cold=10 / cold, course_warm=10 / warm, hugging_face=10 / theirs,
+           tiktoken=10 / rust, unit="MB/s", cold_over_hugging_face=theirs / cold)
+    assert fresh.encode(text[:200_000]) == tik.encode_ordinary(text[:200_000])
+
+    part, again = text[:1_000_000], BPETokenizer(tokenizer.merges)
+    merges = {tuple(map(ord, pair)): 256 + i for i, pair in enumerate(tokenizer.merges)}
+    plain, cold = seconds(lambda: plain_encode(part, merges), 1), seconds(lambda: again.encode(part), 1)
+    assert plain_encode(part[:50_000], merges) == again.encode(part[:50_000])
+    report("encode_1mb_32768_plain", plain=1 / plain, course_cold=1 / cold, unit="MB/s", times_faster=plain / cold)
+
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "bpe.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
