@@ -6,7 +6,17 @@ import pytest
 
 from mmcourse.world import human_digits, speech
 from mmcourse.world.scene import WORDS, held_out_voice
-from mmcourse.world.speech import SAMPLE_RATE, VOICES, as_sound, load_speech, normalise, read_sound, resample, say, trim
+from mmcourse.world.speech import (
+    SAMPLE_RATE,
+    VOICES,
+    as_sound,
+    load_speech,
+    normalise,
+    read_sound,
+    resample,
+    say,
+    trim,
+)
 
 sine = np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
 
