@@ -207,6 +207,8 @@ def test(argv: list[str]) -> int:
         "https_proxy": nowhere,
     }
     environment |= {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost", "MPLBACKEND": "agg"}
+    if not sys.stdout.isatty():
+        environment.setdefault("TQDM_MININTERVAL", "10")  # a log is no place for a moving bar
     parallel = ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
     units = [sys.executable, "-m", "pytest", str(ROOT / "tests"), *parallel, "--durations=10", *extra]
     books = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300"]

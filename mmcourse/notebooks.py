@@ -164,6 +164,9 @@ def notes(book: Notebook) -> list[str]:
         said.append("more than one cell in ten is over 20 lines")
     if not 2000 <= _words(book) <= 3500:
         said.append(f"{_words(book):,} words of prose; chapters have 2,000 to 3,500")
+    long = sum(len(line) > 110 for cell in book.code for line in source(cell).splitlines())
+    if long:
+        said.append(f"{long} lines of code are wider than 110 characters")
     for i, cell in enumerate(book.code, 1):
         if any("Warning" in text for output in cell.get("outputs", []) for text in _texts(output).values()):
             said.append(f"code cell {i} shows a warning")
