@@ -44,7 +44,7 @@ def _train(argv: list[str]) -> int:
     name, rest = argv[0], argv[1:]
     if name != "all" and name not in names:
         return _complain(f"no recipe called {name!r}: choose one of all {' '.join(names)}")
-    for each in names if name == "all" else [name]:
+    for each in ORDER if name == "all" else [name]:            # "all" makes the checkpoints, and leaves studies out
         run = importlib.import_module(f"mmcourse.recipes.{each}").main
         if "argv" in inspect.signature(run).parameters:
             run(rest)
