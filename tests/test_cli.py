@@ -103,6 +103,18 @@ def test_a_chapter_is_found_by_number_name_or_path(monkeypatch, tmp_path, capsys
     assert "no chapter '17'" in said and "03_images" in said
 
 
+def test_signed_notebooks_are_trusted(notebook, tmp_path, monkeypatch):
+    import nbformat
+    from nbformat.sign import NotebookNotary
+
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    content = nbformat.read(notebook, as_version=4)
+    assert not NotebookNotary().check_signature(content)
+    (tmp_path / "broken.ipynb").write_text("{")
+    commands._trust([tmp_path / "broken.ipynb", tmp_path / "missing.ipynb", notebook])
+    assert NotebookNotary().check_signature(content)
+
+
 def test_test_says_what_is_missing(monkeypatch, capsys):
     real = commands.importlib.util.find_spec
     monkeypatch.setattr(commands.importlib.util, "find_spec", lambda m: None if m == "hypothesis" else real(m))
