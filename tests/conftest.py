@@ -2,13 +2,19 @@
 
 import ipaddress
 import os
+import signal
 import socket
+import threading
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MMCOURSE_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
+
+# A shell's background job starts with Ctrl-C ignored; the tests of Ctrl-C need it as a person at a keyboard has it.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def is_here(address) -> bool:
