@@ -227,4 +227,4 @@ def test_the_shipped_decoder_on_held_out_scenes():
     assert got["psnr_diffusion"] == pytest.approx(recorded["psnr_diffusion"], abs=1.0)
     assert got["nouns_diffusion"] > got["nouns_plain"] - 0.05
     assert got["nouns_true"] > 0.95
-    assert got["fd_floor"] < got["fd_plain"]
+    assert got["fd_same_diffusion"] < got["fd_same_blur"]
