@@ -47,7 +47,8 @@ def draw_gallery(assistant: Assistant, seed: int = 0, judge=None):
         heard = f"; a judge hears “{judge.hear(sound.samples[None])[0]}”" if judge is not None else ""
         axes[-1, column].set(title="", ylabel="", xlabel=f"“{word}”{heard}")
         axes[-1, column].xaxis.label.set_fontsize(8)
-    names = [*({"vq": "text → picture\n(plain decoder)", "diffusion": "the same tokens\n(diffusion decoder)"}[p] for p in pictures),
+    painted = {"vq": "text → picture\n(plain decoder)", "diffusion": "the same tokens\n(diffusion decoder)"}
+    names = [*(painted[p] for p in pictures),
              "picture → text", "text → speech"]
     for row, name in enumerate(names):
         axes[row, 0].set_ylabel(name, fontsize=9)

@@ -84,7 +84,7 @@ def ask(assistant: Assistant, given, want: str, seed: int = 0, decoders: tuple[s
     titles = [f"out: {WHO[d]}" for d in decoders] if want == "image" else [f"out: {NAMES[want]}"]
     if judge is not None and want == "audio":
         titles = [f"out: sound; the judge hears\n“{judge.hear(answers[0].samples[None])[0]}”"]
-    shown = Image(given.square()) if isinstance(given, Image) else given
+    shown = Image(given.square()[0]) if isinstance(given, Image) else given
     said = caption or f"{NAMES[asked]} in, {NAMES[want]} out. ".capitalize() + " → ".join(
         f"“{x}”" if isinstance(x, Text) else NAMES[n] for x, n in ((given, asked), (answers[0], want)))
     cards([(f"in: {NAMES[asked]}", shown), *zip(titles, answers, strict=True)], said)
@@ -161,9 +161,11 @@ class Panel:
 
 
 def panel(assistant: Assistant) -> None:
-    """Show the panel (it needs a running kernel)."""
+    """Show the panel. On a page without a kernel one sentence stands in its place."""
     from IPython.display import display
-    display(Panel(assistant).box)
+    bundle = Panel(assistant).box._repr_mimebundle_()
+    bundle["text/plain"] = "[The panel: type, put a picture together, or upload a picture or a sound. It needs a running kernel.]"
+    display(bundle, raw=True)
 
 
 # ---------------------------------------------------------------- the design, the matrix
@@ -194,9 +196,9 @@ def diagram() -> None:
     box(88, 10, "diffusion\ndecoder", "#eeeeee", 11.5)
     arrow(86.5, 14, 89.5, 13.2)
     arrow(86.5, 6, 89.5, 6.8)
-    show.figure(fig, "Everything is a token. Text, pictures and sound each have a tokenizer that turns them into whole numbers and "
-                     "back; one transformer predicts the next number and never asks which kind it is; a diffusion decoder adds "
-                     "detail.")
+    show.figure(fig, "Everything is a token. Text, pictures and sound each have a tokenizer that turns them into whole numbers "
+                     "and back; one transformer predicts the next number and never asks which kind it is; a diffusion decoder "
+                     "adds detail.")
 
 
 def matrix_rows(matrix: dict) -> list[dict]:
