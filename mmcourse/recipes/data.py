@@ -59,11 +59,12 @@ class Mixture:
 
     Attributes:
         rows: how many sequences of each direction a batch has.
+        text_weight: how much a token of an answer in text counts; they are few, one word against 64 image tokens.
     """
 
     def __init__(self, vocabulary: Vocabulary, bpe, scenes, images: np.ndarray, clips: list[np.ndarray], words: list[str],
-                 rows: dict[str, int]):
-        self.vocabulary, self.bpe, self.rows = vocabulary, bpe, rows
+                 rows: dict[str, int], text_weight: float = 1.0):
+        self.vocabulary, self.bpe, self.rows, self.text_weight = vocabulary, bpe, rows, text_weight
         self.scenes, self.images, self.clips, self.words = scenes, images, clips, words
         self.captions = [self.text(caption(s)) for s in scenes]
         self.with_noun, self.with_word = {}, {}
@@ -101,9 +102,10 @@ class Mixture:
         return [parts[given], parts[answer]]
 
     def weighted(self, segments: list[Segment]) -> tuple[list[int], list[float]]:
-        """A pair as ids, and how much the loss counts each: all of the answer, a part of what was given."""
+        """A pair as ids, and how much the loss counts each: the answer, and a part of what was given."""
         given, answer = (self.vocabulary.pack([segment]) for segment in segments)
-        return given + answer, [GIVEN_WEIGHT[segments[0].modality]] * (len(given) + 1) + [1.0] * (len(answer) - 1)
+        weight = self.text_weight if segments[1].modality == "text" else 1.0
+        return given + answer, [GIVEN_WEIGHT[segments[0].modality]] * (len(given) + 1) + [weight] * (len(answer) - 1)
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
         """ids and weights of the sequences with a picture, then of the short ones without (less padding so)."""

@@ -12,13 +12,14 @@ import torch
 from mmcourse import checkpoints
 from mmcourse.generate import generate
 from mmcourse.paths import RESULTS
-from mmcourse.recipes.reference import LR, MUON_LR, make_mixture, make_model, mixture_loss
+from mmcourse.recipes.reference import LR, MUON_LR, Stage, make_mixture, make_model, mixture_loss
 from mmcourse.training import train
 from mmcourse.vocabulary import Segment
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import caption, sample_scene
 
-STEPS, ROWS, SCENES = 600, {"text->image": 16}, 20_000
+STEPS, SCENES = 600, 20_000
+STAGE = Stage(STEPS, STEPS, {"text->image": 16})
 
 
 def nouns_right(images: torch.Tensor, scenes) -> float:
@@ -30,7 +31,7 @@ def nouns_right(images: torch.Tensor, scenes) -> float:
 
 def run(jitter: int, steps: int = STEPS, seed: int = 0, n: int = 150) -> dict:
     """Train on scenes with this jitter, then draw `n` held-out scenes."""
-    mixture = make_mixture(SCENES, jitter=jitter, rows=ROWS, speech=False)
+    mixture = make_mixture(SCENES, jitter=jitter, stage=STAGE)
     model = make_model(mixture.vocabulary, seed, width=160, layers=5, heads=5)
     history = train(model, mixture.batch, mixture_loss, steps=steps, lr=LR, optimizer="muon", muon_lr=MUON_LR, seed=seed)
     scenes = [sample_scene(np.random.default_rng((seed, 55, i)), "held-out", jitter=jitter) for i in range(n)]

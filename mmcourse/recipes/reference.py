@@ -1,4 +1,6 @@
 """The reference model: one transformer for all six directions. `python -m mmcourse train reference`, about 100 CPU minutes."""
+from dataclasses import dataclass
+
 import torch
 
 from mmcourse import checkpoints
@@ -10,12 +12,30 @@ from mmcourse.transformer import Transformer, next_token_loss
 from mmcourse.vocabulary import OPEN, Vocabulary
 from mmcourse.world.speech import load_speech
 
-STEPS, SCENES, CONTEXT = 6600, 60_000, 256
-PICTURES_FIRST = 1000                                   # so many steps without speech: drawing is by far the slowest to learn
+SCENES, CONTEXT = 60_000, 256
 AUDIO_CODES, AUDIO_LEVELS = 512, 2                      # the transformer models the two coarsest levels of the codec
 LR, MUON_LR, WARMUP = 3e-3, 0.02, 100
-# How many sequences of each direction stand in a batch.
-ROWS = {"text->image": 12, "image->text": 3, "audio->image": 3, "image->audio": 3, "text->audio": 5, "audio->text": 5}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the run: up to step `until`, on a schedule that spans `span` steps, `rows` of each direction in a batch."""
+    until: int
+    span: int
+    rows: dict[str, int]
+    text_weight: float = 1.0
+
+
+# As it happened (data/checkpoints/LOG.md): pictures first, because drawing is by far the slowest to learn; then everything; then
+# more of the directions that lagged behind, and a louder voice for the few tokens of answers in text.
+STAGES = (
+    Stage(1000, 6600, {"text->image": 12, "image->text": 3}),
+    Stage(2500, 6600, {"text->image": 12, "image->text": 3, "audio->image": 3, "image->audio": 3, "text->audio": 5,
+                       "audio->text": 5}),
+    Stage(6000, 6000, {"text->image": 10, "image->text": 3, "audio->image": 5, "image->audio": 4, "text->audio": 6,
+                       "audio->text": 10}, text_weight=4.0),
+)
+ROWS = STAGES[-1].rows
 
 
 def make_model(vocabulary: Vocabulary, seed: int = 0, width: int = 192, layers: int = 6, heads: int = 6) -> Transformer:
@@ -35,40 +55,39 @@ def mixture_loss(model: Transformer, long, long_weights, short, short_weights) -
     return {"loss": (n_long * a + n_short * b) / (n_long + n_short), "with_picture": a, "speech_text": b}
 
 
-def make_mixture(scenes: int = SCENES, progress: bool = True, jitter: int = 0, rows: dict | None = None,
-                 speech: bool = True) -> Mixture:
+def make_mixture(scenes: int = SCENES, progress: bool = True, jitter: int = 0, stage: Stage = STAGES[-1]) -> Mixture:
     """The training data of the reference model, from the shipped tokenizers; tokenised once and cached."""
-    rows = rows or {k: v for k, v in ROWS.items() if speech or "audio" not in k}
     bpe = BPETokenizer.load(CHECKPOINTS / "bpe.json")
     vqvae = checkpoints.load("vqvae")
     vocabulary = Vocabulary(bpe.vocab_size, vqvae.vocab_size, AUDIO_CODES, AUDIO_LEVELS)
     data = training_scenes(scenes, jitter=jitter)
     images = image_tokens(vqvae, data, {"jitter": jitter, "world": 1}, progress)
-    if not speech:
-        return Mixture(vocabulary, bpe, data, images, [], [], rows)
-    codec = checkpoints.load("codec")
-    if codec.codebook_size != AUDIO_CODES:
-        raise ValueError(f"the codec has {codec.codebook_size} codes a level, the reference model was laid out for {AUDIO_CODES}")
-    corpus = load_speech(progress=progress)
-    kept = corpus.select(held_out=False)
-    clips = speech_tokens(codec, [corpus.clips[i] for i in kept], AUDIO_LEVELS, progress)
-    return Mixture(vocabulary, bpe, data, images, clips, [corpus.words[i] for i in kept], rows)
+    clips, words = [], []
+    if any("audio" in direction for direction in stage.rows):
+        codec = checkpoints.load("codec")
+        if codec.codebook_size != AUDIO_CODES:
+            raise ValueError(f"the codec has {codec.codebook_size} codes a level, the vocabulary {AUDIO_CODES}")
+        corpus = load_speech(progress=progress)
+        kept = corpus.select(held_out=False)
+        clips = speech_tokens(codec, [corpus.clips[i] for i in kept], AUDIO_LEVELS, progress)
+        words = [corpus.words[i] for i in kept]
+    return Mixture(vocabulary, bpe, data, images, clips, words, stage.rows, stage.text_weight)
 
 
 def main(argv: list[str] | None = None) -> History:
-    """Train (or go on training) the reference transformer and ship it."""
+    """Train (or go on training) the reference transformer and ship it. `--steps` ends the run earlier."""
     from mmcourse.recipes import options
-    args = options("reference", argv, steps=STEPS)
-    settings = {"steps": args.steps, "lr": LR, "optimizer": "muon", "muon_lr": MUON_LR, "warmup": WARMUP, "seed": args.seed,
-                "resume": cache_dir() / "runs" / "reference.pt", "save_every": 100}
-    mixture = make_mixture(speech=False)
-    model = make_model(mixture.vocabulary, args.seed)
-    history = train(model, mixture.batch, mixture_loss, until=PICTURES_FIRST, **settings)
-    if not history.interrupted:
-        mixture = make_mixture()
-        history = train(model, mixture.batch, mixture_loss, **settings)
-    if not history.interrupted:
-        ship(model, mixture.vocabulary, args.seed, args.steps, history)
+    args = options("reference", argv, steps=STAGES[-1].until)
+    torch.manual_seed(args.seed)
+    for stage in STAGES:
+        mixture = make_mixture(stage=stage)
+        model = make_model(mixture.vocabulary, args.seed)
+        history = train(model, mixture.batch, mixture_loss, steps=stage.span, until=min(stage.until, args.steps), lr=LR,
+                        optimizer="muon", muon_lr=MUON_LR, warmup=WARMUP, seed=args.seed,
+                        resume=cache_dir() / "runs" / "reference.pt", save_every=100)
+        if history.interrupted:
+            return history
+    ship(model, mixture.vocabulary, args.seed, args.steps, history)
     return history
 
 
