@@ -44,7 +44,7 @@ def draw_gallery(assistant: Assistant, seed: int = 0, judge=None):
         word = NOUNS[(11 * column + 7 + seed) % len(NOUNS)]
         sound = assistant.generate([Text(word)], "audio", seed=seed)
         show._spectrogram(axes[-1, column], sound.samples, sound.rate, "")
-        heard = f"; a judge hears “{judge.hear(sound.samples[None])[0]}”" if judge is not None else ""
+        heard = f"\na judge hears “{judge.hear(sound.samples[None])[0]}”" if judge is not None else ""
         axes[-1, column].set(title="", ylabel="", xlabel=f"“{word}”{heard}")
         axes[-1, column].xaxis.label.set_fontsize(8)
     painted = {"vq": "text → picture\n(plain decoder)", "diffusion": "the same tokens\n(diffusion decoder)"}
@@ -65,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default=DATA / "gallery.png")
     args = parser.parse_args(argv)
+    show.setup(args.seed)
     judge = checkpoints.load("word_judge") if "word_judge" in checkpoints.manifest() else None
     fig = draw_gallery(load(), args.seed, judge)
     fig.savefig(args.out, dpi=80, facecolor="white")
