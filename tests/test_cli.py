@@ -47,7 +47,8 @@ def test_train_and_evaluate_reach_their_modules(monkeypatch):
     found = {"mmcourse.recipes.a": with_options, "mmcourse.recipes.b": without,
              "mmcourse.evaluate": types.SimpleNamespace(main=lambda argv: 1)}
     monkeypatch.setattr(cli.importlib, "import_module", found.__getitem__)
-    monkeypatch.setattr(cli, "recipes", lambda: ["a", "b"])
+    monkeypatch.setattr(cli, "recipes", lambda: ["a", "b", "study"])
+    monkeypatch.setattr(cli, "ORDER", ("a", "b"))  # "all" leaves studies out
     assert cli.main(["train", "a", "--steps", "3"]) == 0
     assert cli.main(["train", "b"]) == 0
     assert cli.main(["train", "b", "--steps", "3"]) == 2
