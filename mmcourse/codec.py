@@ -87,13 +87,13 @@ def griffin_lim(amplitude: torch.Tensor, rounds: int = 32, momentum: float = 0.9
     return istft(amplitude * phase)
 
 
-def level_sound(samples: torch.Tensor, loudness: float = 0.1) -> torch.Tensor:
-    """Scale each row of (B, samples) so that its loud parts have an RMS of `loudness`. Silence stays silence."""
+def level_sound(samples: torch.Tensor, loudness: float = 0.1, silence: float = 1e-4) -> torch.Tensor:
+    """Scale each row of (B, samples) so that its loud parts have an RMS of `loudness`; if that is below `silence`, to 0."""
     count = samples.shape[-1] // HOP * HOP
     energy = samples[..., :count].unflatten(-1, (-1, HOP)).square().mean(-1)           # (B, pieces of 10 ms)
     loud = energy > energy.amax(-1, keepdim=True) * 10 ** -3.6
     rms = ((energy * loud).sum(-1, keepdim=True) / loud.sum(-1, keepdim=True).clamp(min=1)).sqrt()
-    return torch.where(rms > 1e-4, samples * loudness / rms.clamp(min=1e-4), torch.zeros_like(samples))
+    return torch.where(rms > silence, samples * loudness / rms.clamp(min=silence), torch.zeros_like(samples))
 
 
 class Block(nn.Module):
@@ -278,7 +278,8 @@ class AudioCodec(nn.Module):
     @torch.no_grad()
     def decode(self, ids) -> torch.Tensor:
         """Ids to sound: (B, frames, L) -> (B, 320 frames) float32 in [-1, 1] at 8 kHz, for any L up to `levels`."""
-        return self.mel_to_sound(self.decode_mel(ids))
+        # a blurred spectrogram has too little energy, so the loudness is set again
+        return level_sound(self.mel_to_sound(self.decode_mel(ids)), silence=0.01).clamp(-1, 1)
 
     @torch.no_grad()
     def mel_to_sound(self, mel: torch.Tensor) -> torch.Tensor:

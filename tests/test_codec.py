@@ -196,7 +196,7 @@ def test_shipped_codec_and_silence(shipped):
     assert (shipped.sample_rate, shipped.codebook_size, shipped.levels, shipped.frame_rate) == (8000, 512, 4, 25)
     for sound in (torch.zeros(8000), torch.zeros(80)):
         out = shipped.decode(shipped.encode(sound))
-        assert out.abs().max() < 0.01                                            # silence in, silence out
+        assert not out.any()                                                     # silence in, silence out
 
 
 def test_shipped_codec_on_held_out_voices(shipped):
@@ -210,7 +210,7 @@ def test_shipped_codec_on_held_out_voices(shipped):
     floor = (true.mean((0, 2), keepdim=True) - true).abs().mean().item()         # always the mean spectrum
     assert errors[0] > errors[1] > errors[2] and errors[0] < 0.4 * floor
     loudness = shipped.decode(ids[:4]).square().mean(1).sqrt() / x[:4].square().mean(1).sqrt()
-    assert (0.6 < loudness).all() and (loudness < 1.5).all()
+    assert (0.75 < loudness).all() and (loudness < 1.3).all()
 
 
 def test_training_is_resumed_exactly(tmp_path, monkeypatch):
