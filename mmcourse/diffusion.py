@@ -85,11 +85,12 @@ class TimedBlock(nn.Module):
 class FlowDecoder(nn.Module):
     """A small U-Net that turns noise into what the plain decoder's picture lacks, told that picture and the codes.
 
-    The flow runs on the plain decoder's error, divided by its usual size `error`: the first state of the picture is
-    the plain picture with that much grain on it. All work is done on 16x16 and 8x8 grids: 4x4 pixels are one position.
+    The flow runs on the plain decoder's error divided by `error`: the first state of the picture is the plain picture
+    with that much grain on it, enough to hide an outline, so that each is decided as a whole and not pixel by pixel.
+    All work is done on 16x16 and 8x8 grids: 4x4 pixels are one position.
     """
 
-    def __init__(self, code_dim: int = 16, width: int = 64, depth: int = 2, time: int = 128, error: float = 0.06):
+    def __init__(self, code_dim: int = 16, width: int = 64, depth: int = 2, time: int = 128, error: float = 0.15):
         super().__init__()
         self.config = {"code_dim": code_dim, "width": width, "depth": depth, "time": time, "error": error}
         self.error = error

@@ -26,7 +26,7 @@ def make_batch(vqvae: VQVAE):
 
 
 def loss(model: FlowDecoder, images: torch.Tensor, plain: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """The flow's data is what the plain decoder got wrong, in units of its usual error."""
+    """The flow's data is what the plain decoder got wrong, in units of the model's `error`."""
     return flow_loss(model, (images - plain) / model.error, plain, codes)
 
 
@@ -82,15 +82,15 @@ def main(argv: list[str] | None = None) -> History:
     """Train (or go on training) the decoder, ship it, and write `data/results/decoder.json`."""
     from mmcourse.recipes import options
     args = options("decoder", argv, steps=STEPS)
-    vqvae = checkpoints.load("vqvae")
+    vqvae, made_with = checkpoints.load("vqvae"), checkpoints.manifest()["vqvae"]["sha256"]
     torch.manual_seed(args.seed)
     model = FlowDecoder(code_dim=vqvae.config["dim"])
     history = train(model, make_batch(vqvae), loss, steps=args.steps, lr=LR, warmup=100, seed=args.seed,
-                    resume=cache_dir() / "runs" / "decoder.pt", log_every=25, save_every=250)
+                    resume=cache_dir() / "runs" / f"decoder-{made_with[:8]}.pt", log_every=25, save_every=250)
     if not history.interrupted:
         def ship(metrics):
             checkpoints.save("decoder", model, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,
-                             metrics=metrics, vqvae=checkpoints.manifest()["vqvae"]["sha256"])
+                             metrics=metrics, vqvae=made_with)
         ship({})                                                       # `measure` looks at what is shipped
         metrics = measure()
         ship(metrics)
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> History:
     return history
 
 
-def write_results(n: int = 512) -> dict:
+def write_results(n: int = 256) -> dict:
     """The table of chapter 07 over numbers of steps and samplers, as `data/results/decoder.json`."""
     results = {"steps": [measure(n, steps=steps) for steps in (1, 2, 4, 8, 16)],
                "heun": [measure(n, steps=steps, sampler="heun") for steps in (2, 4, 8)],
