@@ -87,8 +87,8 @@ def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
         raise ValueError(f"{min(len(a), len(b))} pictures are too few for {a.shape[1]} features: the covariance would "
                          f"be singular; give more than {a.shape[1]}")
     x, y = a.double().numpy(), b.double().numpy()
-    A, B = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    A, B = np.atleast_2d(np.cov(x, rowvar=False), np.cov(y, rowvar=False))
     values, vectors = np.linalg.eigh(A)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T             # A^(1/2); A B and root B root share eigenvalues
     cross = np.sqrt(np.linalg.eigvalsh(root @ B @ root).clip(0)).sum()
-    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(A) + np.trace(B) - 2 * cross)
+    return max(0.0, float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(A) + np.trace(B) - 2 * cross))

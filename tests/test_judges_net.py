@@ -33,6 +33,8 @@ def test_frechet_distance_by_hand():
     centred = a - a.mean(0)
     variance = a.double().var(0).sum().item()
     assert frechet_distance(centred, 3 * centred) == pytest.approx(4 * variance, rel=1e-4)     # (3 - 1)^2 times the variance
+    one = a[:, :1]                                                     # a single feature: means and standard deviations
+    assert frechet_distance(one, 3 * one + 1) == pytest.approx((2 * one.mean() + 1).item() ** 2 + (2 * one.std()).item() ** 2)
     assert frechet_distance(a, 2 * a) == pytest.approx(frechet_distance(2 * a, a), rel=1e-6)
 
 
