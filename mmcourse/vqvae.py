@@ -80,6 +80,36 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
 
 
+def ground_colour(images: torch.Tensor) -> torch.Tensor:
+    """The colour that a picture stands on, the median of its border: (B, 3, H, W) -> (B, 3, 1, 1)."""
+    border = torch.cat([images[:, :, 0], images[:, :, -1], images[:, :, :, 0], images[:, :, :, -1]], 2)
+    return border.median(2).values[:, :, None, None]                   # (B, 3, 2H + 2W) -> (B, 3, 1, 1)
+
+
+def matte(images: torch.Tensor, patch: int = 8, softness: float = 0.05) -> torch.Tensor:
+    """Cut the drawing out of its ground: pixels of the ground's colour turn grey, but where a whole patch is ground.
+
+    So a cat's ear has the same code on every ground, and the empty patches say which ground it is. (B, 3, H, W) -> same.
+    """
+    difference = (images - ground_colour(images)).abs().amax(1, keepdim=True)          # (B, 1, H, W)
+    alpha = (difference / softness).clamp(max=1)
+    empty = F.interpolate((F.max_pool2d(alpha, patch) < 0.5).float(), scale_factor=patch)
+    alpha = torch.maximum(alpha, empty)
+    return alpha * images + (1 - alpha) * 0.5
+
+
+class GlobalContext(nn.Module):
+    """Tells every place what there is anywhere in the picture, such as the ground: (B, C, H, W) -> same."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.mix = nn.Linear(2 * channels, channels)
+
+    def forward(self, x):
+        summary = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)       # (B, 2C)
+        return x + self.mix(summary)[:, :, None, None]
+
+
 def make_encoder(width: int, dim: int, context: int) -> nn.Sequential:
     """(B, 3, 64, 64) -> (B, dim, 8, 8). All heavy work is done on the small grids. `context` 1: each token sees only
     its own patch and four pixels around it; 3: it sees its neighbours too."""
@@ -94,7 +124,7 @@ def make_encoder(width: int, dim: int, context: int) -> nn.Sequential:
 def make_decoder(width: int, dim: int) -> nn.Sequential:
     """(B, dim, 8, 8) -> (B, 3, 64, 64)."""
     return nn.Sequential(
-        nn.Conv2d(dim, width, 3, padding=1),
+        nn.Conv2d(dim, width, 3, padding=1), GlobalContext(width),
         ResidualBlock(width), ResidualBlock(width), ResidualBlock(width),
         nn.Conv2d(width, 2 * width, 1), nn.PixelShuffle(2),            # (B, 64, 16, 16)
         ResidualBlock(width // 2), ResidualBlock(width // 2),
@@ -116,7 +146,7 @@ class VQVAE(nn.Module):
 
     def forward(self, images: torch.Tensor):
         """(B, 3, 64, 64) in [0, 1] -> reconstruction of the same shape, indices (B, 8, 8), commitment loss."""
-        z = self.encoder(images * 2 - 1)
+        z = self.encoder(matte(images) * 2 - 1)
         B, D, H, W = z.shape
         flat = z.permute(0, 2, 3, 1).reshape(-1, D)                    # (B, D, H, W) -> (B H W, D)
         quantised, indices, commitment = self.quantizer(flat)
@@ -127,7 +157,7 @@ class VQVAE(nn.Module):
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) float in [0, 1], H and W multiples of 8 -> (B, H/8, W/8) int64."""
         check_images(images)
-        z = self.encoder(images.float() * 2 - 1)
+        z = self.encoder(matte(images.float()) * 2 - 1)
         B, D, H, W = z.shape
         flat = z.permute(0, 2, 3, 1).reshape(-1, D)                    # (B, D, H, W) -> (B H W, D)
         return nearest_code(flat, self.quantizer.codebook).reshape(B, H, W)
