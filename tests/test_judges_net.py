@@ -93,9 +93,10 @@ def test_the_shipped_judge_does_not_read_what_is_not_there(shipped):
     assert noun_accuracy(shipped, noise, scenes) < 0.05
 
 
-def test_blur_moves_the_features_further_than_chance_does(shipped):
+def test_blur_moves_the_features_further_than_faint_noise_does(shipped):
     rng = np.random.default_rng(0)
-    images, other = (draw_batch([sample_scene(rng) for _ in range(160)]) for _ in range(2))
+    images = draw_batch([sample_scene(rng) for _ in range(160)])
     blurred = torch.nn.functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
+    noisy = (images + 0.004 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
     true = shipped.features(images)
-    assert frechet_distance(true, shipped.features(blurred)) > frechet_distance(true, shipped.features(other))
+    assert frechet_distance(true, shipped.features(blurred)) > 2 * frechet_distance(true, shipped.features(noisy))

@@ -26,8 +26,8 @@ class Stage:
     text_weight: float = 1.0
 
 
-# As it happened (data/checkpoints/LOG.md): pictures first, because drawing is by far the slowest to learn; then everything; then
-# more of the directions that lagged behind, and a louder voice for the few tokens of answers in text.
+# Pictures first, because drawing is by far the slowest to learn; then everything; then more of the directions that lagged
+# behind, and a louder voice for the few tokens of answers in text. data/checkpoints/LOG.md says how the shipped run differed.
 STAGES = (
     Stage(1000, 6600, {"text->image": 12, "image->text": 3}),
     Stage(2500, 6600, {"text->image": 12, "image->text": 3, "audio->image": 3, "image->audio": 3, "text->audio": 5,
