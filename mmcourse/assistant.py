@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.generate import generate
+from mmcourse.generate import generate_best
 from mmcourse.paths import CHECKPOINTS
 from mmcourse.vocabulary import MODALITIES, Segment, Vocabulary
 from mmcourse.world.pictures import SIZE
@@ -22,7 +22,8 @@ from mmcourse.world.speech import resample, trim
 
 MAX_SECONDS = 2.5                                       # the longest sound that the transformer listens to
 RATES = (1000, 400_000)                                 # Hz: anything else is no sound that a person recorded
-DEFAULTS = {"text": {"temperature": 0.0}, "image": {"temperature": 0.5, "guidance": 2.0}, "audio": {"temperature": 0.5}}
+DEFAULTS = {"text": {"temperature": 0.0}, "image": {"temperature": 0.7, "guidance": 2.0, "best_of": 8},
+            "audio": {"temperature": 0.5, "best_of": 4}}
 
 
 @dataclass(frozen=True)
@@ -273,7 +274,7 @@ class Assistant:
             parts: a list of Text, Image and Audio.
             want: `text`, `image` or `audio`.
             decoder: who paints a picture from its tokens: `vq` or `diffusion`.
-            sampling: temperature, top_k, top_p, guidance; by default what suits the modality (`DEFAULTS`).
+            sampling: temperature, top_k, top_p, guidance, best_of; by default what suits the modality (`DEFAULTS`).
         """
         self._check_decoder(decoder)
         return self.render(self.tokens(parts, want, seed, **sampling), decoder=decoder, seed=seed)
@@ -287,7 +288,7 @@ class Assistant:
         if not parts:
             raise ValueError("the prompt is empty: give at least one Text, Image or Audio")
         prompt = [self.segment(part) for part in parts]
-        return generate(self.transformer, self.vocabulary, [prompt], want, seed=seed, **{**DEFAULTS[want], **sampling})[0]
+        return generate_best(self.transformer, self.vocabulary, [prompt], want, seed=seed, **{**DEFAULTS[want], **sampling})[0]
 
 
 def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:

@@ -14,7 +14,7 @@ import torch
 
 from mmcourse import checkpoints
 from mmcourse.assistant import DEFAULTS, Assistant, load
-from mmcourse.generate import generate
+from mmcourse.generate import generate_best
 from mmcourse.judges import PictureReader, read_sign
 from mmcourse.judges_audio import stack
 from mmcourse.judges_net import halves
@@ -23,7 +23,7 @@ from mmcourse.vocabulary import Segment
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import NOUNS, WORDS, Scene, caption, parse_caption, sample_scene
 
-BATCH = 50
+BATCH = 25
 READ = {                                                # what is compared: scene -> something that must be equal
     "object": lambda s: s and [g.noun for g in s.groups],
     "count": lambda s: s and s.groups,
@@ -74,13 +74,13 @@ class Evaluation:
         self.reader = PictureReader()
         self._speech = None
 
-    def ask(self, prompts: list[list[Segment]], want: str, label: str) -> list[Segment]:
-        """The model's answers, in batches, with the assistant's own sampling settings."""
+    def ask(self, prompts: list[list[Segment]], want: str, label: str, **sampling) -> list[Segment]:
+        """The model's answers, in batches, with the assistant's own settings but for those in `sampling`."""
         from tqdm.auto import tqdm
         out = []
         for i in tqdm(range(0, len(prompts), BATCH), desc=label, disable=not self.progress):
-            out += generate(self.a.transformer, self.a.vocabulary, prompts[i:i + BATCH], want, seed=self.seed + i,
-                            **DEFAULTS[want])
+            out += generate_best(self.a.transformer, self.a.vocabulary, prompts[i:i + BATCH], want, seed=self.seed + i,
+                                 **{**DEFAULTS[want], **sampling})
         return out
 
     def paint(self, segments: list[Segment]) -> torch.Tensor:
@@ -95,6 +95,9 @@ class Evaluation:
         pictures = self.paint(self.ask(prompts, "image", "text->image"))
         truth = self.a.vqvae.decode(self.image_ids)
         out = picture_rows(self.reader.read(pictures), self.reader.read(truth), self.scenes)
+        single = self.reader.read(self.paint(self.ask(prompts, "image", "text->image, one try", best_of=1)))
+        rows = picture_rows(single, self.reader.read(truth), self.scenes)
+        out.update({"object_single": rows["object"], "word_single": rows["word"]})
         signs = [i for i, s in enumerate(self.scenes) if s.sign]
         try:
             words = [[read_sign(x[i]) for i in signs] for x in (pictures, truth)]

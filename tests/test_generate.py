@@ -7,7 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmcourse.generate import MAX_CONTENT, content_limit, filter_logits, generate, modality_mask, sample
+from mmcourse.generate import (
+    MAX_CONTENT,
+    content_limit,
+    filter_logits,
+    generate,
+    generate_best,
+    modality_mask,
+    read_back,
+    sample,
+)
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import CLOSE, MODALITIES, OPEN, Segment, Vocabulary
 
@@ -273,3 +282,31 @@ def test_nothing_and_empty_segments_have_answers():
     assert generate(model, SMALL, [], "text") == []
     for prompt in ([], [Segment("text", ())], [Segment("audio", ()), Segment("text", ())]):
         check(generate(model, SMALL, [prompt], "audio", limit=8), "audio", 8)
+
+
+def test_the_best_of_several_answers_tells_the_prompt_best():
+    model, vocabulary = wild_model(scale=1.0), SMALL
+    prompts = [[Segment("text", (1, 2))], [Segment("text", (3,))]]
+    best = generate_best(model, vocabulary, prompts, "image", best_of=6, temperature=1.5, seed=3)
+    every = generate(model, vocabulary, prompts * 6, "image", temperature=1.5, seed=3)
+    scores = read_back(model, vocabulary, prompts * 6, every)
+    for i in (0, 1):
+        assert best[i] == every[i::2][int(scores[i::2].argmax())]
+    assert generate_best(model, vocabulary, prompts, "image", seed=3) == generate(model, vocabulary, prompts, "image", seed=3)
+    assert generate_best(model, vocabulary, [], "image", best_of=3) == []
+
+
+def test_reading_back_is_the_log_probability_of_the_prompt():
+    model, vocabulary = wild_model(scale=1.0), SMALL
+    prompt, answer = [Segment("text", (1, 2))], Segment("audio", tuple([0] * vocabulary.audio_levels))
+    given, asked = vocabulary.pack([answer]), vocabulary.pack(prompt)
+    logits = model(torch.tensor([given + asked])).log_softmax(-1)[0]
+    by_hand = sum(logits[len(given) + j - 1, asked[j]] for j in range(1, len(asked)))
+    assert torch.allclose(read_back(model, vocabulary, [prompt], [answer]), by_hand, atol=1e-4)
+
+
+@pytest.mark.parametrize("best_of", [0, -1, 1.5])
+def test_best_of_is_a_positive_number(best_of):
+    model, vocabulary = wild_model(scale=1.0), SMALL
+    with pytest.raises(ValueError, match="best_of is a whole number"):
+        generate_best(model, vocabulary, [[Segment("text", (1,))]], "text", best_of=best_of)
