@@ -124,7 +124,7 @@ def test_whatever_comes_out_parses(tiny, seed):
     for given in MODALITIES:
         for want in MODALITIES:
             prompt = [tiny.segment(prompt_of(given))]
-            answer = module.generate(tiny.transformer, v, [prompt], want, temperature=2.0, seed=seed)[0]
+            answer = module.generate_best(tiny.transformer, v, [prompt], want, temperature=2.0, seed=seed)[0]
             assert v.unpack(v.pack([*prompt, answer])) == [*prompt, answer]
 
 
