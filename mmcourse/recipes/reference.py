@@ -32,7 +32,9 @@ STAGES = (
     Stage(1000, 6600, {"text->image": 12, "image->text": 3}),
     Stage(2500, 6600, {"text->image": 12, "image->text": 3, "audio->image": 3, "image->audio": 3, "text->audio": 5,
                        "audio->text": 5}),
-    Stage(6000, 6000, {"text->image": 10, "image->text": 3, "audio->image": 5, "image->audio": 4, "text->audio": 6,
+    Stage(5300, 6000, {"text->image": 10, "image->text": 3, "audio->image": 5, "image->audio": 4, "text->audio": 6,
+                       "audio->text": 10}, text_weight=4.0),
+    Stage(6000, 6000, {"text->image": 8, "image->text": 2, "audio->image": 8, "image->audio": 8, "text->audio": 4,
                        "audio->text": 10}, text_weight=4.0),
 )
 ROWS = STAGES[-1].rows
