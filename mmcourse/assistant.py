@@ -23,7 +23,7 @@ from mmcourse.world.speech import resample, trim
 MAX_SECONDS = 2.5                                       # the longest sound that the transformer listens to
 RATES = (1000, 400_000)                                 # Hz: anything else is no sound that a person recorded
 DEFAULTS = {"text": {"temperature": 0.0}, "image": {"temperature": 0.7, "guidance": 2.0, "best_of": 8},
-            "audio": {"temperature": 0.5, "best_of": 4}}
+            "audio": {"temperature": 0.7, "best_of": 8}}
 
 
 @dataclass(frozen=True)
