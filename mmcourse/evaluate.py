@@ -86,7 +86,10 @@ class Evaluation:
     def paint(self, segments: list[Segment]) -> torch.Tensor:
         return self.a.vqvae.decode(torch.tensor([s.ids for s in segments]).view(-1, 8, 8))     # (n, 64) -> (n, 8, 8)
 
-    def image_prompts(self, scenes=None) -> list[list[Segment]]:
+    def written(self, segments: list[Segment]) -> list[str]:
+        return [self.a.bpe.decode(s.ids).strip() for s in segments]
+
+    def image_prompts(self) -> list[list[Segment]]:
         return [[Segment("image", tuple(ids.flatten().tolist()))] for ids in self.image_ids]
 
     def text_image(self) -> dict:
@@ -94,9 +97,10 @@ class Evaluation:
         prompts = [[self.a.segment(caption(s))] for s in self.scenes]
         pictures = self.paint(self.ask(prompts, "image", "text->image"))
         truth = self.a.vqvae.decode(self.image_ids)
-        out = picture_rows(self.reader.read(pictures), self.reader.read(truth), self.scenes)
+        best = self.reader.read(truth)
+        out = picture_rows(self.reader.read(pictures), best, self.scenes)
         single = self.reader.read(self.paint(self.ask(prompts, "image", "text->image, one try", best_of=1)))
-        rows = picture_rows(single, self.reader.read(truth), self.scenes)
+        rows = picture_rows(single, best, self.scenes)
         out.update({"object_single": rows["object"], "word_single": rows["word"]})
         signs = [i for i, s in enumerate(self.scenes) if s.sign]
         try:
@@ -118,7 +122,7 @@ class Evaluation:
     def image_text(self) -> dict:
         """Pictures of held-out scenes, described: the whole caption, and its parts."""
         answers = self.ask(self.image_prompts(), "text", "image->text")
-        texts = [self.a.bpe.decode(s.ids).strip() for s in answers]
+        texts = self.written(answers)
         true = [caption(s) for s in self.scenes]
         out = {"exact": row(agreement(texts, true), 1.0, shuffled(texts, true), self.n)}
         out.update(picture_rows([_parsed(t) for t in texts], self.scenes, self.scenes))
@@ -160,7 +164,7 @@ class Evaluation:
         clips, labels, _ = self.speech
         clips, labels = clips[:self.n], labels[:self.n]
         answers = self.ask([[self.audio_segment(c)] for c in clips], "text", "speech->text")
-        words = [self.a.bpe.decode(s.ids).strip() for s in answers]
+        words = self.written(answers)
         out = {"word": row(agreement(words, labels), agreement(self.hear(clips), labels), shuffled(words, labels), len(labels))}
         out["human_digit"] = self._human_digits()
         return out
@@ -173,7 +177,7 @@ class Evaluation:
         order = np.random.default_rng((self.seed, 79)).permutation(np.flatnonzero(digits.held_out))[:self.n]
         clips, labels = [digits.clips[i] for i in order], [digits.words[i] for i in order]
         answers = self.ask([[self.audio_segment(c)] for c in clips], "text", "human digits->text")
-        words = [self.a.bpe.decode(s.ids).strip() for s in answers]
+        words = self.written(answers)
         return row(agreement(words, labels), agreement(self.hear(clips), labels), 0.1, len(labels))
 
     def text_speech(self) -> dict:

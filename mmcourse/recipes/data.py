@@ -67,13 +67,9 @@ class Mixture:
         self.vocabulary, self.bpe, self.rows, self.text_weight = vocabulary, bpe, rows, text_weight
         self.scenes, self.images, self.clips, self.words = scenes, images, clips, words
         self.captions = [self.text(caption(s)) for s in scenes]
-        self.with_noun, self.with_word = {}, {}
-        for i, scene in enumerate(scenes):
-            for group in scene.groups[:1]:
-                self.with_noun.setdefault(group.noun, []).append(i)
+        self.with_word: dict[str, list[int]] = {}
         for i, word in enumerate(words):
             self.with_word.setdefault(word, []).append(i)
-        self.spoken_nouns = [i for i, w in enumerate(words) if w in self.with_noun]
 
     def image(self, i: int) -> Segment:
         return Segment("image", tuple(self.images[i].tolist()))

@@ -80,10 +80,10 @@ def main(argv: list[str] | None = None) -> History:
     """Train (or go on training) the reference transformer and ship it. `--steps` ends the run earlier."""
     from mmcourse.recipes import options
     args = options("reference", argv, steps=STAGES[-1].until)
-    torch.manual_seed(args.seed)
+    mixture = make_mixture()
+    model = make_model(mixture.vocabulary, args.seed)
     for stage in STAGES:
-        mixture = make_mixture(stage=stage)
-        model = make_model(mixture.vocabulary, args.seed)
+        mixture.rows, mixture.text_weight = stage.rows, stage.text_weight
         history = train(model, mixture.batch, mixture_loss, steps=stage.span, until=min(stage.until, args.steps), lr=LR,
                         optimizer="muon", muon_lr=MUON_LR, warmup=WARMUP, seed=args.seed,
                         resume=cache_dir() / "runs" / "reference.pt", save_every=100)
