@@ -39,3 +39,30 @@ def no_network(monkeypatch):
             return real(self, address)
 
         monkeypatch.setattr(socket.socket, name, guarded)
+
+
+@pytest.fixture(scope="session")
+def parts():
+    """Tiny untrained tokenizers and transformer that fit together, as the arguments of an `Assistant`."""
+    import torch
+
+    from mmcourse.bpe import BPETokenizer
+    from mmcourse.codec import AudioCodec
+    from mmcourse.paths import CHECKPOINTS
+    from mmcourse.transformer import Transformer
+    from mmcourse.vocabulary import OPEN, Vocabulary
+    from mmcourse.vqvae import VQVAE
+
+    torch.manual_seed(0)
+    bpe = BPETokenizer.load(CHECKPOINTS / "bpe.json")
+    vocabulary = Vocabulary(bpe.vocab_size, image=32, audio=16, audio_levels=2)
+    transformer = Transformer(vocabulary.size, width=16, layers=1, heads=2, context=256, openers=tuple(OPEN.values()))
+    codec = AudioCodec(width=16, dim=8, codebook_size=16, levels=2).eval()
+    return bpe, VQVAE(codes=32, dim=4, width=16).eval(), codec, transformer.eval(), vocabulary
+
+
+@pytest.fixture(scope="module")
+def tiny(parts):
+    from mmcourse.assistant import Assistant
+
+    return Assistant(*parts)

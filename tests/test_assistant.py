@@ -16,34 +16,16 @@ from PIL import Image as Pillow
 import mmcourse as mm
 from mmcourse import assistant as module
 from mmcourse import checkpoints
-from mmcourse.assistant import Assistant, Audio, Image, Text
-from mmcourse.bpe import BPETokenizer
+from mmcourse.assistant import Audio, Image, Text
 from mmcourse.codec import AudioCodec
 from mmcourse.paths import CHECKPOINTS
-from mmcourse.transformer import Transformer
-from mmcourse.vocabulary import MODALITIES, OPEN, Segment, Vocabulary
+from mmcourse.vocabulary import MODALITIES, Segment
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw
 from mmcourse.world.scene import Group, Scene
 
 SHIPPED = "transformer" in checkpoints.manifest()
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module")
-def parts():
-    """Tiny untrained tokenizers and transformer that fit together."""
-    torch.manual_seed(0)
-    bpe = BPETokenizer.load(CHECKPOINTS / "bpe.json")
-    vocabulary = Vocabulary(bpe.vocab_size, image=32, audio=16, audio_levels=2)
-    transformer = Transformer(vocabulary.size, width=16, layers=1, heads=2, context=256, openers=tuple(OPEN.values()))
-    codec = AudioCodec(width=16, dim=8, codebook_size=16, levels=2).eval()
-    return bpe, VQVAE(codes=32, dim=4, width=16).eval(), codec, transformer.eval(), vocabulary
-
-
-@pytest.fixture(scope="module")
-def tiny(parts):
-    return Assistant(*parts)
 
 
 @pytest.fixture

@@ -6,16 +6,10 @@ import pytest
 import torch
 
 from mmcourse import evaluate as module
-from mmcourse.assistant import Assistant
-from mmcourse.bpe import BPETokenizer
-from mmcourse.codec import AudioCodec
 from mmcourse.evaluate import Evaluation, agreement, evaluate, picture_rows, row, shuffled, table
 from mmcourse.judges_audio import WordJudge
 from mmcourse.judges_net import PictureNet
-from mmcourse.paths import CHECKPOINTS, RESULTS
-from mmcourse.transformer import Transformer
-from mmcourse.vocabulary import OPEN, Vocabulary
-from mmcourse.vqvae import VQVAE
+from mmcourse.paths import RESULTS
 from mmcourse.world.human_digits import HumanDigits
 from mmcourse.world.scene import WORDS, Group, Scene, is_held_out
 from mmcourse.world.speech import SpeechCorpus
@@ -80,16 +74,6 @@ def test_table_shows_shares_and_gaps():
 
 
 # ---------------------------------------------------------------- a tiny model, judged by untrained judges
-
-@pytest.fixture(scope="module")
-def tiny():
-    torch.manual_seed(0)
-    bpe = BPETokenizer.load(CHECKPOINTS / "bpe.json")
-    vocabulary = Vocabulary(bpe.vocab_size, image=32, audio=16, audio_levels=2)
-    transformer = Transformer(vocabulary.size, width=16, layers=1, heads=2, context=256, openers=tuple(OPEN.values()))
-    codec = AudioCodec(width=16, dim=8, codebook_size=16, levels=2).eval()
-    return Assistant(bpe, VQVAE(codes=32, dim=4, width=16).eval(), codec, transformer.eval(), vocabulary)
-
 
 @pytest.fixture
 def judged(monkeypatch):

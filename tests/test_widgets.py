@@ -4,30 +4,14 @@ from datetime import datetime, timezone
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image as Pillow
 
 from mmcourse import show, widgets
-from mmcourse.assistant import MAX_SECONDS, Assistant, Audio, Image, Text
-from mmcourse.bpe import BPETokenizer
-from mmcourse.codec import AudioCodec
+from mmcourse.assistant import MAX_SECONDS, Audio, Image, Text
 from mmcourse.evaluate import row
-from mmcourse.paths import CHECKPOINTS
-from mmcourse.transformer import Transformer
-from mmcourse.vocabulary import MODALITIES, OPEN, Vocabulary
-from mmcourse.vqvae import VQVAE
+from mmcourse.vocabulary import MODALITIES
 from mmcourse.world.pictures import draw
 from mmcourse.world.scene import Group, Scene
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    torch.manual_seed(0)
-    bpe = BPETokenizer.load(CHECKPOINTS / "bpe.json")
-    vocabulary = Vocabulary(bpe.vocab_size, image=32, audio=16, audio_levels=2)
-    transformer = Transformer(vocabulary.size, width=16, layers=1, heads=2, context=256, openers=tuple(OPEN.values()))
-    codec = AudioCodec(width=16, dim=8, codebook_size=16, levels=2).eval()
-    return Assistant(bpe, VQVAE(codes=32, dim=4, width=16).eval(), codec, transformer.eval(), vocabulary)
 
 
 @pytest.fixture
