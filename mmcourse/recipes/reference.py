@@ -82,11 +82,12 @@ def main(argv: list[str] | None = None) -> History:
     args = options("reference", argv, steps=STAGES[-1].until)
     mixture = make_mixture()
     model = make_model(mixture.vocabulary, args.seed)
+    made_with = checkpoints.manifest()["vqvae"]["sha256"]              # a run belongs to one tokenizer
     for stage in STAGES:
         mixture.rows, mixture.text_weight = stage.rows, stage.text_weight
         history = train(model, mixture.batch, mixture_loss, steps=stage.span, until=min(stage.until, args.steps), lr=LR,
                         optimizer="muon", muon_lr=MUON_LR, warmup=WARMUP, seed=args.seed,
-                        resume=cache_dir() / "runs" / "reference.pt", save_every=100)
+                        resume=cache_dir() / "runs" / f"reference-{made_with[:8]}.pt", save_every=100)
         if history.interrupted:
             return history
     ship(model, mixture.vocabulary, args.seed, args.steps, history)
