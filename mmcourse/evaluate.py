@@ -160,7 +160,7 @@ class Evaluation:
         return self.hear([self.sound(self.audio_segment(clips[i])) for i in chosen])
 
     def speech_text(self) -> dict:
-        """Words of held-out voices, written down; held-out digits of human speakers if that data set is in the cache."""
+        """Words of held-out voices, written down; digits of a person never heard in training, if they are in the cache."""
         clips, labels, _ = self.speech
         clips, labels = clips[:self.n], labels[:self.n]
         answers = self.ask([[self.audio_segment(c)] for c in clips], "text", "speech->text")
@@ -170,11 +170,12 @@ class Evaluation:
         return out
 
     def _human_digits(self) -> dict:
-        from mmcourse.world.human_digits import load_human_digits
+        from mmcourse.world.human_digits import HELD_OUT_SPEAKER, load_human_digits
         digits = load_human_digits()
         if digits is None:
             return row(None, None, 0.1, 0)
-        order = np.random.default_rng((self.seed, 79)).permutation(np.flatnonzero(digits.held_out))[:self.n]
+        unknown = np.flatnonzero(np.array(digits.speakers) == HELD_OUT_SPEAKER)
+        order = np.random.default_rng((self.seed, 79)).permutation(unknown)[:self.n]
         clips, labels = [digits.clips[i] for i in order], [digits.words[i] for i in order]
         answers = self.ask([[self.audio_segment(c)] for c in clips], "text", "human digits->text")
         words = self.written(answers)

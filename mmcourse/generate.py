@@ -153,3 +153,9 @@ def generate_best(model: Transformer, vocabulary: Vocabulary, prompts: list[list
         return answers
     scores = read_back(model, vocabulary, prompts * best_of, answers).view(best_of, len(prompts))      # (best_of, B)
     return [answers[k * len(prompts) + i] for i, k in enumerate(scores.argmax(0).tolist())]
+
+
+def say_first(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]]) -> list[list[Segment]]:
+    """Each prompt, followed by what the model says of it in words (its likeliest text): to be drawn or spoken from there."""
+    said = generate(model, vocabulary, prompts, "text", temperature=0.0)
+    return [[*prompt, text] for prompt, text in zip(prompts, said, strict=True)]

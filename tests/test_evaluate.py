@@ -125,9 +125,9 @@ def test_only_held_out_scenes_and_voices_are_asked(tiny, judged):
     assert {id(c) for c in clips} == kept and sorted(words) == sorted(WORDS)
 
 
-def test_human_digits_are_the_held_out_ones(tiny, judged, monkeypatch):
+def test_human_digits_are_those_of_the_unknown_speaker(tiny, judged, monkeypatch):
     asked = []
-    digits = HumanDigits([np.full(1600, 0.1 * (i % 2), np.float32) for i in range(6)], ["one", "two"] * 3, ["a"] * 6,
+    digits = HumanDigits([np.full(1600, 0.1 * (i % 2), np.float32) for i in range(6)], ["one", "two"] * 3, ["jackson", "yweweler"] * 3,
                          np.array([False, True] * 3))
     monkeypatch.setattr("mmcourse.world.human_digits.load_human_digits", lambda: digits)
     e = Evaluation(tiny, n=5, progress=False)

@@ -8,6 +8,7 @@ import torch
 from mmcourse import checkpoints
 from mmcourse.paths import cache_dir
 from mmcourse.vocabulary import PAD, Segment, Vocabulary
+from mmcourse.world.augment import augment
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import Scene, caption, describe, sample_scene
 
@@ -54,54 +55,106 @@ def speech_tokens(codec, sounds: list[np.ndarray], levels: int, progress: bool =
     return [f.reshape(-1) for f in frames]                             # (frames, levels) -> (frames * levels,)
 
 
+class Clips:
+    """Spoken words as tokens: what was said, and a way to pick one."""
+
+    def __init__(self, tokens: list[np.ndarray], words: list[str]):
+        self.tokens, self.words = tokens, words
+        self.with_word: dict[str, list[int]] = {}
+        for i, word in enumerate(words):
+            self.with_word.setdefault(word, []).append(i)
+
+    def pick(self, rng: np.random.Generator, word: str | None = None) -> tuple[np.ndarray, str]:
+        """The tokens of a clip and its word: any clip, or one that says `word`."""
+        i = int(rng.integers(len(self.tokens))) if word is None else int(rng.choice(self.with_word[word]))
+        return self.tokens[i], self.words[i]
+
+
+def heard_clips(codec, sounds: list[np.ndarray], words: list[str], levels: int, copies: int, name: str,
+                progress: bool = True) -> Clips:
+    """Clips to listen to: each as it is, and `copies` times through another throat, room and microphone. Cached."""
+    def make():
+        again = [augment(clip, np.random.default_rng((i, j, 5))) for j in range(copies) for i, clip in enumerate(sounds)]
+        rows = speech_tokens(codec, sounds + again, levels, progress)
+        return np.concatenate([np.array([len(r) for r in rows], np.int16), *rows])
+    flat = _cached("heard", {"name": name, "n": len(sounds), "copies": copies, "levels": levels,
+                             "codec": checkpoints.manifest()["codec"]["sha256"]}, make)
+    n = len(sounds) * (copies + 1)
+    return Clips(np.split(flat[n:], np.cumsum(flat[:n - 1].astype(int))), words * (copies + 1))
+
+
+def stretch(tokens: np.ndarray, levels: int, rng: np.random.Generator, rate: float = 0.08) -> np.ndarray:
+    """Another tempo, unevenly: each frame of (frames * levels,) is left out or said twice with probability `rate`."""
+    frames = tokens.reshape(-1, levels)                                # (frames * levels,) -> (frames, levels)
+    times = 1 + rng.choice([-1, 0, 1], len(frames), p=[rate, 1 - 2 * rate, rate])
+    return np.repeat(frames, times, axis=0).reshape(-1) if times.any() else tokens
+
+
 class Mixture:
-    """Batches of all directions. Each direction is a pair of segments: what is given, then the answer.
+    """Batches of all directions. A direction is a chain such as `text->image` or `audio->text->image`: given, then answers.
+
+    Args:
+        clips: what the model learns to say: clean speech.
+        heard: what it listens to: the same and its augmented copies; None: `clips`.
+        people: recordings of people, one in seven of what it transcribes; None: none.
 
     Attributes:
         rows: how many sequences of each direction a batch has.
         text_weight: how much a token of an answer in text counts; they are few, one word against 64 image tokens.
     """
 
-    def __init__(self, vocabulary: Vocabulary, bpe, scenes, images: np.ndarray, clips: list[np.ndarray], words: list[str],
-                 rows: dict[str, int], text_weight: float = 1.0):
+    def __init__(self, vocabulary: Vocabulary, bpe, scenes, images: np.ndarray, clips: Clips, rows: dict[str, int],
+                 text_weight: float = 1.0, heard: Clips | None = None, people: Clips | None = None):
         self.vocabulary, self.bpe, self.rows, self.text_weight = vocabulary, bpe, rows, text_weight
-        self.scenes, self.images, self.clips, self.words = scenes, images, clips, words
+        self.scenes, self.images, self.clips, self.people = scenes, images, clips, people
+        self.heard = clips if heard is None else heard
         self.captions = [self.text(caption(s)) for s in scenes]
-        self.with_word: dict[str, list[int]] = {}
-        for i, word in enumerate(words):
-            self.with_word.setdefault(word, []).append(i)
 
     def image(self, i: int) -> Segment:
         return Segment("image", tuple(self.images[i].tolist()))
 
-    def audio(self, i: int) -> Segment:
-        return Segment("audio", tuple(self.clips[i].tolist()))
+    def audio(self, tokens: np.ndarray) -> Segment:
+        return Segment("audio", tuple(tokens.tolist()))
 
     def text(self, text: str) -> Segment:
         return Segment("text", tuple(self.bpe.encode(" " + text)))
 
+    def speech(self, rng: np.random.Generator, given: bool, word: str | None = None) -> tuple[Segment, str]:
+        """Somebody says a word: to be listened to (`given`), with all that may happen to a recording, or to be learnt."""
+        if not given:
+            tokens, word = self.clips.pick(rng, word)
+            return self.audio(tokens), word
+        pool = self.people if self.people is not None and word is None and rng.random() < 1 / 7 else self.heard
+        tokens, word = pool.pick(rng, word)
+        levels = self.vocabulary.audio_levels
+        return self.audio(stretch(tokens, levels, rng) if pool is not self.clips else tokens), word
+
     def pair(self, direction: str, rng: np.random.Generator) -> list[Segment]:
-        """One sequence of a direction such as `text->image`, as its segments."""
-        given, _, answer = direction.partition("->")
-        if {given, answer} == {"text", "image"}:
+        """One sequence of a direction, as its segments."""
+        chain = direction.split("->")
+        if set(chain) == {"text", "audio"}:
+            audio, word = self.speech(rng, given=chain[0] == "audio")
+            parts = {"text": self.text(word), "audio": audio}
+        else:
             i = int(rng.integers(len(self.scenes)))
-            parts = {"text": self.captions[i], "image": self.image(i)}
-            if given == "text" and rng.random() < 0.15:                # people leave things out
+            parts = {"image": self.image(i), "text": self.captions[i]}
+            if "audio" in chain:                                       # the first noun of the scene is spoken
+                noun = self.scenes[i].groups[0].noun
+                parts.update(audio=self.speech(rng, chain[0] == "audio", noun)[0], text=self.text(noun))
+            elif chain[0] == "text" and rng.random() < 0.15:           # people leave things out
                 parts["text"] = self.text(partial_caption(self.scenes[i], rng))
-        elif {given, answer} == {"text", "audio"}:
-            i = int(rng.integers(len(self.clips)))
-            parts = {"text": self.text(self.words[i]), "audio": self.audio(i)}
-        else:                                                          # the first noun of the scene is spoken
-            i = int(rng.integers(len(self.scenes)))
-            spoken = self.with_word[self.scenes[i].groups[0].noun]
-            parts = {"image": self.image(i), "audio": self.audio(spoken[rng.integers(len(spoken))])}
-        return [parts[given], parts[answer]]
+        return [parts[modality] for modality in chain]
 
     def weighted(self, segments: list[Segment]) -> tuple[list[int], list[float]]:
-        """A pair as ids, and how much the loss counts each: the answer, and a part of what was given."""
-        given, answer = (self.vocabulary.pack([segment]) for segment in segments)
-        weight = self.text_weight if segments[1].modality == "text" else 1.0
-        return given + answer, [GIVEN_WEIGHT[segments[0].modality]] * (len(given) + 1) + [weight] * (len(answer) - 1)
+        """A sequence as ids, and how much the loss counts each: the answers, and a part of what was given."""
+        ids = self.vocabulary.pack(segments[:1])
+        weights = [GIVEN_WEIGHT[segments[0].modality]] * len(ids)
+        for answer in segments[1:]:
+            packed = self.vocabulary.pack([answer])
+            ids += packed                                              # that an answer opens is decided by who asks
+            weights += [GIVEN_WEIGHT[segments[0].modality]]
+            weights += [self.text_weight if answer.modality == "text" else 1.0] * (len(packed) - 1)
+        return ids, weights
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
         """ids and weights of the sequences with a picture, then of the short ones without (less padding so)."""

@@ -22,7 +22,7 @@ from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import GROUNDS, NOUNS, Group, Scene, caption, held_out_pair, sample_scene
 
 STEPS, SCENES = 600, 20_000
-STAGE = Stage(STEPS, STEPS, {"text->image": 16})
+STAGE = Stage(STEPS, {"text->image": 16}, text_weight=1.0)
 
 
 def nouns_right(images: torch.Tensor, scenes) -> float:

@@ -6,10 +6,11 @@ import torch
 from mmcourse import checkpoints
 from mmcourse.bpe import BPETokenizer
 from mmcourse.paths import CHECKPOINTS, cache_dir
-from mmcourse.recipes.data import Mixture, image_tokens, speech_tokens, training_scenes
+from mmcourse.recipes.data import Clips, Mixture, heard_clips, image_tokens, training_scenes
 from mmcourse.training import History, train
 from mmcourse.transformer import Transformer, next_token_loss
 from mmcourse.vocabulary import OPEN, Vocabulary
+from mmcourse.world.human_digits import load_human_digits
 from mmcourse.world.speech import load_speech
 
 SCENES, CONTEXT = 60_000, 256
@@ -17,25 +18,29 @@ AUDIO_CODES, AUDIO_LEVELS = 512, 2                      # the transformer models
 LR, MUON_LR, WARMUP = 3e-3, 0.02, 100
 
 
+STEPS = 5400
+COPIES = {"synthetic": 3, "people": 5}                  # augmented copies of every clip that the model listens to
+
+
 @dataclass(frozen=True)
 class Stage:
-    """A part of the run: up to step `until`, on a schedule that spans `span` steps, `rows` of each direction in a batch."""
+    """A part of the run: up to step `until`, with `rows` of each direction in a batch."""
     until: int
-    span: int
     rows: dict[str, int]
-    text_weight: float = 1.0
+    text_weight: float = 4.0
 
 
-# Pictures first, because drawing is by far the slowest to learn; then everything; then more of the directions that lagged
-# behind, and a louder voice for the few tokens of answers in text. data/checkpoints/LOG.md says how the shipped run differed.
+# Pictures first, because drawing is by far the slowest to learn; then everything, and a louder voice for the few tokens of
+# answers in text; at the end more of the directions that lag behind. A chain such as audio->text->image says the word before it
+# draws. data/checkpoints/LOG.md tells what was tried.
 STAGES = (
-    Stage(1000, 6600, {"text->image": 12, "image->text": 3}),
-    Stage(2500, 6600, {"text->image": 12, "image->text": 3, "audio->image": 3, "image->audio": 3, "text->audio": 5,
-                       "audio->text": 5}),
-    Stage(5300, 6000, {"text->image": 10, "image->text": 3, "audio->image": 5, "image->audio": 4, "text->audio": 6,
-                       "audio->text": 10}, text_weight=4.0),
-    Stage(6000, 6000, {"text->image": 8, "image->text": 2, "audio->image": 8, "image->audio": 8, "text->audio": 4,
-                       "audio->text": 10}, text_weight=4.0),
+    Stage(1000, {"text->image": 12, "image->text": 3}, text_weight=1.0),
+    Stage(2500, {"text->image": 12, "image->text": 3, "audio->image": 3, "audio->text->image": 2, "image->audio": 3,
+                 "text->audio": 5, "audio->text": 7}),
+    Stage(4800, {"text->image": 9, "image->text": 3, "audio->image": 4, "audio->text->image": 3, "image->audio": 4,
+                 "image->text->audio": 2, "text->audio": 5, "audio->text": 10}),
+    Stage(5400, {"text->image": 8, "image->text": 2, "audio->image": 6, "audio->text->image": 3, "image->audio": 6,
+                 "image->text->audio": 2, "text->audio": 4, "audio->text": 10}),
 )
 ROWS = STAGES[-1].rows
 
@@ -64,28 +69,33 @@ def make_mixture(scenes: int = SCENES, progress: bool = True, jitter: int = 0, s
     vocabulary = Vocabulary(bpe.vocab_size, vqvae.vocab_size, AUDIO_CODES, AUDIO_LEVELS)
     data = training_scenes(scenes, jitter=jitter)
     images = image_tokens(vqvae, data, {"jitter": jitter, "world": 1}, progress)
-    clips, words = [], []
+    clips, heard, people = Clips([], []), None, None
     if any("audio" in direction for direction in stage.rows):
         codec = checkpoints.load("codec")
         if codec.codebook_size != AUDIO_CODES:
             raise ValueError(f"the codec has {codec.codebook_size} codes a level, the vocabulary {AUDIO_CODES}")
         corpus = load_speech(progress=progress)
         kept = corpus.select(held_out=False)
-        clips = speech_tokens(codec, [corpus.clips[i] for i in kept], AUDIO_LEVELS, progress)
-        words = [corpus.words[i] for i in kept]
-    return Mixture(vocabulary, bpe, data, images, clips, words, stage.rows, stage.text_weight)
+        sounds, words = [corpus.clips[i] for i in kept], [corpus.words[i] for i in kept]
+        heard = heard_clips(codec, sounds, words, AUDIO_LEVELS, COPIES["synthetic"], "synthetic", progress)
+        clips = Clips(heard.tokens[:len(sounds)], words)               # the first copy is the clip itself
+        if (digits := load_human_digits()) is not None:
+            kept = [i for i, out in enumerate(digits.held_out) if not out]
+            people = heard_clips(codec, [digits.clips[i] for i in kept], [digits.words[i] for i in kept], AUDIO_LEVELS,
+                                 COPIES["people"], "people", progress)
+    return Mixture(vocabulary, bpe, data, images, clips, stage.rows, stage.text_weight, heard, people)
 
 
 def main(argv: list[str] | None = None) -> History:
     """Train (or go on training) the reference transformer and ship it. `--steps` ends the run earlier."""
     from mmcourse.recipes import options
-    args = options("reference", argv, steps=STAGES[-1].until)
+    args = options("reference", argv, steps=STEPS)
     mixture = make_mixture()
     model = make_model(mixture.vocabulary, args.seed)
     made_with = checkpoints.manifest()["vqvae"]["sha256"]              # a run belongs to one tokenizer
     for stage in STAGES:
         mixture.rows, mixture.text_weight = stage.rows, stage.text_weight
-        history = train(model, mixture.batch, mixture_loss, steps=stage.span, until=min(stage.until, args.steps), lr=LR,
+        history = train(model, mixture.batch, mixture_loss, steps=STEPS, until=min(stage.until, args.steps), lr=LR,
                         optimizer="muon", muon_lr=MUON_LR, warmup=WARMUP, seed=args.seed,
                         resume=cache_dir() / "runs" / f"reference-{made_with[:8]}.pt", save_every=100)
         if history.interrupted:

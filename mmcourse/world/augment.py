@@ -1,0 +1,41 @@
+"""Speech as other throats, rooms and microphones would give it: what a model must not care about when it listens."""
+import numpy as np
+
+RATE = 8000
+
+
+def faster(samples: np.ndarray, ratio: float) -> np.ndarray:
+    """Play `ratio` times as fast: duration, pitch and formants all move, as with a smaller or larger throat."""
+    return np.interp(np.arange(0, len(samples) - 1, ratio), np.arange(len(samples)), samples)
+
+
+def equalise(samples: np.ndarray, rng: np.random.Generator, decibels: float = 8.0) -> np.ndarray:
+    """Another microphone: a smooth random gain of up to about +-`decibels` from 60 Hz to 4 kHz."""
+    spectrum = np.fft.rfft(samples)
+    frequency = np.fft.rfftfreq(len(samples), 1 / RATE)
+    knots = np.geomspace(60, RATE / 2, 6)
+    gain = np.interp(np.log(np.maximum(frequency, 60)), np.log(knots), rng.uniform(-decibels, decibels, len(knots)))
+    return np.fft.irfft(spectrum * 10 ** (gain / 20), len(samples))
+
+
+def reverberate(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A small room: an exponentially fading tail of noise, 50 to 300 ms long (-60 dB), under the direct sound."""
+    seconds = rng.uniform(0.05, 0.3)
+    time = np.arange(1, int(seconds * RATE)) / RATE
+    tail = rng.normal(size=len(time)) * np.exp(-6.9 * time / seconds)
+    tail *= rng.uniform(0.1, 0.6) / np.sqrt((tail**2).sum())
+    return np.convolve(samples, np.concatenate([[1.0], tail]))[:len(samples)]
+
+
+def augment(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Another recording of the same words, as float32: other throat, microphone, room, noise and start. (samples,) at 8 kHz."""
+    x = faster(np.asarray(samples, dtype=np.float64), rng.uniform(0.82, 1.22))
+    if rng.random() < 0.7:
+        x = equalise(x, rng)
+    if rng.random() < 0.4:
+        x = reverberate(x, rng)
+    x = np.concatenate([np.zeros(rng.integers(480)), x, np.zeros(rng.integers(480))])         # up to 60 ms of waiting
+    level = np.sqrt((x**2).mean()) + 1e-9
+    if rng.random() < 0.6:
+        x = x + rng.normal(size=len(x)) * level * 10 ** (-rng.uniform(8, 40) / 20)            # 8 to 40 dB below the voice
+    return (x * min(0.1 / level, 0.99 / np.abs(x).max())).astype(np.float32)

@@ -1,0 +1,111 @@
+"""Training data of the reference model: augmented speech, chains of segments and their weights."""
+import numpy as np
+import pytest
+import torch
+
+from mmcourse.recipes.data import GIVEN_WEIGHT, Clips, Mixture, pad, stretch
+from mmcourse.vocabulary import CLOSE, OPEN, Vocabulary
+from mmcourse.world.augment import augment, equalise, faster, reverberate
+from mmcourse.world.scene import sample_scene
+
+
+class Letters:
+    """A stand-in for the text tokenizer: one id a character."""
+
+    def encode(self, text):
+        return [ord(c) % 100 for c in text]
+
+
+@pytest.fixture
+def mixture():
+    rng = np.random.default_rng(0)
+    scenes = [sample_scene(rng, "train") for _ in range(4)]
+    words = [s.groups[0].noun for s in scenes]
+    clips = Clips([np.arange(6) + i for i in range(4)], words)
+    people = Clips([np.full(4, 30 + i) for i in range(2)], ["one", "two"])
+    heard = Clips([np.arange(8) + 10 * i for i in range(4)], words)
+    return Mixture(Vocabulary(100, 64, 64, 2), Letters(), scenes, np.zeros((4, 64), np.int16), clips,
+                   {"audio->text->image": 2, "text->audio": 1}, 4.0, heard, people)
+
+
+def test_augment_is_finite_level_and_depends_on_the_generator_alone():
+    voice = np.sin(np.arange(4000) * 0.3).astype(np.float32) * 0.1
+    a, b = (augment(voice, np.random.default_rng(i)) for i in (0, 0))
+    assert np.array_equal(a, b) and a.dtype == np.float32 and np.isfinite(a).all() and np.abs(a).max() <= 1
+    assert not np.array_equal(a[:3000], augment(voice, np.random.default_rng(1))[:3000])
+    assert np.sqrt((a**2).mean()) == pytest.approx(0.1, rel=0.3)
+
+
+def test_augment_survives_silence():
+    assert np.isfinite(augment(np.zeros(2000, np.float32), np.random.default_rng(3))).all()
+
+
+def test_faster_moves_pitch_and_length():
+    tone = np.sin(2 * np.pi * 400 * np.arange(8000) / 8000)
+    quick = faster(tone, 1.25)
+    assert len(quick) == pytest.approx(6400, abs=2)
+    assert np.fft.rfftfreq(len(quick), 1 / 8000)[np.abs(np.fft.rfft(quick)).argmax()] == pytest.approx(500, abs=5)
+
+
+def test_room_and_microphone_keep_the_length():
+    noise = np.random.default_rng(0).normal(size=3001)
+    for change in (equalise, reverberate):
+        out = change(noise, np.random.default_rng(1))
+        assert out.shape == noise.shape and not np.allclose(out, noise)
+
+
+def test_stretch_keeps_whole_frames_in_order():
+    tokens = np.arange(40)
+    for seed in range(20):
+        frames = stretch(tokens, 2, np.random.default_rng(seed)).reshape(-1, 2)
+        assert (frames[:, 1] == frames[:, 0] + 1).all() and (np.diff(frames[:, 0]) >= 0).all() and len(frames)
+    assert len({len(stretch(tokens, 2, np.random.default_rng(s))) for s in range(20)}) > 1
+    assert np.array_equal(stretch(tokens, 2, np.random.default_rng(0), rate=0.0), tokens)
+
+
+def test_clips_pick_by_word():
+    clips = Clips([np.array([1]), np.array([2]), np.array([3])], ["a", "b", "a"])
+    rng = np.random.default_rng(0)
+    assert {int(clips.pick(rng, "a")[0][0]) for _ in range(30)} == {1, 3}
+    assert {clips.pick(rng)[1] for _ in range(30)} == {"a", "b"}
+    with pytest.raises(KeyError):
+        clips.pick(rng, "c")
+
+
+def test_a_chain_has_its_segments_in_order_and_one_meaning(mixture):
+    for seed in range(10):
+        audio, text, image = mixture.pair("audio->text->image", np.random.default_rng(seed))
+        assert [s.modality for s in (audio, text, image)] == ["audio", "text", "image"]
+        assert text.ids in {tuple(Letters().encode(" " + s.groups[0].noun)) for s in mixture.scenes}
+
+
+def test_the_model_learns_to_say_clean_speech_alone(mixture):
+    clean = {tuple(t.tolist()) for t in mixture.clips.tokens}
+    said = {mixture.pair("text->audio", np.random.default_rng(s))[1].ids for s in range(40)}
+    assert said <= clean
+
+
+def test_people_are_heard_in_transcription_only(mixture):
+    def spoken_by_a_person(segment):
+        return set(segment.ids) <= {30, 31}
+    heard = [mixture.pair("audio->text", np.random.default_rng(s))[0] for s in range(200)]
+    assert 10 < sum(map(spoken_by_a_person, heard)) < 60
+    assert not any(spoken_by_a_person(mixture.pair("audio->image", np.random.default_rng(s))[0]) for s in range(60))
+
+
+def test_weights_count_answers_and_leave_the_choice_to_open_to_the_asker(mixture):
+    segments = mixture.pair("audio->text->image", np.random.default_rng(0))
+    ids, weights = mixture.weighted(segments)
+    assert ids == mixture.vocabulary.pack(segments) and len(ids) == len(weights)
+    given, given_weight = len(segments[0].ids) + 2, GIVEN_WEIGHT["audio"]
+    assert set(weights[:given + 1]) == {given_weight} and ids[given] == OPEN["text"]
+    text_end = ids.index(CLOSE["text"])
+    assert set(weights[given + 1:text_end + 1]) == {4.0}
+    assert weights[text_end + 1] == given_weight and set(weights[text_end + 2:]) == {1.0}
+
+
+def test_a_batch_is_padded_and_the_same_for_the_same_generator(mixture):
+    first, second = mixture.batch(np.random.default_rng(5)), mixture.batch(np.random.default_rng(5))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert [len(x) for x in first] == [2, 2, 1, 1] and first[0].shape == first[1].shape
+    assert pad([[1], [1, 2]]).tolist() == [[1, 0], [1, 2]]
