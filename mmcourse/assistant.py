@@ -24,6 +24,7 @@ MAX_SECONDS = 2.5                                       # the longest sound that
 RATES = (1000, 400_000)                                 # Hz: anything else is no sound that a person recorded
 DEFAULTS = {"text": {"temperature": 0.0}, "image": {"temperature": 0.7, "guidance": 2.0, "best_of": 8},
             "audio": {"temperature": 0.7, "best_of": 8}}
+SAY_FIRST = {("audio", "image"), ("image", "audio")}    # between these, the model says in words what it means to draw or speak
 
 
 @dataclass(frozen=True)
@@ -267,19 +268,21 @@ class Assistant:
         if decoder == "diffusion" and self.decoder is None:
             raise ValueError("this model has no diffusion decoder: `python -m mmcourse train decoder` makes one")
 
-    def generate(self, parts, want: str, seed: int = 0, *, decoder: str = "vq", **sampling):
+    def generate(self, parts, want: str, seed: int = 0, *, decoder: str = "vq", think: bool | None = None, **sampling):
         """Answer a prompt.
 
         Args:
             parts: a list of Text, Image and Audio.
             want: `text`, `image` or `audio`.
             decoder: who paints a picture from its tokens: `vq` or `diffusion`.
+            think: whether the model first says in words what it means to draw or speak, and goes on from there; by default
+                only from sound to picture and from picture to sound (`SAY_FIRST`).
             sampling: temperature, top_k, top_p, guidance, best_of; by default what suits the modality (`DEFAULTS`).
         """
         self._check_decoder(decoder)
-        return self.render(self.tokens(parts, want, seed, **sampling), decoder=decoder, seed=seed)
+        return self.render(self.tokens(parts, want, seed, think=think, **sampling), decoder=decoder, seed=seed)
 
-    def tokens(self, parts, want: str, seed: int = 0, **sampling) -> Segment:
+    def tokens(self, parts, want: str, seed: int = 0, think: bool | None = None, **sampling) -> Segment:
         """The answer as the transformer gives it: tokens, not yet rendered. Arguments as for `generate`."""
         if want not in MODALITIES:
             raise ValueError(f"want is one of {MODALITIES}, got {want!r}")
@@ -288,7 +291,10 @@ class Assistant:
         if not parts:
             raise ValueError("the prompt is empty: give at least one Text, Image or Audio")
         prompt = [self.segment(part) for part in parts]
-        return generate_best(self.transformer, self.vocabulary, [prompt], want, seed=seed, **{**DEFAULTS[want], **sampling})[0]
+        if think is None:
+            think = len(prompt) == 1 and (prompt[0].modality, want) in SAY_FIRST
+        return generate_best(self.transformer, self.vocabulary, [prompt], want, seed=seed, think=think,
+                             **{**DEFAULTS[want], **sampling})[0]
 
 
 def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.assistant import DEFAULTS, Assistant, load
+from mmcourse.assistant import DEFAULTS, SAY_FIRST, Assistant, load
 from mmcourse.generate import generate_best
 from mmcourse.judges import PictureReader, read_sign
 from mmcourse.judges_audio import stack
@@ -74,13 +74,15 @@ class Evaluation:
         self.reader = PictureReader()
         self._speech = None
 
-    def ask(self, prompts: list[list[Segment]], want: str, label: str, **sampling) -> list[Segment]:
-        """The model's answers, in batches, with the assistant's own settings but for those in `sampling`."""
+    def ask(self, prompts: list[list[Segment]], want: str, label: str, think: bool | None = None, **sampling) -> list[Segment]:
+        """The model's answers, in batches, with the assistant's own settings but for `think` and those in `sampling`."""
         from tqdm.auto import tqdm
+        if think is None:
+            think = bool(prompts) and (prompts[0][-1].modality, want) in SAY_FIRST
         out = []
         for i in tqdm(range(0, len(prompts), BATCH), desc=label, disable=not self.progress):
             out += generate_best(self.a.transformer, self.a.vocabulary, prompts[i:i + BATCH], want, seed=self.seed + i,
-                                 **{**DEFAULTS[want], **sampling})
+                                 think=think, **{**DEFAULTS[want], **sampling})
         return out
 
     def paint(self, segments: list[Segment]) -> torch.Tensor:
@@ -190,22 +192,25 @@ class Evaluation:
                             self.n)}
 
     def image_speech(self) -> dict:
-        """Pictures of held-out scenes: is the first noun spoken?"""
+        """Pictures of held-out scenes: is the first noun spoken? `word_direct`: without saying it in text first."""
         words = [s.groups[0].noun for s in self.scenes]
-        answers = self.ask(self.image_prompts(), "audio", "image->speech")
-        heard = self.hear([self.sound(s) for s in answers])
-        return {"word": row(agreement(heard, words), agreement(self._through_codec(words), words), shuffled(heard, words),
-                            self.n)}
+        ceiling, out = agreement(self._through_codec(words), words), {}
+        for key, think in (("word", None), ("word_direct", False)):
+            heard = self.hear([self.sound(s) for s in self.ask(self.image_prompts(), "audio", f"image->speech, {key}", think)])
+            out[key] = row(agreement(heard, words), ceiling, shuffled(heard, words), self.n)
+        return out
 
     def speech_image(self) -> dict:
-        """Nouns spoken by held-out voices: is the noun the first one in the picture?"""
+        """Nouns spoken by held-out voices: is the noun the first in the picture? `object_direct`: not said in text first."""
         clips, labels, _ = self.speech
         keep = [i for i, w in enumerate(labels) if w in NOUNS][:self.n]
-        words = [labels[i] for i in keep]
-        pictures = self.paint(self.ask([[self.audio_segment(clips[i])] for i in keep], "image", "speech->image"))
-        read = [s and s.groups[0].noun for s in self.reader.read(pictures)]
-        return {"object": row(agreement(read, words), agreement(self.hear([clips[i] for i in keep]), words),
-                              shuffled(read, words), len(words))}
+        words, prompts = [labels[i] for i in keep], [[self.audio_segment(clips[i])] for i in keep]
+        ceiling, out = agreement(self.hear([clips[i] for i in keep]), words), {}
+        for key, think in (("object", None), ("object_direct", False)):
+            pictures = self.paint(self.ask(prompts, "image", f"speech->image, {key}", think))
+            read = [s and s.groups[0].noun for s in self.reader.read(pictures)]
+            out[key] = row(agreement(read, words), ceiling, shuffled(read, words), len(words))
+        return out
 
     # ---- parts --------------------------------------------------------------------------------------------------
 

@@ -139,23 +139,24 @@ def read_back(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Seg
     return (losses * asked[:, 1:]).sum(1)
 
 
-def generate_best(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], want: str, *, best_of: int = 1,
-                  **sampling) -> list[Segment]:
-    """As `generate`, but of `best_of` answers keep the one from which the model itself can best tell the prompt.
-
-    DALL-E (Ramesh et al. 2021) drew 512 pictures and let a second network, CLIP, choose. A model that goes both ways is
-    its own CLIP.
-    """
-    if not isinstance(best_of, int) or best_of < 1:
-        raise ValueError(f"best_of is a whole number of 1 or more, got {best_of!r}")
-    answers = generate(model, vocabulary, prompts * best_of, want, **sampling)
-    if best_of == 1 or not prompts:
-        return answers
-    scores = read_back(model, vocabulary, prompts * best_of, answers).view(best_of, len(prompts))      # (best_of, B)
-    return [answers[k * len(prompts) + i] for i, k in enumerate(scores.argmax(0).tolist())]
-
-
 def say_first(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]]) -> list[list[Segment]]:
     """Each prompt, followed by what the model says of it in words (its likeliest text): to be drawn or spoken from there."""
     said = generate(model, vocabulary, prompts, "text", temperature=0.0)
     return [[*prompt, text] for prompt, text in zip(prompts, said, strict=True)]
+
+
+def generate_best(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], want: str, *, best_of: int = 1,
+                  think: bool = False, **sampling) -> list[Segment]:
+    """As `generate`, but of `best_of` answers keep the one from which the model itself can best tell the prompt.
+
+    DALL-E (Ramesh et al. 2021) drew 512 pictures and let a second network, CLIP, choose. A model that goes both ways is
+    its own CLIP. With `think`, it first says in words what it was given, and answers from both.
+    """
+    if not isinstance(best_of, int) or best_of < 1:
+        raise ValueError(f"best_of is a whole number of 1 or more, got {best_of!r}")
+    asked = say_first(model, vocabulary, prompts) if think else prompts
+    answers = generate(model, vocabulary, asked * best_of, want, **sampling)
+    if best_of == 1 or not prompts:
+        return answers
+    scores = read_back(model, vocabulary, prompts * best_of, answers).view(best_of, len(prompts))      # (best_of, B)
+    return [answers[k * len(prompts) + i] for i, k in enumerate(scores.argmax(0).tolist())]

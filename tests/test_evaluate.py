@@ -18,7 +18,8 @@ from mmcourse.world.speech import SpeechCorpus
 KEYS = {
     "text->image": {"object", "count", "ground", "word", "sign_ocr", "object_net"},
     "image->text": {"exact", "object", "count", "ground", "word"},
-    "text->speech": {"word"}, "speech->text": {"word", "human_digit"}, "image->speech": {"word"}, "speech->image": {"object"},
+    "text->speech": {"word"}, "speech->text": {"word", "human_digit"}, "image->speech": {"word", "word_direct"},
+    "speech->image": {"object", "object_direct"},
     "tokenizer:image": {"object", "word", "psnr_db", "codes_used"},
     "tokenizer:audio": {"stoi", "pesq", "bits_per_second"},
     "decoder:image": {"fd_plain", "fd_diffusion"},

@@ -16,6 +16,7 @@ from mmcourse.generate import (
     modality_mask,
     read_back,
     sample,
+    say_first,
 )
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import CLOSE, MODALITIES, OPEN, Segment, Vocabulary
@@ -310,3 +311,21 @@ def test_best_of_is_a_positive_number(best_of):
     model, vocabulary = wild_model(scale=1.0), SMALL
     with pytest.raises(ValueError, match="best_of is a whole number"):
         generate_best(model, vocabulary, [[Segment("text", (1,))]], "text", best_of=best_of)
+
+
+def test_saying_first_puts_the_likeliest_text_behind_the_prompt():
+    model = wild_model(4)
+    prompts = [[Segment("image", (1, 2, 3, 4, 5))], [Segment("audio", (1, 2, 0, 3))]]
+    said = say_first(model, SMALL, prompts)
+    assert [len(p) for p in said] == [2, 2] and [p[:1] for p in said] == prompts
+    assert [p[1] for p in said] == generate(model, SMALL, prompts, "text", temperature=0.0)
+    assert say_first(model, SMALL, []) == []
+
+
+def test_thinking_answers_from_what_was_said_and_is_judged_by_what_was_asked():
+    model, prompts = wild_model(5), [[Segment("audio", (1, 2, 0, 3))]]
+    thought = generate_best(model, SMALL, prompts, "image", think=True, seed=3)
+    assert thought == generate(model, SMALL, say_first(model, SMALL, prompts), "image", seed=3)
+    tries = generate(model, SMALL, say_first(model, SMALL, prompts) * 6, "image", seed=3)
+    best = read_back(model, SMALL, prompts * 6, tries).argmax()
+    assert generate_best(model, SMALL, prompts, "image", think=True, best_of=6, seed=3) == [tries[best]]

@@ -79,6 +79,11 @@ def test_a_chain_has_its_segments_in_order_and_one_meaning(mixture):
         assert text.ids in {tuple(Letters().encode(" " + s.groups[0].noun)) for s in mixture.scenes}
 
 
+def test_a_picture_is_described_before_it_is_named_aloud(mixture):
+    _, text, _ = mixture.pair("image->text->audio", np.random.default_rng(1))
+    assert text in mixture.captions, "the same text as in image->text, or the two would compete"
+
+
 def test_the_model_learns_to_say_clean_speech_alone(mixture):
     clean = {tuple(t.tolist()) for t in mixture.clips.tokens}
     said = {mixture.pair("text->audio", np.random.default_rng(s))[1].ids for s in range(40)}

@@ -140,7 +140,9 @@ class Mixture:
             parts = {"image": self.image(i), "text": self.captions[i]}
             if "audio" in chain:                                       # the first noun of the scene is spoken
                 noun = self.scenes[i].groups[0].noun
-                parts.update(audio=self.speech(rng, chain[0] == "audio", noun)[0], text=self.text(noun))
+                parts["audio"] = self.speech(rng, chain[0] == "audio", noun)[0]
+                if chain[0] == "audio":                                # what was heard is written down; a picture is described
+                    parts["text"] = self.text(noun)
             elif chain[0] == "text" and rng.random() < 0.15:           # people leave things out
                 parts["text"] = self.text(partial_caption(self.scenes[i], rng))
         return [parts[modality] for modality in chain]

@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> History:
 def ship(model: Transformer, vocabulary: Vocabulary, seed: int, steps: int, history: History) -> None:
     """Save the transformer as the shipped one, with the vocabulary and the hashes of the tokenizers it was trained on."""
     tail = history.rows[-20:]
-    metrics = {k: round(sum(r[k] for r in tail) / len(tail), 4) for k in ("loss", "with_picture", "speech_text")}
+    metrics = {k: round(sum(r[k] for r in tail) / len(tail), 4) for k in ("loss", "with_picture", "speech_text") if k in tail[0]}
     tokenizers = {name: checkpoints.manifest()[name]["sha256"] for name in ("bpe", "vqvae", "codec")}
     checkpoints.save("transformer", model, seed=seed, steps=steps, cpu_minutes=history.cpu_minutes, metrics=metrics,
                      vocabulary=vocabulary.config, tokenizers=tokenizers)
