@@ -109,11 +109,20 @@ def compose(left: str = "cat", left_count: str = "one", right: str = "", right_c
 
 # ---------------------------------------------------------------- the panel
 
+def some(value, otherwise: str):
+    """`value`, or ValueError with the sentence `otherwise` if there is none."""
+    if not value:
+        raise ValueError(otherwise)
+    return value
+
+
 class Panel:
-    """Four ways to ask (type, put together, upload a picture, upload a sound), one button, any modality back."""
+    """Six ways to ask (type; put together, draw or upload a picture; record or upload a sound), one button, any modality back."""
 
     def __init__(self, assistant: Assistant):
         import ipywidgets as w
+
+        from mmcourse.inputs import Canvas, Microphone, css
         self.assistant, wide = assistant, w.Layout(width="34em")
         self.text = w.Textarea("two cats on the left, a sun on the right, blue ground, sign KITE", layout=wide)
         things, counts = [("nothing", ""), *((n, n) for n in NOUNS)], list(COUNTS)
@@ -125,8 +134,13 @@ class Panel:
                       "sign": w.Text("", description="sign", placeholder="3 to 5 letters, or nothing")}
         self.picture = w.FileUpload(accept="image/*", multiple=False, description="choose a picture")
         self.sound = w.FileUpload(accept="audio/*,.wav,.flac,.ogg,.mp3", multiple=False, description="choose a sound")
-        self.tabs = w.Tab([self.text, w.VBox(list(self.scene.values())), self.picture, self.sound],
-                          titles=["Type", "Put together", "Upload a picture", "Upload a sound"])
+        self.canvas, self.microphone = Canvas(), Microphone()
+        behind = w.Dropdown(options=[(name, css(rgb)) for name, rgb in GROUNDS.items()], value=self.canvas.ground,
+                            description="ground")
+        w.link((behind, "value"), (self.canvas, "ground"))
+        ways = {"Type": self.text, "Put together": w.VBox(list(self.scene.values())), "Draw": w.VBox([behind, self.canvas]),
+                "Upload a picture": self.picture, "Record": self.microphone, "Upload a sound": self.sound}
+        self.tabs = w.Tab(list(ways.values()), titles=list(ways))
         self.want = w.Dropdown(options=[(NAMES[m], m) for m in MODALITIES], value="image", description="answer in")
         self.seed = w.BoundedIntText(0, min=0, max=9999, description="seed")
         self.button = w.Button(description="Ask", button_style="primary", icon="play")
@@ -136,15 +150,17 @@ class Panel:
 
     def question(self) -> tuple[object, str]:
         """What is asked with the open tab, and a remark on it. ValueError if it is not there or cannot be read."""
-        tab = self.tabs.selected_index or 0
-        if tab == 0:
+        way = self.tabs.titles[self.tabs.selected_index or 0]
+        if way == "Type":
             return Text(self.text.value), ""
-        if tab == 1:
+        if way == "Put together":
             return compose(**{k: v.value for k, v in self.scene.items()}), ""
-        upload, kind = (self.picture, Image) if tab == 2 else (self.sound, Audio)
-        if not upload.value:
-            raise ValueError(f"no file yet: press “{upload.description}” first")
-        found = kind(bytes(upload.value[0]["content"]))
+        if way == "Draw":
+            return Image(some(self.canvas.file, "nothing drawn yet: draw with the mouse or a finger first")), ""
+        if way == "Record":
+            return shorten(Audio(some(self.microphone.file, "nothing recorded yet: press “record a word” first")))
+        upload, kind = (self.picture, Image) if way == "Upload a picture" else (self.sound, Audio)
+        found = kind(bytes(some(upload.value, f"no file yet: press “{upload.description}” first")[0]["content"]))
         return shorten(found) if kind is Audio else (found, "")
 
     def answer(self) -> None:
@@ -164,7 +180,8 @@ def panel(assistant: Assistant) -> None:
     """Show the panel. On a page without a kernel one sentence stands in its place."""
     from IPython.display import display
     bundle = Panel(assistant).box._repr_mimebundle_()
-    bundle["text/plain"] = "[The panel: type, put a picture together, or upload a picture or a sound. It needs a running kernel.]"
+    bundle["text/plain"] = (
+        "[The panel: type; put together, draw or upload a picture; record or upload a sound. It needs a running kernel.]")
     display(bundle, raw=True)
 
 

@@ -9,6 +9,7 @@ from PIL import Image as Pillow
 from mmcourse import show, widgets
 from mmcourse.assistant import MAX_SECONDS, Audio, Image, Text
 from mmcourse.evaluate import row
+from mmcourse.inputs import Canvas, Microphone
 from mmcourse.vocabulary import MODALITIES
 from mmcourse.world.pictures import draw
 from mmcourse.world.scene import Group, Scene
@@ -65,7 +66,8 @@ def test_both_decoders_paint_the_same_tokens(tiny, said, monkeypatch):
 def test_panel_answers_from_every_tab(tiny, said):
     panel = widgets.Panel(tiny)
     panel.picture.value, panel.sound.value = upload(png()), upload(wav(tone(0.4)))
-    for tab in range(4):
+    panel.canvas.file, panel.microphone.file = png(), wav(tone(0.4))
+    for tab in range(len(panel.tabs.children)):
         panel.tabs.selected_index = tab
         for want in MODALITIES:
             panel.want.value = want
@@ -80,12 +82,15 @@ def test_panel_answers_from_every_tab(tiny, said):
     (1, lambda p: setattr(p.scene["left"], "value", ""), "⚠ the picture is empty: choose something"),
     (1, lambda p: (setattr(p.scene["left_count"], "value", "four"), setattr(p.scene["right"], "value", "dog")), "fill the whole"),
     (1, lambda p: setattr(p.scene["sign"], "value", "toolong"), "⚠ a sign has 3 to 5 letters A-Z, got 'TOOLONG'"),
-    (2, lambda p: None, "⚠ no file yet: press “choose a picture” first"),
-    (2, lambda p: setattr(p.picture, "value", upload(b"hello")), "cannot be read as a picture"),
-    (2, lambda p: setattr(p.picture, "value", upload(png()[:40])), "is it whole"),
-    (3, lambda p: None, "⚠ no file yet: press “choose a sound” first"),
-    (3, lambda p: setattr(p.sound, "value", upload(png())), "cannot be read as sound"),
-    (3, lambda p: setattr(p.sound, "value", upload(wav(np.zeros(8000)))), "⚠ the sound is silent: record again"),
+    (2, lambda p: None, "⚠ nothing drawn yet"),
+    (3, lambda p: None, "⚠ no file yet: press “choose a picture” first"),
+    (3, lambda p: setattr(p.picture, "value", upload(b"hello")), "cannot be read as a picture"),
+    (3, lambda p: setattr(p.picture, "value", upload(png()[:40])), "is it whole"),
+    (4, lambda p: None, "⚠ nothing recorded yet"),
+    (4, lambda p: setattr(p.microphone, "file", wav(np.zeros(8000))), "⚠ the sound is silent: record again"),
+    (5, lambda p: None, "⚠ no file yet: press “choose a sound” first"),
+    (5, lambda p: setattr(p.sound, "value", upload(png())), "cannot be read as sound"),
+    (5, lambda p: setattr(p.sound, "value", upload(wav(np.zeros(8000)))), "⚠ the sound is silent: record again"),
 ])
 def test_panel_says_what_is_wrong(tiny, said, tab, change, sentence):
     panel = widgets.Panel(tiny)
@@ -103,7 +108,7 @@ def test_a_long_recording_is_cut_to_its_loudest_part(tiny, said):
     assert np.square(part.samples).sum() > 0.9 * np.square(tone(0.8)).sum(), "the word is in the part"
     assert widgets.shorten(Audio(tone(MAX_SECONDS), 8000))[1] == ""
     panel = widgets.Panel(tiny)
-    panel.tabs.selected_index, panel.sound.value = 3, upload(wav(quiet))
+    panel.tabs.selected_index, panel.sound.value = 5, upload(wav(quiet))
     panel.button.click()
     assert len(said) == 2 and "loudest" in said[0] and "Sound in" in said[1]
 
@@ -137,3 +142,14 @@ def test_diagram_and_gallery_draw(tiny, said):
     assert "one transformer predicts the next number" in said[-1]
     assert all(map(is_held_out, held_out_scenes(5, 0)))
     assert len(draw_gallery(tiny, seed=1).axes) == 18
+
+
+@pytest.mark.parametrize("kind", [Canvas, Microphone])
+def test_what_the_page_sends_arrives_and_can_be_taken_back(kind):
+    widget = kind()
+    assert widget.file == b""
+    widget._handle_custom_msg({}, [memoryview(b"a file")])
+    assert widget.file == b"a file"
+    widget._handle_custom_msg({}, [])
+    assert widget.file == b"", "an emptied board holds nothing"
+    assert kind().file == b"", "one widget's file is not another's"

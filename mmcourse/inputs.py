@@ -1,0 +1,46 @@
+"""Two inputs that ipywidgets lacks: a drawing board and a microphone, for the panel of chapter 00."""
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+from mmcourse.world.scene import GROUNDS
+
+STATIC = Path(__file__).parent / "static"
+
+
+def css(rgb: tuple[int, int, int]) -> str:
+    """(226, 88, 80) -> `#e25850`."""
+    return "#{:02x}{:02x}{:02x}".format(*rgb)
+
+
+INKS = {"black": "#111111", "brown": "#8a5a35", **{name: css(rgb) for name, rgb in GROUNDS.items()}}
+
+
+class FromBrowser(anywidget.AnyWidget):
+    """A widget whose page sends one file at a time, as a message: `file` holds the last one, b"" if there is none."""
+
+    file = b""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.on_msg(self._receive)
+
+    def _receive(self, _, content, buffers) -> None:
+        self.file = bytes(buffers[0]) if buffers else b""
+
+
+class Canvas(FromBrowser):
+    """A drawing board: `file` is the picture as PNG. `ground` is the colour behind it."""
+
+    _esm = STATIC / "canvas.js"
+    ground = traitlets.Unicode(css(GROUNDS["blue"])).tag(sync=True)
+    ink = traitlets.Unicode(INKS["black"]).tag(sync=True)
+    inks = traitlets.Dict(INKS).tag(sync=True)
+
+
+class Microphone(FromBrowser):
+    """Records up to `seconds` s: `file` is a WAV file at the browser's own rate."""
+
+    _esm = STATIC / "microphone.js"
+    seconds = traitlets.Float(3.0).tag(sync=True)

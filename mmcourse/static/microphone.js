@@ -1,0 +1,74 @@
+// Record a word. What was said goes to Python as a 16-bit mono WAV file (a message).
+function wavFile(samples, rate) {
+  const bytes = new DataView(new ArrayBuffer(44 + 2 * samples.length));
+  const text = (at, s) => [...s].forEach((c, i) => bytes.setUint8(at + i, c.charCodeAt(0)));
+  text(0, "RIFF"); bytes.setUint32(4, 36 + 2 * samples.length, true); text(8, "WAVEfmt ");
+  bytes.setUint32(16, 16, true); bytes.setUint16(20, 1, true); bytes.setUint16(22, 1, true);   // PCM, one channel
+  bytes.setUint32(24, rate, true); bytes.setUint32(28, 2 * rate, true);
+  bytes.setUint16(32, 2, true); bytes.setUint16(34, 16, true);
+  text(36, "data"); bytes.setUint32(40, 2 * samples.length, true);
+  samples.forEach((x, i) => bytes.setInt16(44 + 2 * i, Math.max(-1, Math.min(1, x)) * 32767, true));
+  return bytes;
+}
+
+function render({ model, el }) {
+  const button = document.createElement("button"), said = document.createElement("span"), player = document.createElement("audio");
+  button.style.cssText = "padding:4px 12px;margin-right:8px;cursor:pointer";
+  player.controls = true;
+  player.style.cssText = "display:none;margin-top:6px";
+  button.textContent = "● record a word";
+  let recorder = null, timer = null, closed = false;
+  const tell = (sentence) => { said.textContent = sentence; };
+  function rest() {
+    clearTimeout(timer);
+    recorder = null;
+    button.disabled = false;
+    button.textContent = "● record again";
+  }
+  async function start() {
+    button.disabled = true;                               // until the browser has asked for the microphone
+    if (!navigator.mediaDevices || !window.MediaRecorder) {
+      rest();
+      return tell("This page may not use a microphone (browsers allow it on localhost and on https pages): upload a file instead.");
+    }
+    let stream;
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+    } catch (error) {
+      rest();
+      return tell(`The browser gave no microphone (${error.name}): allow it for this page, or upload a file instead.`);
+    }
+    if (closed) return stream.getTracks().forEach((track) => track.stop());
+    const pieces = [];
+    recorder = new MediaRecorder(stream);
+    recorder.ondataavailable = (event) => pieces.push(event.data);
+    recorder.onstop = async () => {
+      stream.getTracks().forEach((track) => track.stop());
+      rest();
+      if (closed) return;
+      try {
+        const context = new AudioContext();
+        const sound = await context.decodeAudioData(await new Blob(pieces).arrayBuffer());
+        const samples = sound.getChannelData(0), file = wavFile(samples, sound.sampleRate);
+        await context.close();
+        const loudest = samples.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+        model.send({}, undefined, [file.buffer]);
+        URL.revokeObjectURL(player.src);
+        player.src = URL.createObjectURL(new Blob([file], { type: "audio/wav" }));
+        player.style.display = "block";
+        tell(loudest < 0.01 ? "Almost silent: is the right microphone chosen?" : `${sound.duration.toFixed(1)} s recorded.`);
+      } catch (error) {
+        tell(`The recording could not be read (${error.name}): record again, or upload a file.`);
+      }
+    };
+    recorder.start();
+    button.disabled = false;
+    button.textContent = "■ stop";
+    tell("Speak now: one word.");
+    timer = setTimeout(() => recorder && recorder.stop(), 1000 * model.get("seconds"));
+  }
+  button.onclick = () => (recorder ? recorder.stop() : start());
+  el.append(button, said, player);
+  return () => { closed = true; if (recorder) recorder.stop(); };      // the cell was cleared: let the microphone go
+}
+export default { render };
