@@ -56,6 +56,32 @@ class VectorQuantizer(nn.Module):
             self.sums[dead] = self.codebook[dead] * self.counts[dead, None]
 
 
+class FSQ(nn.Module):
+    """Finite scalar quantisation (Mentzer et al. 2023): squash each number, round it to one of a few levels. The codebook
+    is the fixed grid of all combinations, so nothing is learnt, and nothing can die. ValueError for a level below 2.
+    """
+
+    def __init__(self, levels: tuple[int, ...] = (8, 8, 8)):
+        super().__init__()
+        if not levels or min(levels) < 2:
+            raise ValueError(f"FSQ needs two levels or more in every dimension, got {levels}")
+        sizes = torch.tensor(levels)
+        self.levels, self.codes = tuple(levels), int(sizes.prod())
+        self.register_buffer("sizes", sizes, persistent=False)
+        self.register_buffer("places", sizes.cumprod(0) // sizes, persistent=False)    # 1, 8, 64: the digits' worth
+        digits = torch.arange(self.codes)[:, None] // self.places % sizes
+        self.register_buffer("codebook", digits / (sizes - 1) * 2 - 1, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(N, d) -> quantised (N, d) in [-1, 1], indices (N,), a loss of zero. The gradient passes straight through."""
+        top = self.sizes - 1
+        squashed = (x.tanh() + 1) / 2 * top                            # each number in 0 .. levels - 1
+        digits = squashed.round()
+        indices = (digits.detach().long() * self.places).sum(1)
+        out = squashed + (digits - squashed).detach()
+        return out / top * 2 - 1, indices, x.new_zeros(())
+
+
 class ChannelNorm(nn.Module):
     """LayerNorm over the channels of each position. Unlike GroupNorm it lets no position see the others' content."""
 
@@ -178,7 +204,14 @@ def check_images(images: torch.Tensor) -> None:
     """Clear errors for what is not a batch of pictures."""
     if not isinstance(images, torch.Tensor) or images.ndim != 4 or images.shape[1] != 3:
         shape = tuple(getattr(images, "shape", ())) or type(images).__name__
-        hint = "; the channels are last: use .permute(0, 3, 1, 2)" if len(shape) == 4 and shape[-1] == 3 else ""
+        hint = ""
+        if len(shape) == 4 and shape[-1] == 3:
+            hint = "; the channels are last: use .permute(0, 3, 1, 2)"
+        elif len(shape) == 4 and shape[1] in (1, 4):
+            hint = ("; grey has one channel: use .expand(-1, 3, -1, -1)" if shape[1] == 1 else
+                    "; the fourth channel is alpha: leave it out with [:, :3], or lay the picture on a ground first")
+        elif len(shape) == 3:
+            hint = "; one picture alone is a batch of one: use [None]"
         raise ValueError(f"pictures are a tensor of shape (B, 3, H, W), got {shape}{hint}")
     if not images.is_floating_point():
         raise TypeError(f"pictures are floats in [0, 1], got {images.dtype}; divide uint8 pixels by 255")

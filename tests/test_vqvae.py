@@ -194,10 +194,12 @@ def test_other_floats_give_the_same_tokens(small, dtype):
 
 
 @pytest.mark.parametrize("bad, error, says", [
-    (torch.rand(3, 64, 64), ValueError, "shape"),
+    (torch.rand(3, 64, 64), ValueError, r"batch of one: use \[None\]"),
     (torch.rand(1, 64, 64, 3), ValueError, "channels are last"),
-    (torch.rand(1, 1, 64, 64), ValueError, "shape"),
-    (torch.rand(1, 4, 64, 64), ValueError, "shape"),
+    (torch.rand(1, 1, 64, 64), ValueError, r"grey has one channel: use \.expand"),
+    (torch.rand(1, 4, 64, 64), ValueError, "the fourth channel is alpha"),
+    (torch.rand(1, 2, 64, 64), ValueError, "shape"),
+    (torch.rand(1, 3, 5, 3), ValueError, "multiples of 8, got 5x3"),
     (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), TypeError, "divide uint8 pixels by 255"),
     (torch.rand(1, 3, 63, 64), ValueError, "multiples of 8"),
     (torch.rand(1, 3, 0, 64), ValueError, "multiples of 8"),
@@ -211,6 +213,13 @@ def test_other_floats_give_the_same_tokens(small, dtype):
 def test_what_is_no_picture_gets_a_clear_error(small, bad, error, says):
     with pytest.raises(error, match=says):
         small.encode(bad)
+
+
+def test_what_the_errors_advise_works(small):
+    grey, alpha, last = torch.rand(1, 1, 64, 64), torch.rand(1, 4, 64, 64), torch.rand(1, 64, 64, 3)
+    for x in (grey.expand(-1, 3, -1, -1), alpha[:, :3], last.permute(0, 3, 1, 2), alpha[0, :3][None]):
+        assert small.encode(x).shape == (1, 8, 8)
+    assert small.encode(torch.full((1, 3, 64, 64), 1 + 5e-4)).shape == (1, 8, 8)       # a rounding error is no wrong range
 
 
 @pytest.mark.parametrize("bad, says", [

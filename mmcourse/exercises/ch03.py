@@ -1,5 +1,6 @@
-"""Exercises of chapter 03: a gradient through a step, how many codes really live, 64 tokens in 72 bytes."""
+"""Exercises of chapter 03: a gradient through a step, codes alive and dead, FSQ, 64 tokens in 72 bytes, any size."""
 import torch
+import torch.nn.functional as F
 
 from mmcourse.exercises import register
 
@@ -87,6 +88,171 @@ def check_perplexity(fn):
     ids = torch.randint(0, 64, (5, 8, 8)) ** 2 // 64
     got, expected = float(fn(ids, 64)), perplexity(ids, 64)
     assert abs(got - expected) < 1e-3 * expected, f"for random ids the answer is {expected:.4g}, but it is {got:.4g}"
+
+
+# ---------------------------------------------------------------- which codes are dead
+
+def dead_codes(counts: torch.Tensor, tokens: int, least: float = 0.03) -> torch.Tensor:
+    """Codes used less than `least` of a fair share of one step's `tokens`: (K,) moving counts a step -> (K,) bool."""
+    return counts < least * tokens / len(counts)
+
+
+def _fixed_threshold(counts, tokens, least=0.03):
+    return counts < 1
+
+
+def _never_used(counts, tokens, least=0.03):
+    return counts == 0
+
+
+def _forgets_the_codes(counts, tokens, least=0.03):
+    return counts < least * tokens
+
+
+def _forgets_the_tokens(counts, tokens, least=0.03):
+    return counts < least / len(counts)
+
+
+def _the_living(counts, tokens, least=0.03):
+    return counts >= least * tokens / len(counts)
+
+
+@register("03.dead", reference=dead_codes, minutes=5, difficulty=1,
+          wrong=[_fixed_threshold, _never_used, _forgets_the_codes, _forgets_the_tokens, _the_living],
+          hint="If all K codes shared the tokens of a step alike, how many would each get? Compare with 3 % of that.")
+def check_dead(fn):
+    small = torch.tensor([0.0, 0.01, 0.05, 0.08, 2.0, 1022.0] + [0.5] * 506)
+    cases = [("512 codes, 1,024 tokens a step", small, 1024, 0.03), ("512 codes, 10 % of a fair share", small, 1024, 0.1),
+             ("65,536 codes, 1,024 tokens a step", torch.cat([torch.zeros(7), torch.full((65529,), 0.0156)]), 1024, 0.03),
+             ("4 codes, 100 tokens a step", torch.tensor([0.7, 0.8, 40.0, 58.5]), 100, 0.03)]
+    for name, counts, tokens, least in cases:
+        expected, got = dead_codes(counts, tokens, least), fn(counts, tokens, least)
+        assert getattr(got, "dtype", None) == torch.bool and got.shape == counts.shape, \
+            f"give one True or False for each of the {len(counts)} codes"
+        assert torch.equal(got, expected), f"for {name}, {int(expected.sum())} are dead, but you find {int(got.sum())}"
+
+
+# ---------------------------------------------------------------- rounding instead of a codebook
+
+def fsq_ids(x: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
+    """Each number squashed by tanh into 0 .. level - 1 and rounded; the digits make one id, the first counts least:
+    (N, d), d levels -> (N,) int64 (Mentzer et al. 2023)."""
+    sizes = torch.tensor(levels)
+    digits = ((x.tanh() + 1) / 2 * (sizes - 1)).round().long()
+    return (digits * (sizes.cumprod(0) // sizes)).sum(1)
+
+
+def _one_level_too_many(x, levels):
+    sizes = torch.tensor(levels)
+    digits = ((x.tanh() + 1) / 2 * sizes).round().long()
+    return (digits * (sizes.cumprod(0) // sizes)).sum(1)
+
+
+def _no_squashing(x, levels):
+    sizes = torch.tensor(levels)
+    digits = ((x + 1) / 2 * (sizes - 1)).round().long()
+    return (digits * (sizes.cumprod(0) // sizes)).sum(1)
+
+
+def _cuts_instead_of_rounding(x, levels):
+    sizes = torch.tensor(levels)
+    digits = ((x.tanh() + 1) / 2 * (sizes - 1)).long()
+    return (digits * (sizes.cumprod(0) // sizes)).sum(1)
+
+
+def _first_counts_most(x, levels):
+    return fsq_ids(x.flip(1), tuple(reversed(levels)))
+
+
+def _one_base_for_all(x, levels):
+    sizes = torch.tensor(levels)
+    digits = ((x.tanh() + 1) / 2 * (sizes - 1)).round().long()
+    return (digits * max(levels) ** torch.arange(len(levels))).sum(1)
+
+
+@register("03.fsq", reference=fsq_ids, minutes=10, difficulty=2,
+          wrong=[_one_level_too_many, _no_squashing, _cuts_instead_of_rounding, _first_counts_most, _one_base_for_all],
+          hint="(tanh(x) + 1) / 2 lies in 0 .. 1; times level - 1, rounded, it is a digit. With levels 8, 8, 8 the digits "
+               "are worth 1, 8 and 64: torch.tensor(levels).cumprod(0) // torch.tensor(levels).")
+def check_fsq(fn):
+    cases = [("x = (-9, -9, -9), levels 8, 8, 8", torch.full((1, 3), -9.0), (8, 8, 8)),
+             ("x = (9, 9, 9), levels 8, 8, 8", torch.full((1, 3), 9.0), (8, 8, 8)),
+             ("x = (9, -9, -9), levels 8, 8, 8", torch.tensor([[9.0, -9, -9]]), (8, 8, 8)),
+             ("x = (-9, 9, 9), levels 5, 3, 2", torch.tensor([[-9.0, 9, 9]]), (5, 3, 2)),
+             ("x = (1, 0.2), levels 5, 4", torch.tensor([[1.0, 0.2]]), (5, 4)),
+             ("100 random vectors, levels 8, 8, 8, 4, 4", 1.5 * torch.randn(100, 5), (8, 8, 8, 4, 4))]
+    for name, x, levels in cases:
+        expected, got = fsq_ids(x, levels), fn(x, levels)
+        assert getattr(got, "dtype", None) == torch.int64 and got.shape == (len(x),), "give one integer id for each row"
+        wrong = (got != expected).nonzero().flatten().tolist()
+        assert not wrong, f"for {name} the id is {int(expected[wrong[0]])}, not {int(got[wrong[0]])}"
+
+
+# ---------------------------------------------------------------- pictures of any size
+
+def any_size(tokenizer, image: torch.Tensor) -> torch.Tensor:
+    """A picture of any size through a tokenizer of 8x8 patches: (3, H, W) -> the same shape. Its last row and column are
+    repeated up to a multiple of 8, and what was added is cut off again."""
+    H, W = image.shape[1:]
+    padded = F.pad(image[None], (0, -W % 8, 0, -H % 8), mode="replicate")
+    return tokenizer.decode(tokenizer.encode(padded))[0, :, :H, :W]
+
+
+def _pads_with_black(tokenizer, image):
+    H, W = image.shape[1:]
+    return tokenizer.decode(tokenizer.encode(F.pad(image[None], (0, -W % 8, 0, -H % 8))))[0, :, :H, :W]
+
+
+def _keeps_the_padding(tokenizer, image):
+    H, W = image.shape[1:]
+    return tokenizer.decode(tokenizer.encode(F.pad(image[None], (0, -W % 8, 0, -H % 8), mode="replicate")))[0]
+
+
+def _pads_what_fits_already(tokenizer, image):
+    H, W = image.shape[1:]
+    padded = F.pad(image[None], (0, 8 - W % 8, 0, 8 - H % 8), mode="replicate")
+    return tokenizer.decode(tokenizer.encode(padded))[0, :, :H, :W]
+
+
+def _swaps_the_sides(tokenizer, image):
+    H, W = image.shape[1:]
+    padded = F.pad(image[None], (0, -H % 8, 0, -W % 8), mode="replicate")
+    return tokenizer.decode(tokenizer.encode(padded))[0, :, :H, :W]
+
+
+def _cuts_off_what_is_over(tokenizer, image):
+    H, W = (side // 8 * 8 for side in image.shape[1:])
+    return tokenizer.decode(tokenizer.encode(image[None, :, :H, :W]))[0]
+
+
+class _Glass:
+    """A tokenizer that loses nothing, and remembers what it was given."""
+
+    def encode(self, images):
+        shape = tuple(images.shape)
+        assert len(shape) == 4 and shape[1] == 3, f"the tokenizer takes a batch (B, 3, H, W), and was given {shape}"
+        assert shape[2] % 8 == 0 and shape[3] % 8 == 0, f"the tokenizer takes multiples of 8, and was given {shape[2:]}"
+        self.seen = images.clone()
+        return torch.zeros(shape[0], shape[2] // 8, shape[3] // 8, dtype=torch.long)
+
+    def decode(self, ids):
+        return self.seen
+
+
+@register("03.any_size", reference=any_size, minutes=8, difficulty=2,
+          wrong=[_pads_with_black, _keeps_the_padding, _pads_what_fits_already, _swaps_the_sides, _cuts_off_what_is_over],
+          hint="-W % 8 columns are missing. F.pad(image[None], (left, right, top, bottom), mode='replicate') adds them.")
+def check_any_size(fn):
+    for H, W in ((64, 64), (61, 64), (20, 35), (8, 3), (1, 1)):
+        glass, image = _Glass(), torch.rand(3, H, W)
+        out = fn(glass, image)
+        assert tuple(out.shape) == (3, H, W), f"{H}x{W} pixels go in, so {H}x{W} must come out, not {tuple(out.shape[-2:])}"
+        assert torch.equal(out, image), f"{H}x{W}: the picture itself was moved or changed"
+        h, w = -(-H // 8) * 8, -(-W // 8) * 8
+        assert glass.seen.shape[2:] == (h, w), f"{H}x{W} needs {h}x{w}, but the tokenizer got {tuple(glass.seen.shape[2:])}"
+        bottom, right = image[:, -1:].expand(-1, h - H, -1), image[:, :, -1:].expand(-1, -1, w - W)
+        assert torch.equal(glass.seen[0, :, H:, :W], bottom) and torch.equal(glass.seen[0, :, :H, W:], right), \
+            f"{H}x{W}: what is added must repeat the last row and column; black would be a strange edge to encode"
 
 
 # ---------------------------------------------------------------- 64 tokens are 72 bytes

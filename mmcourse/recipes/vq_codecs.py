@@ -1,0 +1,120 @@
+"""72 bytes against what a person would use: `python -m mmcourse.recipes.vq_codecs`, about two minutes of one core.
+
+JPEG, WebP and AVIF as Pillow writes them, on held-out pictures: for each, the best PSNR among sizes and qualities that fits
+72, 144, 288 and 576 bytes, counted once without the file's headers and once with them. Writes data/results/vq_codecs.json.
+"""
+import argparse
+import io
+from functools import cache
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mmcourse import checkpoints
+from mmcourse.paths import RESULTS
+from mmcourse.world.pictures import draw_batch
+from mmcourse.world.scene import sample_scene
+
+KINDS, BUDGETS = ("JPEG", "WEBP", "AVIF"), (72, 144, 288, 576)
+SIZES, QUALITIES = (8, 16, 24, 32, 48, 64), (0, 5, 15, 30, 50, 70, 85, 95)
+
+
+@cache
+def can_write(kind: str) -> bool:
+    """Whether this Pillow writes that kind of file: AVIF came with 11.3 (2025), and some builds leave it out."""
+    try:
+        Image.new("RGB", (8, 8)).save(io.BytesIO(), kind)
+    except (KeyError, OSError):
+        return False
+    return True
+
+
+def payload(data: bytes) -> int:
+    """Bytes of picture data in a file: JPEG after the last header, WebP after its 30-byte headers, AVIF in its `mdat` box."""
+    if data[:2] == b"\xff\xd8":
+        at = data.index(b"\xff\xda")                                   # start of scan: its own header follows
+        return len(data) - at - 2 - int.from_bytes(data[at + 2:at + 4], "big") - 2
+    if data[:4] == b"RIFF":
+        return len(data) - 30
+    if data[4:8] == b"ftyp":
+        at = data.index(b"mdat")
+        return int.from_bytes(data[at - 4:at], "big") - 8
+    raise ValueError(f"neither JPEG nor WebP nor AVIF: the file begins with {data[:12]!r}")
+
+
+def squeeze(pixels: torch.Tensor, kind: str, size: int, quality: int) -> tuple[bytes, torch.Tensor]:
+    """(3, 64, 64) shrunk to `size`, written as a file, read and enlarged again: the file, (3, 64, 64)."""
+    image, file = Image.fromarray((pixels.permute(1, 2, 0) * 255).round().byte().numpy()), io.BytesIO()
+    image.resize((size, size), Image.Resampling.LANCZOS).save(file, kind, quality=quality)
+    back = Image.open(io.BytesIO(file.getvalue())).convert("RGB").resize(image.size, Image.Resampling.BICUBIC)
+    return file.getvalue(), torch.from_numpy(np.array(back)).permute(2, 0, 1) / 255
+
+
+def candidates(pixels: torch.Tensor, kind: str) -> list[dict]:
+    """Every size and quality of one picture: error, picture, bytes of picture data, bytes of the whole file."""
+    out = []
+    for size in SIZES:
+        for quality in QUALITIES:
+            data, back = squeeze(pixels, kind, size, quality)
+            out.append({"mse": (back - pixels).square().mean().item(), "picture": back, "payload": payload(data),
+                        "file": len(data)})
+    return out
+
+
+def best(found: list[dict], budget: int, count: str = "payload") -> dict | None:
+    """The candidate of least error with `count` ("payload" or "file") within the budget; None if nothing fits."""
+    return min((f for f in found if f[count] <= budget), key=lambda f: f["mse"], default=None)
+
+
+def mean_psnr(errors) -> float:
+    """Mean over pictures of -10 log10 of the squared error, in dB."""
+    return float(-10 * np.log10(np.maximum(errors, 1e-10)).mean())
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """Measure and write."""
+    from mmcourse.judges import PictureReader, read_sign
+    from mmcourse.recipes.vq_sweep import letters_right, save
+    parser = argparse.ArgumentParser(prog="python -m mmcourse.recipes.vq_codecs")
+    parser.add_argument("--pictures", type=int, default=48)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    rng, scenes = np.random.default_rng((0, 98)), []
+    while len(scenes) < args.pictures:                                 # pictures with a sign, so that all can be read
+        scene = sample_scene(rng, "held-out")
+        scenes += [scene] if scene.sign else []
+    truth, reader = draw_batch(scenes), PictureReader()
+
+    def row(pictures, errors) -> dict:
+        said = [s.sign if s else "" for s in reader.read(torch.stack(pictures))]
+        letters = sum(letters_right(a, s.sign) for a, s in zip(said, scenes)) / sum(len(s.sign) for s in scenes)
+        out = {"psnr_db": round(mean_psnr(errors), 2), "letters": round(letters, 3)}
+        try:
+            out["signs_ocr"] = round(float(np.mean([read_sign(p) == s.sign for p, s in zip(pictures, scenes)])), 3)
+        except ImportError as error:
+            print(f"the signs are not read: {error}")
+        return out
+
+    model = checkpoints.load("vqvae")
+    decoded = model.decode(model.encode(truth))
+    result = {"pictures": len(scenes), "true pictures": row(list(truth), [1e-10] * len(truth)),
+              "tokens": {"bytes": 72, **row(list(decoded), (decoded - truth).square().mean((1, 2, 3)).tolist())}, "codecs": []}
+    for kind in filter(can_write, KINDS):
+        found = [candidates(x, kind) for x in truth]
+        for count in ("payload", "file"):
+            for budget in BUDGETS:
+                chosen = [best(f, budget, count) for f in found]
+                fits = [c for c in chosen if c]
+                entry = {"kind": kind, "count": count, "budget": budget, "fits": len(fits)}
+                if len(fits) == len(scenes):                           # else the mean would be of the easy ones
+                    entry |= {**row([c["picture"] for c in fits], [c["mse"] for c in fits]),
+                              "whole_file": round(float(np.mean([c["file"] for c in fits])), 1)}
+                result["codecs"].append(entry)
+                print(entry, flush=True)
+    save(result, RESULTS / "vq_codecs.json")
+    return result
+
+
+if __name__ == "__main__":
+    main()

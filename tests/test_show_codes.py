@@ -1,0 +1,104 @@
+"""Codebooks to look at: the numbers are right, and every figure can be drawn."""
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mmcourse import show, show_codes
+from mmcourse.recipes import vq_sweep
+from mmcourse.vqvae import VQVAE
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    return VQVAE(codes=64, dim=8, width=32).eval()
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What was shown: the figures' captions, and the figures still open."""
+    seen = []
+    monkeypatch.setattr(show, "figure", lambda fig, text="", **_: (seen.append((fig, text)), fig.canvas.draw()))
+    return seen
+
+
+def test_health_by_hand():
+    found = show_codes.health(torch.tensor([[[0, 0], [5, 7]]]), 16)
+    assert found["used"] == 3 and found["perplexity"] == pytest.approx(2 ** 1.5) and found["bits"] == pytest.approx(1.5)
+    assert found["nominal_bits"] == 4 and found["commonest"] == 0.5
+    assert show_codes.health(np.arange(8), 8)["perplexity"] == pytest.approx(8)
+    assert show_codes.counts(torch.zeros(2, 3, 4, dtype=torch.long), 5).tolist() == [24, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("ids, says", [([], "empty"), ([0, 16], r"0\.\.15"), ([-1], r"0\.\.15")])
+def test_health_of_what_is_no_codebook(ids, says):
+    with pytest.raises(ValueError, match=says):
+        show_codes.health(ids, 16)
+
+
+def test_usage_marks_the_living(drawn):
+    show_codes.usage({"alive": [5, 5, 5, 5], "dead": torch.tensor([20, 0, 0, 0])}, "a caption")
+    (figure, caption), = drawn
+    labels = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["alive: 4 alive, perplexity 4", "dead: 1 alive, perplexity 1"] and caption == "a caption"
+    with pytest.raises(ValueError, match="empty"):
+        show_codes.usage({})
+
+
+def test_painted_codes_and_distances(small):
+    assert show_codes.paint_codes(small, torch.arange(64)).shape == (64, 3, 8, 8)
+    x = torch.rand(2, 3, 16, 24)
+    found = show_codes.code_distances(small, x)
+    assert found.shape == (2, 2, 3) and found.min() > 0
+    with pytest.raises(ValueError, match="multiples of 8"):
+        show_codes.code_distances(small, torch.rand(1, 3, 9, 8))
+
+
+def test_a_blend_begins_and_ends_where_it_should(small):
+    a, b = small.encode(torch.rand(2, 3, 64, 64))
+    smooth, said = show_codes.blend(small, a, b, [0.0, 0.5, 1.0])
+    assert smooth.shape == said.shape == (3, 3, 64, 64)
+    for i, ids in ((0, a), (2, b)):
+        assert torch.allclose(smooth[i], small.decode(ids[None])[0], atol=1e-5)
+        assert torch.allclose(said[i], smooth[i], atol=1e-5)
+
+
+def test_the_microscope_draws_and_refuses(small, drawn):
+    x = torch.rand(2, 3, 64, 64)
+    before = x.clone()
+    show_codes.microscope(small, x, picture=1, row=7, column=0, swap=8)
+    assert len(drawn) == 1 and torch.equal(x, before)                  # the frame is drawn on a copy
+    for place in ({"row": 8}, {"column": -1}, {"swap": 9}):
+        with pytest.raises(ValueError, match="patches are rows 0..7"):
+            show_codes.microscope(small, x, **place)
+
+
+def test_strips_come_back(drawn):
+    x = torch.rand(4, 3, 64, 64).round()                               # few colours: nothing is lost
+    strip = show_codes.unstrip(vq_sweep.strip(x))
+    assert strip.shape == (64, 256, 3)
+    assert np.array_equal(strip, (torch.cat(list(x), 2).permute(1, 2, 0) * 255).byte().numpy())
+    show_codes.wall({"a": vq_sweep.strip(x), "b": strip, "c": strip}, "three")
+    assert len(drawn) == 1
+    with pytest.raises(ValueError, match="empty"):
+        show_codes.wall({})
+
+
+def test_fewer_colours_make_a_lighter_figure(monkeypatch):
+    import base64
+    import io
+
+    from matplotlib import pyplot as plt
+    from PIL import Image
+    sent = []
+    monkeypatch.setattr(show, "_in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: sent.append(data))
+    for colours in (None, 16):
+        fig, axis = plt.subplots(figsize=(2, 2))
+        axis.imshow(np.random.default_rng(0).random((32, 32, 3)))
+        show.figure(fig, "noise", colours=colours)
+    many, few = (base64.b64decode(d["image/png"]) for d in sent if "image/png" in d)
+    assert len(few) < 0.5 * len(many) and len(Image.open(io.BytesIO(few)).convert("RGB").getcolors(10**6)) <= 16
+    assert math.isclose(Image.open(io.BytesIO(few)).width, Image.open(io.BytesIO(many)).width)
