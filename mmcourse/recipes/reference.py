@@ -37,9 +37,9 @@ STAGES = (
     Stage(1000, {"text->image": 12, "image->text": 3}, text_weight=1.0),
     Stage(2500, {"text->image": 12, "image->text": 3, "audio->image": 3, "audio->text->image": 2, "image->audio": 3,
                  "text->audio": 5, "audio->text": 7}),
-    Stage(4800, {"text->image": 9, "image->text": 3, "audio->image": 4, "audio->text->image": 3, "image->audio": 4,
+    Stage(3000, {"text->image": 9, "image->text": 3, "audio->image": 4, "audio->text->image": 3, "image->audio": 4,
                  "image->text->audio": 2, "text->audio": 5, "audio->text": 10}),
-    Stage(5400, {"text->image": 8, "image->text": 2, "audio->image": 6, "audio->text->image": 3, "image->audio": 6,
+    Stage(5400, {"text->image": 13, "image->text": 4, "audio->image": 2, "audio->text->image": 3, "image->audio": 4,
                  "image->text->audio": 2, "text->audio": 4, "audio->text": 10}),
 )
 ROWS = STAGES[-1].rows
@@ -100,15 +100,15 @@ def main(argv: list[str] | None = None) -> History:
                         resume=cache_dir() / "runs" / f"reference-{made_with[:8]}.pt", save_every=100)
         if history.interrupted:
             return history
-    ship(model, mixture.vocabulary, args.seed, args.steps, history)
+    ship(model, mixture.vocabulary, args.seed, args.steps, history, mixture.people is not None)
     return history
 
 
-def ship(model: Transformer, vocabulary: Vocabulary, seed: int, steps: int, history: History) -> None:
+def ship(model: Transformer, vocabulary: Vocabulary, seed: int, steps: int, history: History, human_digits: bool) -> None:
     """Save the transformer as the shipped one, with the vocabulary and the hashes of the tokenizers it was trained on."""
     tail = history.rows[-20:]
     metrics = {k: round(sum(r[k] for r in tail) / len(tail), 4) for k in ("loss", "with_picture", "speech_text") if k in tail[0]}
     tokenizers = {name: checkpoints.manifest()[name]["sha256"] for name in ("bpe", "vqvae", "codec")}
     checkpoints.save("transformer", model, seed=seed, steps=steps, cpu_minutes=history.cpu_minutes, metrics=metrics,
-                     vocabulary=vocabulary.config, tokenizers=tokenizers)
+                     vocabulary=vocabulary.config, tokenizers=tokenizers, human_digits=human_digits)
     print(metrics)
