@@ -46,7 +46,7 @@ def usage(runs: Mapping[str, Sequence[int]], caption: str = "") -> None:
     """
     if not runs:
         raise ValueError("no codebooks to show: the dict is empty")
-    fig, axis = plt.subplots(figsize=(7.0, 3.6))
+    fig, axis = plt.subplots(figsize=(9.0, 3.4))
     longest = max(len(n) for n in runs.values())
     for i, (name, n) in enumerate(runs.items()):
         n = np.sort(np.asarray(n, dtype=np.float64))[::-1]
@@ -58,7 +58,7 @@ def usage(runs: Mapping[str, Sequence[int]], caption: str = "") -> None:
     axis.axhline(1 / longest, color="black", linewidth=0.8, linestyle=":")
     axis.set(xscale="log", yscale="log", xlim=(1, longest * 1.15), xlabel="code, from most to least used",
              ylabel="share of all tokens")
-    axis.legend(fontsize=8.5, loc="lower left")
+    axis.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1))
     show.figure(fig, caption, colours=64)
 
 
@@ -87,7 +87,7 @@ def blend(tokenizer: VQVAE, start: torch.Tensor, end: torch.Tensor, shares: Sequ
     First from the mixed vectors as they are, then from the codes nearest to them, which is all that tokens can say.
     """
     book = tokenizer.quantizer.codebook
-    share = torch.as_tensor(shares)[:, None, None, None]
+    share = torch.as_tensor(shares, dtype=torch.float32)[:, None, None, None]
     mixed = (1 - share) * book[start] + share * book[end]              # (n, h, w, D)
     smooth = (tokenizer.decoder(mixed.permute(0, 3, 1, 2)) + 0.5).clamp(0, 1)
     ids = torch.cdist(mixed.flatten(0, 2), book).argmin(1).reshape(mixed.shape[:3])
@@ -144,3 +144,106 @@ def wall(strips: Mapping[str, str | np.ndarray], caption: str = "", columns: int
         axis.imshow(unstrip(row) if isinstance(row, str) else row, interpolation="nearest")
         axis.set_title(title, fontsize=8.5, pad=3)
     show.figure(fig, caption, colours=128)
+
+
+# ---------------------------------------------------------------- chapter 03's measured tables (data/results/vq_*.json)
+
+def _percent(x) -> str:
+    return "–" if x is None else f"{x:.0%}"
+
+
+def _decibels(run: dict) -> str:
+    return f"{run['psnr_db']:.1f}" if "psnr_db" in run else "–"
+
+
+def cures(sweep: dict) -> dict[str, dict]:
+    """The runs of `vq_sweep` in which one cure at a time was tried, then two whole quantisers: {cure: run}."""
+    found = {n.removeprefix("cure: "): r for n, r in sweep["runs"].items() if r["table"] == "cures"}
+    found = {"nothing": found.pop("nothing"), **dict(sorted(found.items(), key=lambda item: item[1]["psnr_db"]))}
+    return found | {"all of section 7": sweep["runs"]["VQ 512 patch 8"], "FSQ 8, 8, 8": sweep["runs"]["FSQ 512 patch 8"]}
+
+
+def cure_rows(sweep: dict) -> list[dict]:
+    """Rows for a table: what each cure does to a codebook of 512."""
+    return [{"cure": name, "codes alive (of 512)": r["codes_used"], "perplexity": round(r["perplexity"]),
+             "PSNR, dB": _decibels(r), "signs read (OCR)": _percent(r.get("signs_ocr")), "objects": _percent(r["objects"])}
+            for name, r in cures(sweep).items()]
+
+
+def sweep_runs(sweep: dict) -> list[dict]:
+    """The runs of the sweep over codes, quantisers and patches that have been made: few tokens first, then few codes."""
+    runs = (r for r in sweep["runs"].values() if r["table"] == "sweep")
+    return sorted(runs, key=lambda r: (r["tokens"], r["codes"], r["kind"]))
+
+
+def sweep_rows(sweep: dict) -> list[dict]:
+    """Rows for a table: every tokenizer of the sweep, the shipped one, and the true pictures, which are the ceiling."""
+    runs = [({"tokens": r["tokens"], "codes": f"{r['codes']:,}", "": r["kind"]}, r) for r in sweep_runs(sweep)]
+    runs += [({"tokens": name, "codes": "", "": ""}, sweep["reference"][key])
+             for name, key in (("shipped", "shipped"), ("true", "true pictures"))]
+    return [{**head, "PSNR, dB": _decibels(r), "FD": round(r["fd"], 2), "objects": _percent(r["objects"]),
+             "signs (OCR)": _percent(r.get("signs_ocr")), "codes used": f"{r['codes_used']:,}" if "codes_used" in r else "–",
+             "bits, nominal": round(r["nominal_bits"]) if "nominal_bits" in r else "–",
+             "bits, measured": round(r["measured_bits"]) if "measured_bits" in r else "–",
+             "CPU min": r.get("cpu_minutes", "–")} for head, r in runs]
+
+
+def sweep_plot(sweep: dict, caption: str = "") -> None:
+    """PSNR and signs read against the nominal bits of a picture; each line goes from few codes to many."""
+    runs = sweep_runs(sweep)
+    fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.2))
+    for kind, marker, colour in (("VQ", "o", show.COLOURS[0]), ("FSQ", "s", show.COLOURS[1])):
+        for patch, line in ((8, "-"), (16, ":")):
+            chosen = [r for r in runs if (r["kind"], r["patch"]) == (kind, patch)]
+            for axis, key, scale in ((axes[0], "psnr_db", 1), (axes[1], "signs_ocr", 100)):
+                axis.plot([r["nominal_bits"] for r in chosen], [scale * r.get(key, np.nan) for r in chosen], line,
+                          marker=marker, color=colour, label=f"{kind}, {patch}x{patch} patches")
+    for axis, name in zip(axes, ("PSNR (dB)", "signs read by OCR (%)")):
+        axis.set(xscale="log", xlabel="nominal bits a picture", ylabel=name, xticks=[150, 300, 600, 1000])
+        axis.set_xticklabels(["150", "300", "600", "1,000"])
+        axis.minorticks_off()
+    axes[1].legend(fontsize=8.5)
+    show.figure(fig, caption, colours=64)
+
+
+def sweep_wall(sweep: dict, caption: str = "") -> None:
+    """Four pictures through every tokenizer of the sweep: 16 tokens a picture on the left, 64 on the right."""
+    strips = {name: sweep["reference"][key]["pictures"]
+              for name, key in (("true pictures", "true pictures"), ("the shipped tokenizer, 64 tokens", "shipped"))}
+    blank = np.ones((64, 256, 3))
+    for codes in (512, 8192, 65536):
+        for kind in ("VQ", "FSQ"):
+            pair = [sweep["runs"].get(f"{kind} {codes} patch {patch}") for patch in (16, 8)]
+            for tokens, run in zip((16, 64), pair if any(pair) else ()):
+                name = f"{kind}, {codes:,} codes, {tokens} tokens"
+                strips[name if run else f"{name}: not run"] = run["pictures"] if run else blank
+    wall(strips, caption)
+
+
+def codec_rows(measured: dict) -> list[dict]:
+    """Rows for a table: true pictures, our tokens, then JPEG, WebP and AVIF at each budget (`vq_codecs`)."""
+    true, tokens = measured["true pictures"], measured["tokens"]
+    rows = [{"": "true pictures", "bytes": "–", "PSNR, dB": "–", "run": true, "whole": "–", "strict": "–"},
+            {"": "our tokens", "bytes": tokens["bytes"], "PSNR, dB": _decibels(tokens), "run": tokens,
+             "whole": f"{tokens['bytes']} bytes", "strict": _decibels(tokens)}]
+    cells = {(c["kind"], c["count"], c["budget"]): c for c in measured["codecs"]}
+    for (kind, count, budget), c in cells.items():
+        if count == "payload" and "psnr_db" in c:
+            rows.append({"": kind, "bytes": f"≤ {budget}", "PSNR, dB": _decibels(c), "run": c,
+                         "whole": f"{c['whole_file']:.0f} bytes",
+                         "strict": _decibels(cells[kind, "file", budget]).replace("–", "does not fit")})
+    return [{"": r[""], "bytes": r["bytes"], "PSNR, dB": r["PSNR, dB"], "letters": _percent(r["run"]["letters"]),
+             "signs (OCR)": _percent(r["run"].get("signs_ocr")), "the whole file": r["whole"],
+             "PSNR if headers count": r["strict"]} for r in rows]
+
+
+def peer_rows(bench: dict) -> list[dict]:
+    """Rows for a table: our quantisers beside the library's (`tests/benchmarks/vq.py`)."""
+    rows = [{"": name, "ours": f"{v['ours, ms']:.1f} ms", "the library's": f"{v['peer, ms']:.1f} ms",
+             "ratio": f"{v['peer / ours']:.1f}"} for name, v in bench["speed"].items()]
+    quality = bench["quality"]
+    ours, peer = quality["ours"], max((v for n, v in quality.items() if n != "ours"), key=lambda v: v["psnr_db"])
+    rows += [{"": f"PSNR after {bench['steps']} steps", "ours": f"{ours['psnr_db']:.1f} dB",
+              "the library's": f"{peer['psnr_db']:.1f} dB", "ratio": ""},
+             {"": "codes used, of 512", "ours": ours["codes_used"], "the library's": peer["codes_used"], "ratio": ""}]
+    return rows

@@ -1,4 +1,5 @@
 """Codebooks to look at: the numbers are right, and every figure can be drawn."""
+import json
 import math
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from mmcourse import show, show_codes
+from mmcourse.paths import RESULTS
 from mmcourse.recipes import vq_sweep
 from mmcourse.vqvae import VQVAE
 
@@ -58,7 +60,7 @@ def test_painted_codes_and_distances(small):
 
 def test_a_blend_begins_and_ends_where_it_should(small):
     a, b = small.encode(torch.rand(2, 3, 64, 64))
-    smooth, said = show_codes.blend(small, a, b, [0.0, 0.5, 1.0])
+    smooth, said = show_codes.blend(small, a, b, np.linspace(0, 1, 3))
     assert smooth.shape == said.shape == (3, 3, 64, 64)
     for i, ids in ((0, a), (2, b)):
         assert torch.allclose(smooth[i], small.decode(ids[None])[0], atol=1e-5)
@@ -102,3 +104,19 @@ def test_fewer_colours_make_a_lighter_figure(monkeypatch):
     many, few = (base64.b64decode(d["image/png"]) for d in sent if "image/png" in d)
     assert len(few) < 0.5 * len(many) and len(Image.open(io.BytesIO(few)).convert("RGB").getcolors(10**6)) <= 16
     assert math.isclose(Image.open(io.BytesIO(few)).width, Image.open(io.BytesIO(many)).width)
+
+
+def test_the_measured_tables_can_be_shown(drawn):
+    sweep = json.loads(vq_sweep.FILE.read_text("utf-8"))
+    rows = show_codes.cure_rows(sweep)
+    assert rows[0]["cure"] == "nothing" and [r["cure"] for r in rows[-2:]] == ["all of section 7", "FSQ 8, 8, 8"]
+    rows = show_codes.sweep_rows(sweep)
+    assert [r["tokens"] for r in rows[-2:]] == ["shipped", "true"] and rows[0]["tokens"] == 16
+    sweep["runs"].pop("VQ 8192 patch 8", None)                         # a sweep that is not finished is shown as it is
+    show_codes.sweep_plot(sweep)
+    show_codes.sweep_wall(sweep)
+    assert len(drawn) == 2
+    rows = show_codes.codec_rows(json.loads((RESULTS / "vq_codecs.json").read_text("utf-8")))
+    assert rows[1]["bytes"] == 72 and all(len(r) == 7 for r in rows)
+    rows = show_codes.peer_rows(json.loads((RESULTS / "vq_benchmark.json").read_text("utf-8")))
+    assert rows[0]["ratio"] and rows[-1]["ours"] <= 512

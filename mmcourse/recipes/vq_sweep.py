@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import os
+import re
 from functools import cache
 
 import numpy as np
@@ -273,7 +274,9 @@ def save(result: dict, path=FILE) -> None:
     """Write the result so that a crash leaves the old file whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(result, indent=1, sort_keys=True), encoding="utf-8")
+    text = json.dumps(result, indent=1, sort_keys=True)
+    text = re.sub(r"\[[^\[\]{}\"]*\]", lambda found: " ".join(found[0].split()), text)   # a list of numbers on one line
+    part.write_text(text + "\n", encoding="utf-8")
     os.replace(part, path)
 
 
