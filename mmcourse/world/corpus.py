@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmcourse.world.languages import GERMAN, JAPANESE, RUSSIAN
 from mmcourse.world.scene import NOUNS, WORDS, caption, plural, sample_scene
 
 # Modules of the standard library that every supported Python has and whose docstrings are real sentences.
@@ -61,6 +62,11 @@ def vietnamese() -> str:
 def english() -> str:
     """The same paragraphs in English, one for one: what `vietnamese` says, for fair comparisons."""
     return ENGLISH
+
+
+def languages() -> dict[str, str]:
+    """The same seven paragraphs in five languages, one for one. The shipped vocabulary learnt from none of them."""
+    return {"English": ENGLISH, "German": GERMAN, "Vietnamese": VIETNAMESE, "Russian": RUSSIAN, "Japanese": JAPANESE}
 
 
 VIETNAMESE = """\
