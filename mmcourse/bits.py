@@ -1,4 +1,4 @@
-"""What a token can carry and what it does carry: nominal bits, measured bits, and two tokenizers that lose nothing to learn.
+"""What a token can carry and what it does carry: nominal and measured bits, two tokenizers without training.
 
 Sources: Shannon 1948 and 1951 (entropy, and prediction as its measure), ITU-T G.711 (mu-law).
 """
@@ -12,8 +12,9 @@ import numpy as np
 from mmcourse.world.scene import GROUNDS, NOUNS, Scene, held_out_pair
 
 # Typefaces that ship with matplotlib; the last two are for testing alone.
-FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique", "DejaVuSansMono",
-         "DejaVuSansMono-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic",
+FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique",
+         "DejaVuSansMono", "DejaVuSansMono-Bold",
+         "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic",
          "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta", "cmb10", "cmss10")
 TEST_FONTS = FONTS[-2:]
 
@@ -21,19 +22,19 @@ TEST_FONTS = FONTS[-2:]
 # ---------------------------------------------------------------- nominal bits
 
 def token_bits(tokens: float, vocab_size: int) -> float:
-    """The most that `tokens` tokens of a vocabulary can say, in bits: log2 of the number of different rows."""
+    """The most that `tokens` tokens can say, in bits: log2 of the number of different rows of them."""
     if vocab_size < 1 or tokens < 0:
         raise ValueError(f"at least one word and no negative number of tokens, got {vocab_size} and {tokens}")
     return tokens * math.log2(vocab_size)
 
 
 def stack_rate(frame_rate: float, levels: int, codebook_size: int) -> float:
-    """Bits a second of a residual quantiser: `levels` codes of one codebook size in each of `frame_rate` frames."""
+    """Bits a second of a residual quantiser: `levels` codes in each of `frame_rate` frames a second."""
     return frame_rate * levels * math.log2(codebook_size)
 
 
 def picture_budget(size: int, patch: int, vocab_size: int, channels: int = 3) -> dict:
-    """Tokens and bits of a square picture that is cut into patches; raw: 8 bits a channel. ValueError if they do not fit."""
+    """Tokens and bits of a square picture cut into patches; raw: 8 bits a channel. Else ValueError."""
     if size % patch:
         raise ValueError(f"patches of {patch} pixels do not fill {size} pixels: choose a divisor")
     tokens, raw = (size // patch) ** 2, size * size * channels * 8
@@ -51,9 +52,9 @@ def sound_budget(seconds: float, frame_ms: float, levels: int, vocab_size: int, 
 # ---------------------------------------------------------------- two exact tokenizers
 
 def patch_words(pictures: np.ndarray) -> np.ndarray:
-    """Black-and-white pictures (..., H, W) of 0 and 1 -> words (..., H/2 * W/2), 0..15: each 2x2 patch is four bits."""
+    """Pictures (..., H, W) of 0 and 1 -> words (..., H/2 * W/2), 0..15: each 2x2 patch is four bits."""
     *batch, height, width = pictures.shape
-    grid = pictures.reshape(*batch, height // 2, 2, width // 2, 2).swapaxes(-3, -2)      # (..., H/2, W/2, 2, 2)
+    grid = pictures.reshape(*batch, height // 2, 2, width // 2, 2).swapaxes(-3, -2)    # (..., H/2, W/2, 2, 2)
     return grid.reshape(*batch, height * width // 4, 4).astype(np.int64) @ np.array([8, 4, 2, 1])
 
 
@@ -61,12 +62,12 @@ def unpatch(words: np.ndarray, width: int) -> np.ndarray:
     """The exact inverse of `patch_words`: words (..., n) -> pictures (..., H, width) of 0 and 1."""
     *batch, n = words.shape
     bits = (words[..., None] >> np.array([3, 2, 1, 0])) & 1                              # (..., n, 4)
-    grid = bits.reshape(*batch, n * 2 // width, width // 2, 2, 2).swapaxes(-3, -2)       # (..., H/2, 2, W/2, 2)
+    grid = bits.reshape(*batch, n * 2 // width, width // 2, 2, 2).swapaxes(-3, -2)  # (..., H/2, 2, W/2, 2)
     return grid.reshape(*batch, n * 4 // width, width)
 
 
 def mu_law(samples: np.ndarray, mu: int = 255) -> np.ndarray:
-    """Sound in [-1, 1] -> one of mu + 1 words: fine steps for quiet samples, coarse ones for loud (ITU-T G.711, 1972)."""
+    """Sound in [-1, 1] -> words 0..mu: fine steps for quiet samples, coarse for loud (ITU-T G.711, 1972)."""
     squeezed = np.sign(samples) * np.log1p(mu * np.abs(samples)) / np.log1p(mu)          # still in [-1, 1]
     return np.floor((squeezed + 1) / 2 * mu + 0.5).astype(np.int64)
 
@@ -90,15 +91,16 @@ def _glyph(letter: str, font: str, height: int):
 def draw_letter(letter: str, font: str, height: int = 15, dx: int = 0, dy: int = 0) -> np.ndarray:
     """A letter in black and white: (16, 16) uint8, 1 is ink, moved by (dx, dy) pixels."""
     from PIL import Image
-    moved = _glyph(letter, font, height).transform((64, 64), Image.Transform.AFFINE, (1, 0, -4 * dx, 0, 1, -4 * dy))
+    shift = (1, 0, -4 * dx, 0, 1, -4 * dy)
+    moved = _glyph(letter, font, height).transform((64, 64), Image.Transform.AFFINE, shift)
     return (np.asarray(moved.resize((16, 16), Image.Resampling.BOX)) > 110).astype(np.uint8)
 
 
 def letter_pictures(rng: np.random.Generator, n: int, fonts=FONTS[:-2]) -> tuple[np.ndarray, np.ndarray]:
-    """`n` letters in random typefaces, sizes and places: which letter (n,) 0..25, and the pictures (n, 16, 16)."""
+    """`n` letters in random typefaces, sizes and places: which ones (n,) 0..25, and pictures (n, 16, 16)."""
     which = rng.integers(26, size=n)
-    pictures = [draw_letter(string.ascii_uppercase[i], fonts[rng.integers(len(fonts))], int(rng.integers(13, 17)),
-                            int(rng.integers(-1, 2)), int(rng.integers(-1, 2))) for i in which]
+    pictures = [draw_letter(string.ascii_uppercase[i], fonts[rng.integers(len(fonts))],
+                            int(rng.integers(13, 17)), *rng.integers(-1, 2, size=2).tolist()) for i in which]
     return which, np.stack(pictures)
 
 
@@ -121,7 +123,7 @@ def surprise_bits(logits, ids):
 def segment_bits(transformer, vocabulary, segment, given=()) -> np.ndarray:
     """Surprise of each token of a segment, in bits, after the segments in `given`: (n + 1,).
 
-    The opening token is free (whoever asks sets it); the last entry is the closing token: where a thing ends is news too.
+    The opening token is free (whoever asks sets it); the last entry is the closing token: an end is news.
     """
     import torch
     before, row = vocabulary.pack(given), vocabulary.pack([*given, segment])
@@ -140,9 +142,9 @@ def _accepted(split: str) -> float:
 
 
 def scene_bits(scene: Scene, split: str = "train") -> float:
-    """What a scene is worth: -log2 of the probability that `sample_scene(rng, split)` draws it (place and size apart).
+    """What a scene is worth: -log2 of the probability that `sample_scene(rng, split)` draws it, jitter apart.
 
-    The mean over many draws is the entropy of the world: no predictor of captions or pictures can need fewer bits.
+    Its mean over many draws is the entropy of the world: no predictor of captions or pictures needs less.
     Held-out signs are taken as one in ten exactly; the hash makes it so to a fraction of a percent.
     """
     k, groups = len(NOUNS), scene.groups

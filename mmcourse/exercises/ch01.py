@@ -1,4 +1,4 @@
-"""Exercises of chapter 01: what tokens can say, a way back from patches, mu-law, a codec's rate, entropy, surprise."""
+"""Exercises of chapter 01: bits of tokens, a codec's rate, from patches back, mu-law, entropy, surprise."""
 import math
 
 import numpy as np
@@ -39,10 +39,11 @@ def _one_token(tokens, vocab_size):
           wrong=[_counts_words, _natural, _whole_bits, _one_token],
           hint="One token answers log2(vocab_size) yes-or-no questions; n tokens answer n times as many.")
 def check_token_bits(fn):
-    for tokens, vocab_size, expected in [(1, 2, 1), (1, 512, 9), (64, 512, 576), (3, 50_000, 46.829), (5, 1, 0), (2, 10, 6.644)]:
+    cases = [(1, 2, 1), (1, 512, 9), (64, 512, 576), (3, 50_000, 46.829), (5, 1, 0), (2, 10, 6.644)]
+    for tokens, vocab_size, expected in cases:
         got = fn(tokens, vocab_size)
         assert got is not None and abs(got - expected) < 0.001, \
-            f"{tokens} tokens of a vocabulary of {vocab_size} can say {expected} bits, but the answer is {got}"
+            f"{tokens} tokens of a vocabulary of {vocab_size} can say {expected} bits, not {got}"
 
 
 # ---------------------------------------------------------------- the rate of a codec
@@ -63,10 +64,11 @@ def _tokens_a_second(frame_rate, levels, codebook_size):
           wrong=[_forgets_levels, _one_large_codebook, _tokens_a_second],
           hint="frames a second, times codes a frame, times bits a code.")
 def check_stack_rate(fn):
-    for rate, levels, size, expected in [(25, 4, 512, 900), (75, 8, 1024, 6000), (12.5, 8, 2048, 1100), (50, 1, 2, 50)]:
+    cases = [(25, 4, 512, 900), (75, 8, 1024, 6000), (12.5, 8, 2048, 1100), (50, 1, 2, 50)]
+    for rate, levels, size, expected in cases:
         got = fn(rate, levels, size)
         assert got is not None and abs(got - expected) < 1e-6, \
-            f"{rate} frames a second of {levels} codes out of {size} make {expected} bits a second, but the answer is {got}"
+            f"{rate} frames a second, {levels} codes out of {size} each: {expected} bits a second, not {got}"
 
 
 # ---------------------------------------------------------------- from words back to a picture
@@ -94,7 +96,7 @@ def _one_picture_alone(words, width):
 
 @register("01.unpatch", reference=unpatch, minutes=10, difficulty=2,
           wrong=[_bits_backwards, _forgets_to_swap, _always_16_wide, _one_picture_alone],
-          hint="Read the four bits of each word with >> and & 1, then undo the reshape and the swap of patch_words, last step first.")
+          hint="Read four bits of each word with >> and & 1; undo what patch_words does, last step first.")
 def check_unpatch(fn):
     rng = np.random.default_rng(0)
     for shape in [(2, 2), (4, 4), (16, 16), (4, 8), (6, 2), (3, 8, 8), (2, 3, 4, 6)]:
@@ -102,7 +104,7 @@ def check_unpatch(fn):
         got = np.asarray(fn(patch_words(picture), shape[-1]))
         assert got.shape == shape, f"the words of pictures of shape {shape} came back as shape {got.shape}"
         wrong = int((got != picture).sum())
-        assert wrong == 0, (f"{wrong} of {picture.size} pixels of a picture of shape {shape} came back wrong; "
+        assert wrong == 0, (f"{wrong} of {picture.size} pixels of a picture {shape} came back wrong; "
                             f"word 8 is ink in the upper left corner of its patch, word 1 in the lower right")
 
 
@@ -129,11 +131,11 @@ def _not_rounded(samples, mu=255):
 
 @register("01.mu_law", reference=mu_law, minutes=10, difficulty=2,
           wrong=[_linear, _loses_the_sign, _one_too_many, _not_rounded],
-          hint="np.sign(x) * np.log1p(mu * np.abs(x)) / np.log1p(mu) lies in [-1, 1]; move that to 0..mu and round.")
+          hint="np.sign(x) * np.log1p(mu * np.abs(x)) / np.log1p(mu) is in [-1, 1]; move it to 0..mu, round.")
 def check_mu_law(fn):
     for sample, expected in [(0.0, 128), (1.0, 255), (-1.0, 0), (0.01, 157), (-0.01, 98), (0.5, 239)]:
         got = np.asarray(fn(np.array([sample])))
-        assert got.shape == (1,) and got[0] == expected, f"the sample {sample} is word {expected}, but the answer is {got}"
+        assert got.shape == (1,) and got[0] == expected, f"the sample {sample} is word {expected}, not {got}"
     words = np.arange(256)
     got = np.asarray(fn(mu_law_inverse(words)))
     assert np.issubdtype(got.dtype, np.integer), f"words are whole numbers, got {got.dtype}"
@@ -166,11 +168,11 @@ def _plain_mean(counts):
           wrong=[_natural_entropy, _trips_over_zero, _does_not_normalise, _plain_mean],
           hint="Counts over their sum are p; leave out what never happened; minus the sum of p * log2(p).")
 def check_entropy(fn):
-    cases = [([1, 1], 1.0), ([5, 0, 5], 1.0), ([7], 0.0), ([1] * 512, 9.0), ([1, 3], 0.81128), ([2, 1, 1], 1.5)]
+    cases = [([1, 1], 1), ([5, 0, 5], 1), ([7], 0), ([1] * 512, 9), ([1, 3], 0.81128), ([2, 1, 1], 1.5)]
     for counts, expected in cases:
         got = fn(counts)
         assert got is not None and abs(got - expected) < 1e-4, \
-            f"the counts {counts if len(counts) < 9 else '512 times 1'} have the entropy {expected} bits, but the answer is {got}"
+            f"counts {counts if len(counts) < 9 else '512 times 1'} have entropy {expected}, not {got}"
 
 
 # ---------------------------------------------------------------- surprise
@@ -198,16 +200,17 @@ def _mean_of_the_die(logits, ids):
 
 @register("01.surprise_bits", reference=surprise_bits, minutes=5, difficulty=2,
           wrong=[_in_nats, _wrong_axis, _one_mean, _no_softmax, _mean_of_the_die],
-          hint="logits.log_softmax(-1) are natural logs of probabilities; gather the entry of the token that came; divide by ln 2.")
+          hint="logits.log_softmax(-1) are natural logs; gather the entry of each token; divide by ln 2.")
 def check_surprise(fn):
     fair = fn(torch.zeros(3, 8), torch.tensor([0, 5, 7]))
     assert fair is not None and tuple(fair.shape) == (3,), \
         f"give one number for each of the 3 tokens, not {getattr(fair, 'shape', fair)}"
-    assert torch.allclose(fair, torch.full((3,), 3.0)), f"a fair choice of 8 surprises by 3 bits each time, not by {fair.tolist()}"
+    assert torch.allclose(fair, torch.full((3,), 3.0)), \
+        f"a fair choice of 8 surprises by 3 bits each time, not by {fair.tolist()}"
     torch.manual_seed(1)
     for T, V in [(4, 5), (7, 300), (1, 2)]:
         logits, ids = 3 * torch.randn(T, V), torch.randint(V, (T,))
         expected = F.cross_entropy(logits, ids, reduction="none") / math.log(2)
         got = fn(logits, ids)
         assert torch.allclose(got, expected, atol=1e-4), \
-            f"for logits of shape {(T, V)} the surprise must be {expected.tolist()[:4]}, but it is {got.tolist()[:4]}"
+            f"for logits of shape {(T, V)} the surprise is {expected.tolist()[:4]}, not {got.tolist()[:4]}"
