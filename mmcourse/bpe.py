@@ -69,7 +69,7 @@ def learn_merges(word_counts: Counter[str], n_merges: int) -> list[str]:
     The commonest pair comes first; of equally common ones, that with the smaller ids (left, then right).
     """
     words, counts = list(word_counts), list(word_counts.values())
-    pair_count, where = Counter(), defaultdict(set)
+    pair_count, where = defaultdict(int), defaultdict(set)
     for i, word in enumerate(words):
         for pair in pairs(word):
             pair_count[pair] += counts[i]
@@ -91,7 +91,7 @@ def learn_merges(word_counts: Counter[str], n_merges: int) -> list[str]:
 
 
 def merge_words(words: list[str], counts: list[int], pair: str, new: str,
-                pair_count: Counter[str], where: dict[str, set[int]]) -> set[str]:
+                pair_count: dict[str, int], where: dict[str, set[int]]) -> set[str]:
     """Merge `pair` into `new` in `words`; updates `pair_count` and `where`. Returns pairs with `new`."""
     fresh = set()
     for i in where.pop(pair):

@@ -1,5 +1,7 @@
-"""Exercises of chapter 02: counting words, replaying merges, safe prompts, streaming half characters."""
+"""Exercises of chapter 02: words, merges, safe prompts, half characters, bits a character, bare letters."""
 import codecs
+import math
+import unicodedata
 from collections import Counter
 
 from mmcourse import bpe
@@ -151,3 +153,77 @@ def check_stream(fn):
         for k in range(len(ids) + 1):
             shown, ready = "".join(got[:k]), tokenizer.decode(ids[:k]).rstrip("\ufffd")
             assert shown == ready, f"after {k} ids of {text!r}, {ready!r} can be shown, but you show {shown!r}"
+
+
+# ---------------------------------------------------------------- bits per character
+
+def bits_per_character(tokenizer: BPETokenizer, seen: str, text: str) -> float:
+    """Code length of `text` in bits a character; a token costs log2(1 / share), shares counted in `seen`, each plus one."""
+    counts, ids = Counter(tokenizer.encode(seen)), tokenizer.encode(text)
+    total = sum(counts.values()) + tokenizer.vocab_size
+    return sum(math.log2(total / (counts[i] + 1)) for i in ids) / len(text)
+
+
+def _bits_per_token(tokenizer, seen, text):
+    return bits_per_character(tokenizer, seen, text) * len(text) / len(tokenizer.encode(text))
+
+
+def _bits_per_byte(tokenizer, seen, text):
+    return bits_per_character(tokenizer, seen, text) * len(text) / len(text.encode())
+
+
+def _nats(tokenizer, seen, text):
+    return bits_per_character(tokenizer, seen, text) * math.log(2)
+
+
+def _counts_in_the_text_itself(tokenizer, seen, text):
+    return bits_per_character(tokenizer, text, text)
+
+
+def _total_without_the_ones(tokenizer, seen, text):
+    counts = Counter(tokenizer.encode(seen))
+    return sum(math.log2(counts.total() / (counts[i] + 1)) for i in tokenizer.encode(text)) / len(text)
+
+
+@register("02.bits_per_character", reference=bits_per_character, minutes=10, difficulty=2,
+          wrong=[_bits_per_token, _bits_per_byte, _nats, _counts_in_the_text_itself, _total_without_the_ones],
+          hint="share = (count + 1) / (all counts + vocab_size); add up log2(1 / share); divide by len(text).")
+def check_bits_per_character(fn):
+    plain, merged = BPETokenizer([]), BPETokenizer.train("the cat, the cat", 259)
+    for tokenizer in (plain, merged):
+        for seen, text in [("the cat, the cat", "the cat"), ("the cat", "a dog, é"), ("aaaa aaaa", "a")]:
+            got, expected = float(fn(tokenizer, seen, text)), bits_per_character(tokenizer, seen, text)
+            assert math.isclose(got, expected, rel_tol=1e-4), (
+                f"{tokenizer}, counted in {seen!r}: {text!r} costs {expected:.4f} bits a character, you say {got:.4f}")
+
+
+# ---------------------------------------------------------------- without diacritics
+
+def without_marks(text: str) -> str:
+    """The text with its accents taken off, in composed form; the Vietnamese đ, which is no accented d, becomes d."""
+    bare = "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
+    return unicodedata.normalize("NFC", bare).replace("đ", "d").replace("Đ", "D")
+
+
+def _forgets_the_d(text):
+    bare = "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
+    return unicodedata.normalize("NFC", bare)
+
+
+def _drops_the_letters(text):
+    return "".join(c for c in text if c.isascii())
+
+
+def _does_not_take_apart(text):
+    return "".join(c for c in text if not unicodedata.combining(c)).replace("đ", "d").replace("Đ", "D")
+
+
+@register("02.without_marks", reference=without_marks, minutes=5, difficulty=1,
+          wrong=[_forgets_the_d, _drops_the_letters, _does_not_take_apart],
+          hint="NFD sets letters and accents apart; unicodedata.combining(c) is not 0 for an accent; đ needs its own line.")
+def check_without_marks(fn):
+    cases = {"Tiếng Việt": "Tieng Viet", "Đó là đúng": "Do la dung", "plain": "plain", "": "", "e\u0302\u0301": "e",
+             "über naïve": "uber naive", "日本 😀": "日本 😀"}
+    for text, expected in cases.items():
+        got = fn(text)
+        assert got == expected, f"{text!r} without its marks is {expected!r}, not {got!r}"
