@@ -59,7 +59,7 @@ def usage(runs: Mapping[str, Sequence[int]], caption: str = "") -> None:
     axis.set(xscale="log", yscale="log", xlim=(1, longest * 1.15), xlabel="code, from most to least used",
              ylabel="share of all tokens")
     axis.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1))
-    show.figure(fig, caption, colours=64)
+    show.figure(fig, caption)
 
 
 # ---------------------------------------------------------------- what the codes look like
@@ -203,7 +203,7 @@ def sweep_plot(sweep: dict, caption: str = "") -> None:
         axis.set_xticklabels(["150", "300", "600", "1,000"])
         axis.minorticks_off()
     axes[1].legend(fontsize=8.5)
-    show.figure(fig, caption, colours=64)
+    show.figure(fig, caption)
 
 
 def sweep_wall(sweep: dict, caption: str = "") -> None:
