@@ -22,7 +22,7 @@ from mmcourse.world.speech import resample, trim
 
 MAX_SECONDS = 2.5                                       # the longest sound that the transformer listens to
 RATES = (1000, 400_000)                                 # Hz: anything else is no sound that a person recorded
-DEFAULTS = {"text": {"temperature": 0.0}, "image": {"temperature": 0.7, "guidance": 2.0, "best_of": 8},
+DEFAULTS = {"text": {"temperature": 0.0}, "image": {"temperature": 1.0, "guidance": 1.5, "best_of": 8},
             "audio": {"temperature": 0.7, "best_of": 8}}
 SAY_FIRST = {("audio", "image"), ("image", "audio")}    # between these, the model says in words what it means to draw or speak
 

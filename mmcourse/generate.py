@@ -126,23 +126,29 @@ def _continue(model, vocabulary, ids, empty, want, limit, guidance, use_cache, c
     return [row[:row.index(CLOSE[want])] for row in ids[:, start:].tolist()]
 
 
-@torch.no_grad()
-def read_back(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], answers: list[Segment]) -> torch.Tensor:
-    """How well the model can tell the prompt from its answer: log-probability of each prompt's last segment, (B,) in nats."""
-    rows = [(vocabulary.pack([answer]), vocabulary.pack(prompt[-1:])) for prompt, answer in zip(prompts, answers, strict=True)]
-    ids = torch.full((len(rows), max(len(a) + len(p) for a, p in rows)), PAD)
-    asked = torch.zeros_like(ids, dtype=torch.bool)
-    for i, (answer, prompt) in enumerate(rows):
-        ids[i, :len(answer) + len(prompt)] = torch.tensor(answer + prompt)
-        asked[i, len(answer) + 1:len(answer) + len(prompt)] = True
-    losses = model(ids[:, :-1]).log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]        # (B, T - 1)
-    return (losses * asked[:, 1:]).sum(1)
-
-
 def say_first(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]]) -> list[list[Segment]]:
     """Each prompt, followed by what the model says of it in words (its likeliest text): to be drawn or spoken from there."""
     said = generate(model, vocabulary, prompts, "text", temperature=0.0)
     return [[*prompt, text] for prompt, text in zip(prompts, said, strict=True)]
+
+
+@torch.no_grad()
+def read_back(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], answers: list[Segment],
+              think: bool = False) -> torch.Tensor:
+    """How well the model can tell the prompt from its answer: log-probability of each prompt's last segment, (B,) in nats.
+
+    With `think` it first says in words what it sees or hears in its own answer.
+    """
+    given = [[answer] for answer in answers]
+    given = say_first(model, vocabulary, given) if think else given
+    rows = [(vocabulary.pack(g), vocabulary.pack(prompt[-1:])) for prompt, g in zip(prompts, given, strict=True)]
+    ids = torch.full((len(rows), max(len(g) + len(p) for g, p in rows)), PAD)
+    asked = torch.zeros_like(ids, dtype=torch.bool)
+    for i, (g, prompt) in enumerate(rows):
+        ids[i, :len(g) + len(prompt)] = torch.tensor(g + prompt)
+        asked[i, len(g) + 1:len(g) + len(prompt)] = True
+    losses = model(ids[:, :-1]).log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]        # (B, T - 1)
+    return (losses * asked[:, 1:]).sum(1)
 
 
 def generate_best(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], want: str, *, best_of: int = 1,
@@ -150,7 +156,7 @@ def generate_best(model: Transformer, vocabulary: Vocabulary, prompts: list[list
     """As `generate`, but of `best_of` answers keep the one from which the model itself can best tell the prompt.
 
     DALL-E (Ramesh et al. 2021) drew 512 pictures and let a second network, CLIP, choose. A model that goes both ways is
-    its own CLIP. With `think`, it first says in words what it was given, and answers from both.
+    its own CLIP. With `think`, it says in words what it was given and answers from both, and in words what it answered.
     """
     if not isinstance(best_of, int) or best_of < 1:
         raise ValueError(f"best_of is a whole number of 1 or more, got {best_of!r}")
@@ -158,5 +164,5 @@ def generate_best(model: Transformer, vocabulary: Vocabulary, prompts: list[list
     answers = generate(model, vocabulary, asked * best_of, want, **sampling)
     if best_of == 1 or not prompts:
         return answers
-    scores = read_back(model, vocabulary, prompts * best_of, answers).view(best_of, len(prompts))      # (best_of, B)
+    scores = read_back(model, vocabulary, prompts * best_of, answers, think).view(best_of, len(prompts))    # (best_of, B)
     return [answers[k * len(prompts) + i] for i, k in enumerate(scores.argmax(0).tolist())]

@@ -322,10 +322,19 @@ def test_saying_first_puts_the_likeliest_text_behind_the_prompt():
     assert say_first(model, SMALL, []) == []
 
 
+def test_reading_back_with_thought_puts_what_is_said_between():
+    model, prompt, answer = wild_model(6), [Segment("audio", (1, 2, 0, 3))], Segment("image", (1, 2, 3, 4, 5))
+    given, asked = SMALL.pack(say_first(model, SMALL, [[answer]])[0]), SMALL.pack(prompt)
+    with torch.no_grad():
+        log_p = model(torch.tensor([given + asked[:-1]])).log_softmax(-1)[0]
+    expected = sum(log_p[len(given) + i, asked[i + 1]] for i in range(len(asked) - 1))
+    assert read_back(model, SMALL, [prompt], [answer], think=True).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
 def test_thinking_answers_from_what_was_said_and_is_judged_by_what_was_asked():
     model, prompts = wild_model(5), [[Segment("audio", (1, 2, 0, 3))]]
     thought = generate_best(model, SMALL, prompts, "image", think=True, seed=3)
     assert thought == generate(model, SMALL, say_first(model, SMALL, prompts), "image", seed=3)
     tries = generate(model, SMALL, say_first(model, SMALL, prompts) * 6, "image", seed=3)
-    best = read_back(model, SMALL, prompts * 6, tries).argmax()
+    best = read_back(model, SMALL, prompts * 6, tries, think=True).argmax()
     assert generate_best(model, SMALL, prompts, "image", think=True, best_of=6, seed=3) == [tries[best]]
