@@ -27,6 +27,11 @@ DEFAULTS = {"text": {"temperature": 0.0}, "image": {"temperature": 1.0, "guidanc
 SAY_FIRST = {("audio", "image"), ("image", "audio")}    # between these, the model says in words what it means to draw or speak
 
 
+def says_first(prompt: list[Segment], want: str) -> bool:
+    """Whether the model, left to itself, says in words what it was given before it answers."""
+    return len(prompt) == 1 and (prompt[0].modality, want) in SAY_FIRST
+
+
 @dataclass(frozen=True)
 class Text:
     """Words. `Text("a cat on the left, red ground, sign K I T E")`; letters of a sign in capitals."""
@@ -292,7 +297,7 @@ class Assistant:
             raise ValueError("the prompt is empty: give at least one Text, Image or Audio")
         prompt = [self.segment(part) for part in parts]
         if think is None:
-            think = len(prompt) == 1 and (prompt[0].modality, want) in SAY_FIRST
+            think = says_first(prompt, want)
         return generate_best(self.transformer, self.vocabulary, [prompt], want, seed=seed, think=think,
                              **{**DEFAULTS[want], **sampling})[0]
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.assistant import DEFAULTS, SAY_FIRST, Assistant, load
+from mmcourse.assistant import DEFAULTS, Assistant, load, says_first
 from mmcourse.generate import generate_best
 from mmcourse.judges import PictureReader, read_sign
 from mmcourse.judges_audio import stack
@@ -78,7 +78,7 @@ class Evaluation:
         """The model's answers, in batches, with the assistant's own settings but for `think` and those in `sampling`."""
         from tqdm.auto import tqdm
         if think is None:
-            think = bool(prompts) and (prompts[0][-1].modality, want) in SAY_FIRST
+            think = bool(prompts) and says_first(prompts[0], want)
         out = []
         for i in tqdm(range(0, len(prompts), BATCH), desc=label, disable=not self.progress):
             out += generate_best(self.a.transformer, self.a.vocabulary, prompts[i:i + BATCH], want, seed=self.seed + i,

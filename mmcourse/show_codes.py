@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from mmcourse import show
+from mmcourse.bits import entropy_bits
 from mmcourse.vqvae import VQVAE, check_images, matte
 
 # ---------------------------------------------------------------- is the codebook alive?
@@ -33,10 +34,9 @@ def health(ids, codes: int) -> dict:
     `bits` a token (unigram entropy), `nominal_bits`, and the share of all tokens that the commonest code has.
     """
     n = counts(ids, codes)
-    p = n[n > 0].double() / n.sum()
-    bits = float(-(p * p.log2()).sum())
-    return {"used": len(p), "perplexity": 2 ** bits, "bits": bits, "nominal_bits": float(np.log2(codes)),
-            "commonest": float(p.max())}
+    bits = entropy_bits(n)
+    return {"used": int((n > 0).sum()), "perplexity": 2 ** bits, "bits": bits, "nominal_bits": float(np.log2(codes)),
+            "commonest": float(n.max().double() / n.sum())}
 
 
 def usage(runs: Mapping[str, Sequence[int]], caption: str = "") -> None:
@@ -51,9 +51,8 @@ def usage(runs: Mapping[str, Sequence[int]], caption: str = "") -> None:
     for i, (name, n) in enumerate(runs.items()):
         n = np.sort(np.asarray(n, dtype=np.float64))[::-1]
         p = n[n > 0] / n.sum()
-        perplexity = np.exp(-(p * np.log(p)).sum())
         axis.plot(np.arange(1, len(p) + 1), p, ("-", "--", "-.", ":")[i % 4], color=show.COLOURS[i % len(show.COLOURS)],
-                  linewidth=2, label=f"{name}: {len(p)} alive, perplexity {perplexity:.0f}")
+                  linewidth=2, label=f"{name}: {len(p)} alive, perplexity {2 ** entropy_bits(n):.0f}")
         axis.plot(len(p), p[-1], "o", color=show.COLOURS[i % len(show.COLOURS)], markersize=4)
     axis.axhline(1 / longest, color="black", linewidth=0.8, linestyle=":")
     axis.set(xscale="log", yscale="log", xlim=(1, longest * 1.15), xlabel="code, from most to least used",

@@ -7,6 +7,7 @@ from mmcourse.codec import AudioCodec, codec_loss, level_sound
 from mmcourse.paths import CHECKPOINTS, cache_dir
 from mmcourse.recipes import options
 from mmcourse.training import History, train
+from mmcourse.world.augment import faster
 from mmcourse.world.human_digits import load_human_digits
 from mmcourse.world.speech import load_speech
 
@@ -29,7 +30,7 @@ class CodecBatches:
         pool = self.human if self.human and rng.random() < 0.2 else self.clips
         clip = pool[rng.integers(len(pool))]
         if rng.random() < 0.5:                        # another speed moves pitch and formants too: a new voice
-            clip = np.interp(np.arange(0, len(clip) - 1, rng.uniform(0.88, 1.14)), np.arange(len(clip)), clip)
+            clip = faster(clip, rng.uniform(0.88, 1.14))
         return clip
 
     def __call__(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:

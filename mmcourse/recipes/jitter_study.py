@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
+from mmcourse.bits import entropy_bits
 from mmcourse.generate import generate
 from mmcourse.paths import RESULTS
 from mmcourse.recipes.reference import LR, MUON_LR, Stage, make_mixture, make_model, mixture_loss
@@ -43,8 +44,7 @@ def open_bits(jitter: int, draws: int = 64, nouns: int = 16, seed: int = 0) -> d
             scenes.append(Scene((Group(noun, 1, "left"),), ground, "", moved.shift, moved.scale))
         ids = vqvae.encode(draw_batch(scenes)).flatten(1)              # (draws, 8, 8) -> (draws, 64)
         for place in ids.T:
-            p = place.bincount().float() / draws
-            bits.append(-(p[p > 0] * p[p > 0].log2()).sum().item())
+            bits.append(entropy_bits(place.bincount()))
     return {"jitter": jitter, "open_bits_a_picture": round(64 * float(np.mean(bits)), 1), "nouns": nouns, "draws": draws}
 
 

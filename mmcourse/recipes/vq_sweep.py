@@ -19,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from mmcourse import checkpoints, judges, judges_net
+from mmcourse.bits import entropy_bits
 from mmcourse.paths import RESULTS
 from mmcourse.recipes.vqvae import letter_loss
 from mmcourse.training import History, train
@@ -227,8 +228,7 @@ def measure(model: Tokenizer, history: History) -> dict:
     parts = [model(x) for x in truth.split(16)]
     ids, pictures = torch.cat([p[1] for p in parts]), torch.cat([p[0] for p in parts]).clamp(0, 1)
     use = torch.bincount(ids.flatten(), minlength=model.vocab_size).sort(descending=True).values
-    p = use[use > 0] / use.sum()
-    entropy = float(-(p * p.log2()).sum())
+    entropy = entropy_bits(use)
     tokens = ids[0].numel()
     return {"tokens": tokens, "psnr_db": round(-10 * (pictures - truth).square().mean().log10().item(), 2),
             **judge(pictures[:JUDGED]), "codes_used": int((use > 0).sum()), "perplexity": round(2 ** entropy, 1),

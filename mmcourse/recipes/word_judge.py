@@ -8,6 +8,7 @@ from mmcourse.judges_audio import LENGTH, WordJudge
 from mmcourse.paths import CHECKPOINTS, cache_dir
 from mmcourse.recipes import options
 from mmcourse.training import History, train
+from mmcourse.world.augment import faster
 from mmcourse.world.human_digits import load_human_digits
 from mmcourse.world.scene import WORDS
 from mmcourse.world.speech import load_speech
@@ -32,7 +33,7 @@ class WordBatches:
             pool = self.human if self.human and rng.random() < 0.1 else self.pairs
             clip, labels[b] = pool[rng.integers(len(pool))]
             if rng.random() < 0.7:
-                clip = np.interp(np.arange(0, len(clip) - 1, rng.uniform(0.85, 1.18)), np.arange(len(clip)), clip)
+                clip = faster(clip, rng.uniform(0.85, 1.18))
             start = int(rng.integers(max(1, min(2400, LENGTH - len(clip)))))
             sound[b, start:start + len(clip)] = clip[:LENGTH - start]
             if rng.random() < 0.5:

@@ -1,7 +1,7 @@
 """Speech as other throats, rooms and microphones would give it: what a model must not care about when it listens."""
 import numpy as np
 
-RATE = 8000
+from mmcourse.world.speech import SAMPLE_RATE
 
 
 def faster(samples: np.ndarray, ratio: float) -> np.ndarray:
@@ -12,8 +12,8 @@ def faster(samples: np.ndarray, ratio: float) -> np.ndarray:
 def equalise(samples: np.ndarray, rng: np.random.Generator, decibels: float = 8.0) -> np.ndarray:
     """Another microphone: a smooth random gain of up to about +-`decibels` from 60 Hz to 4 kHz."""
     spectrum = np.fft.rfft(samples)
-    frequency = np.fft.rfftfreq(len(samples), 1 / RATE)
-    knots = np.geomspace(60, RATE / 2, 6)
+    frequency = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
+    knots = np.geomspace(60, SAMPLE_RATE / 2, 6)
     gain = np.interp(np.log(np.maximum(frequency, 60)), np.log(knots), rng.uniform(-decibels, decibels, len(knots)))
     return np.fft.irfft(spectrum * 10 ** (gain / 20), len(samples))
 
@@ -21,7 +21,7 @@ def equalise(samples: np.ndarray, rng: np.random.Generator, decibels: float = 8.
 def reverberate(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A small room: an exponentially fading tail of noise, 50 to 300 ms long (-60 dB), under the direct sound."""
     seconds = rng.uniform(0.05, 0.3)
-    time = np.arange(1, int(seconds * RATE)) / RATE
+    time = np.arange(1, int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     tail = rng.normal(size=len(time)) * np.exp(-6.9 * time / seconds)
     tail *= rng.uniform(0.1, 0.6) / np.sqrt((tail**2).sum())
     return np.convolve(samples, np.concatenate([[1.0], tail]))[:len(samples)]
