@@ -24,12 +24,18 @@ MAX_SECONDS = 2.5                                       # the longest sound that
 RATES = (1000, 400_000)                                 # Hz: anything else is no sound that a person recorded
 DEFAULTS = {"text": {"temperature": 0.0}, "image": {"temperature": 1.0, "guidance": 1.5, "best_of": 8},
             "audio": {"temperature": 0.7, "best_of": 8}}
+EDIT = {"temperature": 0.0}                             # a picture changed as told is mostly a copy: no luck is wanted
 SAY_FIRST = {("audio", "image"), ("image", "audio")}    # between these, the model says in words what it means to draw or speak
 
 
 def says_first(prompt: list[Segment], want: str) -> bool:
     """Whether the model, left to itself, says in words what it was given before it answers."""
     return len(prompt) == 1 and (prompt[0].modality, want) in SAY_FIRST
+
+
+def settings(prompt: list[Segment], want: str) -> dict:
+    """How the model samples if nobody says otherwise: `DEFAULTS`, but `EDIT` for a picture that follows another picture."""
+    return EDIT if want == "image" and any(s.modality == "image" for s in prompt) else DEFAULTS[want]
 
 
 @dataclass(frozen=True)
@@ -277,12 +283,12 @@ class Assistant:
         """Answer a prompt.
 
         Args:
-            parts: a list of Text, Image and Audio.
+            parts: a list of Text, Image and Audio. A picture and an instruction, such as `make the ground green`, are an edit.
             want: `text`, `image` or `audio`.
             decoder: who paints a picture from its tokens: `vq` or `diffusion`.
             think: whether the model first says in words what it means to draw or speak, and goes on from there; by default
                 only from sound to picture and from picture to sound (`SAY_FIRST`).
-            sampling: temperature, top_k, top_p, guidance, best_of; by default what suits the modality (`DEFAULTS`).
+            sampling: temperature, top_k, top_p, guidance, best_of; by default what suits the prompt (`settings`).
         """
         self._check_decoder(decoder)
         return self.render(self.tokens(parts, want, seed, think=think, **sampling), decoder=decoder, seed=seed)
@@ -299,7 +305,7 @@ class Assistant:
         if think is None:
             think = says_first(prompt, want)
         return generate_best(self.transformer, self.vocabulary, [prompt], want, seed=seed, think=think,
-                             **{**DEFAULTS[want], **sampling})[0]
+                             **{**settings(prompt, want), **sampling})[0]
 
 
 def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:

@@ -32,9 +32,11 @@ def record(name: str, file, *, folder=CHECKPOINTS, **entry) -> None:
     os.replace(temporary, folder / "manifest.json")
 
 
-def save(name: str, model, *, seed: int, steps: int, cpu_minutes: float, metrics: dict, folder=CHECKPOINTS, **extra) -> Path:
+def save(name: str, model, *, seed: int, steps: int, cpu_minutes: float, metrics: dict, folder=CHECKPOINTS,
+         dtype=None, **extra) -> Path:
     """Write a model as `name.safetensors` and record it. Either the old checkpoint stays or the new one is whole.
 
+    `dtype`, such as torch.float16, makes the file smaller; `load` gives float32 in any case.
     (A crash between the file and its record leaves a pair that `load` refuses: never new weights under an old name.)
     """
     from safetensors.torch import save_file
@@ -42,7 +44,8 @@ def save(name: str, model, *, seed: int, steps: int, cpu_minutes: float, metrics
     folder.mkdir(parents=True, exist_ok=True)
     path, temporary = folder / f"{name}.safetensors", folder / f"{name}.{os.getpid()}.part"
     try:
-        save_file({k: v.contiguous().clone() for k, v in model.state_dict().items()}, temporary)
+        save_file({k: v.to(dtype if dtype and v.is_floating_point() else v.dtype).contiguous().clone()
+                   for k, v in model.state_dict().items()}, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

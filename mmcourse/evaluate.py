@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.assistant import DEFAULTS, Assistant, load, says_first
+from mmcourse.assistant import Assistant, Text, load, says_first, settings
 from mmcourse.generate import generate_best
 from mmcourse.judges import PictureReader, read_sign
 from mmcourse.judges_audio import stack
 from mmcourse.judges_net import halves
 from mmcourse.paths import RESULTS
 from mmcourse.vocabulary import Segment
+from mmcourse.world.edits import KINDS, Edit, sample_edit
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import NOUNS, WORDS, Scene, caption, parse_caption, sample_scene
 
@@ -82,7 +83,7 @@ class Evaluation:
         out = []
         for i in tqdm(range(0, len(prompts), BATCH), desc=label, disable=not self.progress):
             out += generate_best(self.a.transformer, self.a.vocabulary, prompts[i:i + BATCH], want, seed=self.seed + i,
-                                 think=think, **{**DEFAULTS[want], **sampling})
+                                 think=think, **{**settings(prompts[i], want), **sampling})
         return out
 
     def paint(self, segments: list[Segment]) -> torch.Tensor:
@@ -212,6 +213,28 @@ class Evaluation:
             out[key] = row(agreement(read, words), ceiling, shuffled(read, words), len(words))
         return out
 
+    def editing(self) -> dict:
+        """A picture and an instruction: is what was to change right, is the rest as it was? `copy`: the picture given back."""
+        rng = np.random.default_rng((self.seed, 78))
+        edits = [sample_edit(rng, "held-out") for _ in range(self.n)]
+        before, after = (self.a.vqvae.encode(draw_batch([getattr(e, when) for e in edits])) for when in ("before", "after"))
+        prompts = [[Segment("image", tuple(ids.flatten().tolist())), self.a.segment(Text(e.instruction))]
+                   for ids, e in zip(before, edits, strict=True)]
+        answers = self.ask(prompts, "image", "editing")
+        read, best = self.reader.read(self.paint(answers)), self.reader.read(self.a.vqvae.decode(after))
+        by = max(1, len(edits) // 3)
+        moved = read[by:] + read[:by]
+        out = {}
+        for key in ("change", "kept", "both"):
+            score, ceiling, chance = (np.mean([edit_done(s, e)[key] for s, e in zip(seen, edits, strict=True)])
+                                      for seen in (read, best, moved))
+            out[key] = row(score, ceiling, chance, len(edits))
+        out["copy"] = row(np.mean([edit_done(e.before, e)["both"] for e in edits]), 1.0, 0.0, len(edits))
+        for kind in KINDS:
+            done = [edit_done(s, e)["both"] for s, e in zip(read, edits, strict=True) if e.kind == kind]
+            out[kind] = row(np.mean(done) if done else None, 1.0, 0.0, len(done))
+        return out
+
     # ---- parts --------------------------------------------------------------------------------------------------
 
     def tokenizer_image(self) -> dict:
@@ -248,6 +271,15 @@ class Evaluation:
         return measure(n=max(self.n, 200), seed=self.seed)
 
 
+def edit_done(seen: Scene | None, edit: Edit) -> dict[str, bool]:
+    """Of a picture that was read as `seen`: whether the `change` is right, everything else is `kept`, and `both`."""
+    part = edit.kind if edit.kind in ("ground", "sign") else "groups"
+    change = seen is not None and getattr(seen, part) == getattr(edit.after, part)
+    others = [p for p in ("ground", "sign", "groups") if p != part]
+    kept = seen is not None and all(getattr(seen, p) == getattr(edit.after, p) for p in others)
+    return {"change": change, "kept": kept, "both": change and kept}
+
+
 def _parsed(text: str):
     try:
         return parse_caption(text)
@@ -257,7 +289,8 @@ def _parsed(text: str):
 
 DIRECTIONS = {"text->image": "text_image", "image->text": "image_text", "text->speech": "text_speech",
               "speech->text": "speech_text", "image->speech": "image_speech", "speech->image": "speech_image",
-              "tokenizer:image": "tokenizer_image", "tokenizer:audio": "tokenizer_audio", "decoder:image": "decoder_image"}
+              "image+text->image": "editing", "tokenizer:image": "tokenizer_image", "tokenizer:audio": "tokenizer_audio",
+              "decoder:image": "decoder_image"}
 
 
 def evaluate(assistant: Assistant | None = None, n: int = 200, seed: int = 0, only=None, progress: bool = True) -> dict:

@@ -44,7 +44,8 @@ def orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised, for the weight matrices of hidden layers (Jordan et al., 2024).
 
-    No direction of a matrix is left behind because its gradient is small. Use AdamW for embeddings, gains and biases.
+    No direction of a matrix is left behind because its gradient is small. The kernel of a convolution is a matrix too, with a
+    row for each output channel. Use AdamW for embeddings, gains and biases.
     """
 
     def __init__(self, params, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0):
@@ -58,23 +59,49 @@ class Muon(torch.optim.Optimizer):
                     continue
                 buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 buffer.lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonalize(p.grad.lerp(buffer, group["momentum"]))        # Nesterov momentum
+                matrix = p.grad.lerp(buffer, group["momentum"]).flatten(1)     # Nesterov momentum; (out, in, ...) -> (out, n)
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-group["lr"] * max(1, p.shape[0] / p.shape[1]) ** 0.5)
+                rate = group["lr"] * max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
+                p.add_(orthogonalize(matrix).view_as(p), alpha=-rate)
 
 
 def make_optimizers(model: nn.Module, name: str, lr: float, weight_decay: float, muon_lr: float) -> list:
-    """AdamW for everything, or Muon for the hidden matrices and AdamW for the rest (embeddings, norms, biases)."""
+    """AdamW for everything, or Muon for the hidden matrices and kernels and AdamW for the rest (embeddings, norms, biases)."""
     if name not in ("adamw", "muon"):
         raise ValueError(f"optimizer is 'adamw' or 'muon', got {name!r}")
     params = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    hidden = [p for n, p in params if p.ndim == 2 and "embed" not in n and "head" not in n] if name == "muon" else []
+    hidden = [p for n, p in params if p.ndim >= 2 and "embed" not in n and "head" not in n] if name == "muon" else []
     chosen = {id(p) for p in hidden}
     rest = [p for _, p in params if id(p) not in chosen]
     groups = [{"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
               {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0}]
     optimizers = [torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.98), fused=True)]
     return optimizers + ([Muon(hidden, lr=muon_lr, weight_decay=weight_decay)] if hidden else [])
+
+
+class WeightAverage:
+    """A running mean of a model's weights: calmer than the weights themselves, as if the learning rate had been lowered.
+
+    Source: Polyak & Juditsky 1992, with the exponential window of Tarvainen & Valpola 2017; at first the window is short.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        if not 0 < decay < 1:
+            raise ValueError(f"the decay of an average lies between 0 and 1, got {decay}: 0.995 averages some 200 steps")
+        self.decay, self.updates = decay, 0
+        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        self.updates += 1
+        decay = min(self.decay, self.updates / (self.updates + 9))
+        for name, p in model.named_parameters():
+            self.weights[name].lerp_(p, 1 - decay)
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        for name, p in model.named_parameters():
+            p.copy_(self.weights[name])
 
 
 def schedule(step: int, steps: int, warmup: int, floor: float = 0.05) -> float:
@@ -88,7 +115,7 @@ def schedule(step: int, steps: int, warmup: int, floor: float = 0.05) -> float:
 def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: float = 1e-3, optimizer: str = "adamw",
           muon_lr: float = 0.02, warmup: int = 50, weight_decay: float = 0.01, clip: float = 1.0, seed: int = 0,
           resume: str | Path | None = None, save_every: int = 500, log_every: int = 20, progress: bool = True,
-          until: int | None = None, after_step: Callable | None = None) -> History:
+          until: int | None = None, after_step: Callable | None = None, average: float = 0.0) -> History:
     """Train `model` and leave it in eval mode.
 
     Args:
@@ -99,6 +126,7 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: 
             finds the file goes on from it, step for step as if it had never stopped. (Ctrl-C waits for the step's end.)
         until: stop here though the schedule spans `steps`; a later call with the same `resume` goes on.
         after_step: called as `after_step(model, step)` once a step is done.
+        average: the decay of a running mean of the weights (`WeightAverage`), which the model has in the end; 0: none.
 
     Returns:
         the History, `interrupted` if Ctrl-C ended it. Raises FloatingPointError if the loss is not finite.
@@ -110,6 +138,9 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: 
     base_rates = [[group["lr"] for group in opt.param_groups] for opt in optimizers]
     if resume is not None and Path(resume).exists():
         start = load_run(resume, model, optimizers, history, seed)
+    mean = WeightAverage(model, average) if average else None
+    if mean and start:
+        load_average(resume, mean)
     end = steps if until is None else min(until, steps)
     bar = tqdm(range(start, end), initial=min(start, end), total=end, disable=not progress, mininterval=1.0, leave=True)
     model.train()
@@ -135,6 +166,8 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: 
                     opt.step()
                     opt.zero_grad(set_to_none=True)
                 done = step + 1
+                if mean:
+                    mean.update(model)
                 if after_step is not None:
                     after_step(model, step)
                 if step % log_every == 0 or done == end:
@@ -143,7 +176,7 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: 
                     bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
                 if resume is not None and done % save_every == 0 and done < end:
                     clock = _add_minutes(history, clock)
-                    save_run(resume, model, optimizers, history, done, seed)
+                    save_run(resume, model, optimizers, history, done, seed, mean)
                 if asked:
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
@@ -152,7 +185,9 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: 
               + (f", and the same call goes on from {resume}" if resume is not None else ""))
     _add_minutes(history, clock)
     if resume is not None:
-        save_run(resume, model, optimizers, history, done, seed)
+        save_run(resume, model, optimizers, history, done, seed, mean)
+    if mean:
+        mean.copy_to(model)
     model.eval()
     return history
 
@@ -191,12 +226,15 @@ def _add_minutes(history: History, clock: float) -> float:
     return now
 
 
-def save_run(path, model: nn.Module, optimizers: list, history: History, step: int, seed: int) -> None:
+def save_run(path, model: nn.Module, optimizers: list, history: History, step: int, seed: int,
+             mean: WeightAverage | None = None) -> None:
     """Write the state of a run, atomically: a crash while writing leaves the old file whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {"model": model.state_dict(), "optimizers": [opt.state_dict() for opt in optimizers], "step": step,
              "seed": seed, "rows": history.rows, "cpu_minutes": history.cpu_minutes}
+    if mean:
+        state["average"] = {"weights": mean.weights, "updates": mean.updates}
     temporary = path.with_name(path.name + ".part")
     torch.save(state, temporary)
     os.replace(temporary, path)
@@ -219,3 +257,11 @@ def load_run(path, model: nn.Module, optimizers: list, history: History, seed: i
     history.rows[:] = state["rows"]
     history.cpu_minutes = state["cpu_minutes"]
     return state["step"]
+
+
+def load_average(path, mean: WeightAverage) -> None:
+    """Read the running mean of a run's weights; ValueError if the run was started without one."""
+    state = torch.load(path, weights_only=True).get("average")
+    if state is None:
+        raise ValueError(f"{path} belongs to a run without an average of its weights: name another file")
+    mean.weights, mean.updates = state["weights"], state["updates"]

@@ -11,7 +11,9 @@ from mmcourse.world.augment import faster
 from mmcourse.world.human_digits import load_human_digits
 from mmcourse.world.speech import load_speech
 
-STEPS, BATCH, SECONDS = 4500, 32, 0.96
+STEPS, BATCH, SECONDS = 9000, 32, 0.96
+LR, MUON_LR = 2e-3, 0.02
+PEOPLE = 0.3                           # the share of words spoken by people, if the human digits are there
 KEEP = (0.25, 0.4, 0.1, 0.25)          # how often 1, 2, 3 and 4 levels are used: the transformer models the first two
 
 
@@ -26,8 +28,8 @@ class CodecBatches:
         self.batch, self.length, self.keep = batch, int(seconds * 8000) // 320 * 320, keep
 
     def clip(self, rng: np.random.Generator) -> np.ndarray:
-        """One word, spoken; one in five by a person, if the human digits are there."""
-        pool = self.human if self.human and rng.random() < 0.2 else self.clips
+        """One word, spoken; `PEOPLE` of them by a person, if the human digits are there."""
+        pool = self.human if self.human and rng.random() < PEOPLE else self.clips
         clip = pool[rng.integers(len(pool))]
         if rng.random() < 0.5:                        # another speed moves pitch and formants too: a new voice
             clip = faster(clip, rng.uniform(0.88, 1.14))
@@ -51,12 +53,13 @@ class CodecBatches:
 
 
 def train_codec(steps: int | None = None, resume=None, *, seed: int = 0, progress: bool = True, width: int = 128,
-                batch: int = BATCH, humans: bool = True, lr: float = 2e-3) -> tuple[AudioCodec, History]:
+                batch: int = BATCH, humans: bool = True, lr: float = LR) -> tuple[AudioCodec, History]:
     """Train a codec; `resume` names a file from which an interrupted run goes on. One step takes about 0.2 s a core."""
     torch.manual_seed(seed)
     codec = AudioCodec(width=width)
     history = train(codec, CodecBatches(batch, humans=humans), codec_loss, steps=steps or STEPS, lr=lr, warmup=100,
-                    weight_decay=0.0, seed=seed, resume=resume, save_every=250, progress=progress)
+                    optimizer="muon", muon_lr=MUON_LR, weight_decay=0.0, seed=seed, resume=resume, save_every=250,
+                    progress=progress)
     return codec, history
 
 

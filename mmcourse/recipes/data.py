@@ -1,6 +1,7 @@
 """The tokenised world: scenes and speech turned into segments once, kept in the cache, and made into training batches."""
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,18 +10,27 @@ from mmcourse import checkpoints
 from mmcourse.paths import cache_dir
 from mmcourse.vocabulary import PAD, Segment, Vocabulary
 from mmcourse.world.augment import augment
+from mmcourse.world.edits import Edit, sample_edit
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import Scene, caption, describe, sample_scene
 
 # What was given is hard to predict by nature (which noun, which letters?): it counts less than the answer. Pictures keep
 # more, because guidance compares with drawing from nothing.
 GIVEN_WEIGHT = {"text": 0.1, "image": 0.3, "audio": 0.1}
+PARTS = 4                                               # of a batch
+PEOPLE = 0.2                                            # the share of people in what the model transcribes
 
 
-def training_scenes(n: int, seed: int = 0, jitter: int = 0) -> list[Scene]:
-    """`n` scenes of the training split; scene i is the same whatever `n` is."""
+def training_scenes(n: int, seed: int = 0, jitter: int = 0, unnamed: float = 0.0) -> list[Scene]:
+    """`n` scenes of the training split, `unnamed` of them on colours without a name; scene i is the same whatever `n` is."""
     rng = np.random.default_rng((seed, 11))
-    return [sample_scene(rng, "train", jitter=jitter) for _ in range(n)]
+    return [sample_scene(rng, "train", jitter=jitter, unnamed=unnamed) for _ in range(n)]
+
+
+def training_edits(n: int, seed: int = 0) -> list[Edit]:
+    """`n` edits of the training split; edit i is the same whatever `n` is."""
+    rng = np.random.default_rng((seed, 12))
+    return [sample_edit(rng, "train") for _ in range(n)]
 
 
 def _cached(name: str, key: dict, make):
@@ -93,10 +103,13 @@ def stretch(tokens: np.ndarray, levels: int, rng: np.random.Generator, rate: flo
 class Mixture:
     """Batches of all directions. A direction is a chain such as `text->image` or `audio->text->image`: given, then answers.
 
+    `image+text->image` is an edit: a picture, an instruction, and the picture as it shall be.
+
     Args:
         clips: what the model learns to say: clean speech.
         heard: what it listens to: the same and its augmented copies; None: `clips`.
-        people: recordings of people, one in seven of what it transcribes; None: none.
+        people: recordings of people, `PEOPLE` of what it transcribes; None: none.
+        edits: edits and the image tokens (n, 2, 64) of their pictures, before and after; None: none.
 
     Attributes:
         rows: how many sequences of each direction a batch has.
@@ -104,14 +117,16 @@ class Mixture:
     """
 
     def __init__(self, vocabulary: Vocabulary, bpe, scenes, images: np.ndarray, clips: Clips, rows: dict[str, int],
-                 text_weight: float = 1.0, heard: Clips | None = None, people: Clips | None = None):
+                 text_weight: float = 1.0, heard: Clips | None = None, people: Clips | None = None,
+                 edits: tuple[list[Edit], np.ndarray] | None = None):
         self.vocabulary, self.bpe, self.rows, self.text_weight = vocabulary, bpe, rows, text_weight
         self.scenes, self.images, self.clips, self.people = scenes, images, clips, people
         self.heard = clips if heard is None else heard
         self.captions = [self.text(caption(s)) for s in scenes]
+        self.edits = edits
 
-    def image(self, i: int) -> Segment:
-        return Segment("image", tuple(self.images[i].tolist()))
+    def image(self, tokens: np.ndarray) -> Segment:
+        return Segment("image", tuple(tokens.tolist()))
 
     def audio(self, tokens: np.ndarray) -> Segment:
         return Segment("audio", tuple(tokens.tolist()))
@@ -124,20 +139,24 @@ class Mixture:
         if not given:
             tokens, word = self.clips.pick(rng, word)
             return self.audio(tokens), word
-        pool = self.people if self.people is not None and word is None and rng.random() < 1 / 7 else self.heard
+        pool = self.people if self.people is not None and word is None and rng.random() < PEOPLE else self.heard
         tokens, word = pool.pick(rng, word)
         levels = self.vocabulary.audio_levels
         return self.audio(stretch(tokens, levels, rng) if pool is not self.clips else tokens), word
 
     def pair(self, direction: str, rng: np.random.Generator) -> list[Segment]:
         """One sequence of a direction, as its segments."""
+        if direction == "image+text->image":
+            edits, pictures = self.edits
+            i = int(rng.integers(len(edits)))
+            return [self.image(pictures[i, 0]), self.text(edits[i].instruction), self.image(pictures[i, 1])]
         chain = direction.split("->")
         if set(chain) == {"text", "audio"}:
             audio, word = self.speech(rng, given=chain[0] == "audio")
             parts = {"text": self.text(word), "audio": audio}
         else:
             i = int(rng.integers(len(self.scenes)))
-            parts = {"image": self.image(i), "text": self.captions[i]}
+            parts = {"image": self.image(self.images[i]), "text": self.captions[i]}
             if "audio" in chain:                                       # the first noun of the scene is spoken
                 noun = self.scenes[i].groups[0].noun
                 parts["audio"] = self.speech(rng, chain[0] == "audio", noun)[0]
@@ -147,31 +166,32 @@ class Mixture:
                 parts["text"] = self.text(partial_caption(self.scenes[i], rng))
         return [parts[modality] for modality in chain]
 
-    def weighted(self, segments: list[Segment]) -> tuple[list[int], list[float]]:
-        """A sequence as ids, and how much the loss counts each: the answers, and a part of what was given."""
-        ids = self.vocabulary.pack(segments[:1])
-        weights = [GIVEN_WEIGHT[segments[0].modality]] * len(ids)
-        for answer in segments[1:]:
-            packed = self.vocabulary.pack([answer])
+    def weighted(self, segments: list[Segment], given: int = 1) -> tuple[list[int], list[float]]:
+        """A sequence as ids, and how much the loss counts each: the answers, and a part of the `given` first segments."""
+        ids, weights = [], []
+        for number, segment in enumerate(segments):
+            packed = self.vocabulary.pack([segment])
+            weight = self.text_weight if segment.modality == "text" else 1.0
+            if number < given:
+                weight = GIVEN_WEIGHT[segment.modality]
             ids += packed                                              # that an answer opens is decided by who asks
-            weights += [GIVEN_WEIGHT[segments[0].modality]]
-            weights += [self.text_weight if answer.modality == "text" else 1.0] * (len(packed) - 1)
+            weights += [min(weight, GIVEN_WEIGHT[segments[0].modality])] + [weight] * (len(packed) - 1)
         return ids, weights
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
-        """ids and weights of the sequences with a picture, then of the short ones without (less padding so)."""
-        long, short = [], []
-        for direction, n in self.rows.items():
-            for _ in range(n):
-                (long if "image" in direction else short).append(self.weighted(self.pair(direction, rng)))
-        return tuple(pad([row[k] for row in rows], dtype) for rows in (long, short)
-                     for k, dtype in ((0, torch.long), (1, torch.float)))
+        """ids and weights (B, T) of the sequences, in up to `PARTS` parts of similar length, so that little is padding."""
+        rows = [self.weighted(self.pair(direction, rng), given=direction.count("+") + 1)
+                for direction, n in self.rows.items() for _ in range(n)]
+        rows.sort(key=lambda row: len(row[0]))
+        size = -(-len(rows) // PARTS)
+        parts = [rows[i:i + size] for i in range(0, len(rows), size)]
+        return tuple(pad([row[k] for row in part], dtype) for part in parts for k, dtype in ((0, torch.long), (1, torch.float)))
 
 
 def partial_caption(scene: Scene, rng: np.random.Generator) -> str:
     """A caption that says only a part: a noun, a group, the groups, or all but the sign."""
     groups = ", ".join(describe(group) for group in scene.groups)
-    return [scene.groups[0].noun, describe(scene.groups[0]), groups, f"{groups}, {scene.ground} ground"][rng.integers(4)]
+    return [scene.groups[0].noun, describe(scene.groups[0]), groups, caption(replace(scene, sign=""))][rng.integers(4)]
 
 
 def pad(rows: list[list], dtype=torch.long) -> torch.Tensor:

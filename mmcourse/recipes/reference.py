@@ -1,12 +1,13 @@
 """The reference model: one transformer for all six directions. `python -m mmcourse train reference`, about 100 CPU minutes."""
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from mmcourse import checkpoints
 from mmcourse.bpe import BPETokenizer
 from mmcourse.paths import CHECKPOINTS, cache_dir
-from mmcourse.recipes.data import Clips, Mixture, heard_clips, image_tokens, training_scenes
+from mmcourse.recipes.data import Clips, Mixture, heard_clips, image_tokens, training_edits, training_scenes
 from mmcourse.training import History, train
 from mmcourse.transformer import Transformer, next_token_loss
 from mmcourse.vocabulary import OPEN, Vocabulary
@@ -18,7 +19,9 @@ AUDIO_CODES, AUDIO_LEVELS = 512, 2                      # the transformer models
 LR, MUON_LR, WARMUP = 3e-3, 0.02, 100
 
 
-STEPS = 5400
+STEPS = 4200
+UNNAMED = 0.4                                           # the share of scenes on a colour without a name
+AVERAGE = 0.995                                         # the shipped weights are a running mean
 COPIES = {"synthetic": 3, "people": 5}                  # augmented copies of every clip that the model listens to
 
 
@@ -31,16 +34,11 @@ class Stage:
 
 
 # Pictures first, because drawing is by far the slowest to learn; then everything, and a louder voice for the few tokens of
-# answers in text; at the end more of the directions that lag behind. A chain such as audio->text->image says the word before it
-# draws. data/checkpoints/LOG.md tells what was tried.
+# answers in text. A chain such as audio->text->image says the word before it draws. data/checkpoints/LOG.md tells what was tried.
 STAGES = (
     Stage(1000, {"text->image": 12, "image->text": 3}, text_weight=1.0),
-    Stage(2500, {"text->image": 12, "image->text": 3, "audio->image": 3, "audio->text->image": 2, "image->audio": 3,
-                 "text->audio": 5, "audio->text": 7}),
-    Stage(3000, {"text->image": 9, "image->text": 3, "audio->image": 4, "audio->text->image": 3, "image->audio": 4,
-                 "image->text->audio": 2, "text->audio": 5, "audio->text": 10}),
-    Stage(5400, {"text->image": 13, "image->text": 4, "audio->image": 2, "audio->text->image": 3, "image->audio": 4,
-                 "image->text->audio": 2, "text->audio": 4, "audio->text": 10}),
+    Stage(4200, {"text->image": 11, "image->text": 4, "image+text->image": 4, "audio->image": 2, "audio->text->image": 3,
+                 "image->audio": 3, "image->text->audio": 2, "text->audio": 5, "audio->text": 11}),
 )
 ROWS = STAGES[-1].rows
 
@@ -52,14 +50,13 @@ def make_model(vocabulary: Vocabulary, seed: int = 0, width: int = 192, layers: 
                        openers=tuple(OPEN.values()))
 
 
-def mixture_loss(model: Transformer, long, long_weights, short, short_weights) -> dict:
-    """Weighted cross-entropy in nats a token over both parts of a batch, together; logs each part too."""
-    a = next_token_loss(model, long, long_weights)
-    if not len(short):
-        return {"loss": a, "with_picture": a}
-    b = next_token_loss(model, short, short_weights)
-    n_long, n_short = long_weights.sum(), short_weights.sum()
-    return {"loss": (n_long * a + n_short * b) / (n_long + n_short), "with_picture": a, "speech_text": b}
+def mixture_loss(model: Transformer, *parts: torch.Tensor) -> dict:
+    """Weighted cross-entropy in nats a token over all parts of a batch, together; `parts` are ids, weights, ids, weights, ..."""
+    total, count = 0.0, 0.0
+    for ids, weights in zip(parts[::2], parts[1::2], strict=True):
+        counted = weights[:, 1:].sum()
+        total, count = total + counted * next_token_loss(model, ids, weights), count + counted
+    return {"loss": total / count}
 
 
 def make_mixture(scenes: int = SCENES, progress: bool = True, jitter: int = 0, stage: Stage = STAGES[-1]) -> Mixture:
@@ -67,8 +64,13 @@ def make_mixture(scenes: int = SCENES, progress: bool = True, jitter: int = 0, s
     bpe = BPETokenizer.load(CHECKPOINTS / "bpe.json")
     vqvae = checkpoints.load("vqvae")
     vocabulary = Vocabulary(bpe.vocab_size, vqvae.vocab_size, AUDIO_CODES, AUDIO_LEVELS)
-    data = training_scenes(scenes, jitter=jitter)
-    images = image_tokens(vqvae, data, {"jitter": jitter, "world": 1}, progress)
+    data = training_scenes(scenes, jitter=jitter, unnamed=UNNAMED)
+    images = image_tokens(vqvae, data, {"jitter": jitter, "unnamed": UNNAMED, "world": 2}, progress)
+    edits = None
+    if "image+text->image" in stage.rows:
+        wanted = training_edits(scenes // 2)
+        pictures = [image_tokens(vqvae, [getattr(e, when) for e in wanted], {when: 1}, progress) for when in ("before", "after")]
+        edits = wanted, np.stack(pictures, 1)                          # (n, 2, 64)
     clips, heard, people = Clips([], []), None, None
     if any("audio" in direction for direction in stage.rows):
         codec = checkpoints.load("codec")
@@ -83,7 +85,7 @@ def make_mixture(scenes: int = SCENES, progress: bool = True, jitter: int = 0, s
             kept = [i for i, out in enumerate(digits.held_out) if not out]
             people = heard_clips(codec, [digits.clips[i] for i in kept], [digits.words[i] for i in kept], AUDIO_LEVELS,
                                  COPIES["people"], "people", progress)
-    return Mixture(vocabulary, bpe, data, images, clips, stage.rows, stage.text_weight, heard, people)
+    return Mixture(vocabulary, bpe, data, images, clips, stage.rows, stage.text_weight, heard, people, edits)
 
 
 def main(argv: list[str] | None = None) -> History:
@@ -96,7 +98,7 @@ def main(argv: list[str] | None = None) -> History:
     for stage in STAGES:
         mixture.rows, mixture.text_weight = stage.rows, stage.text_weight
         history = train(model, mixture.batch, mixture_loss, steps=STEPS, until=min(stage.until, args.steps), lr=LR,
-                        optimizer="muon", muon_lr=MUON_LR, warmup=WARMUP, seed=args.seed,
+                        optimizer="muon", muon_lr=MUON_LR, warmup=WARMUP, seed=args.seed, average=AVERAGE,
                         resume=cache_dir() / "runs" / f"reference-{made_with[:8]}.pt", save_every=100)
         if history.interrupted:
             return history
@@ -107,8 +109,8 @@ def main(argv: list[str] | None = None) -> History:
 def ship(model: Transformer, vocabulary: Vocabulary, seed: int, steps: int, history: History, human_digits: bool) -> None:
     """Save the transformer as the shipped one, with the vocabulary and the hashes of the tokenizers it was trained on."""
     tail = history.rows[-20:]
-    metrics = {k: round(sum(r[k] for r in tail) / len(tail), 4) for k in ("loss", "with_picture", "speech_text") if k in tail[0]}
+    metrics = {"loss": round(sum(r["loss"] for r in tail) / len(tail), 4)}
     tokenizers = {name: checkpoints.manifest()[name]["sha256"] for name in ("bpe", "vqvae", "codec")}
     checkpoints.save("transformer", model, seed=seed, steps=steps, cpu_minutes=history.cpu_minutes, metrics=metrics,
-                     vocabulary=vocabulary.config, tokenizers=tokenizers, human_digits=human_digits)
+                     dtype=torch.float16, vocabulary=vocabulary.config, tokenizers=tokenizers, human_digits=human_digits)
     print(metrics)

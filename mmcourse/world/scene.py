@@ -52,7 +52,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene. `shift` (dx, dy) in pixels of a 64-pixel picture and `scale` move the drawing, not the meaning."""
+    """One scene. `shift` (dx, dy) in pixels of a 64-pixel picture and `scale` move the drawing, not the meaning.
+
+    `ground` is one of `GROUNDS`, or a colour without a name as `#rrggbb`: then the caption is silent about it.
+    """
     groups: tuple[Group, ...]
     ground: str = "white"
     sign: str = ""
@@ -60,14 +63,28 @@ class Scene:
     scale: float = 1.0
 
     def __post_init__(self):
-        if self.ground not in GROUNDS:
-            raise ValueError(f"unknown ground {self.ground!r}; the world has: {', '.join(GROUNDS)}")
+        ground_colour(self.ground)
         if not 1 <= len(self.groups) <= 2:
             raise ValueError(f"a scene has one or two groups, got {len(self.groups)}")
         if len(self.groups) == 2 and [g.place for g in self.groups] != list(PLACES):
             raise ValueError("two groups stand on the left and on the right, in this order")
         if self.sign and not re.fullmatch("[A-Z]{3,5}", self.sign):
             raise ValueError(f"a sign has 3 to 5 letters A-Z, got {self.sign!r}")
+
+
+def ground_colour(ground: str) -> tuple[int, int, int]:
+    """Red, green and blue, 0 ... 255, of a named ground or of a `#rrggbb` colour; ValueError for anything else."""
+    if ground in GROUNDS:
+        return GROUNDS[ground]
+    if re.fullmatch("#[0-9a-f]{6}", ground):
+        return tuple(bytes.fromhex(ground[1:]))
+    raise ValueError(f"unknown ground {ground!r}; the world has: {', '.join(GROUNDS)}, and colours as '#rrggbb'")
+
+
+def nearest_ground(ground: str) -> str:
+    """The named ground that a ground looks most like (a named one looks like itself)."""
+    colour = ground_colour(ground)
+    return min(GROUNDS, key=lambda name: sum((a - b) ** 2 for a, b in zip(colour, GROUNDS[name], strict=True)))
 
 
 def plural(noun: str) -> str:
@@ -94,7 +111,9 @@ def caption(scene: Scene) -> str:
     >>> caption(Scene((Group("cat", 1, "left"), Group("sun", 2, "right")), "blue", "KITE"))
     'a cat on the left, two suns on the right, blue ground, sign K I T E'
     """
-    parts = [describe(group) for group in scene.groups] + [f"{scene.ground} ground"]
+    parts = [describe(group) for group in scene.groups]
+    if scene.ground in GROUNDS:
+        parts.append(f"{scene.ground} ground")
     if scene.sign:
         parts.append("sign " + " ".join(scene.sign))
     return ", ".join(parts)
@@ -143,11 +162,24 @@ def held_out_voice(voice: int) -> bool:
 
 
 def is_held_out(scene: Scene) -> bool:
-    """True if anything in the scene is held out. Nothing trains on such a scene."""
-    return held_out_sign(scene.sign) or any(held_out_pair(g.noun, scene.ground) for g in scene.groups)
+    """True if anything in the scene is held out. Nothing trains on such a scene.
+
+    A ground without a name counts as the named one that it looks like: what is held out on blue is held out on sky blue.
+    """
+    ground = nearest_ground(scene.ground)
+    return held_out_sign(scene.sign) or any(held_out_pair(g.noun, ground) for g in scene.groups)
 
 
-def sample_scene(rng: np.random.Generator, split: str = "train", jitter: int = 0, kinds: int | None = None) -> Scene:
+def unnamed_ground(rng: np.random.Generator) -> str:
+    """A random colour that none of the named grounds comes near, as `#rrggbb`."""
+    while True:
+        colour = rng.integers(40, 256, 3)
+        if all(np.abs(colour - named).max() > 24 for named in GROUNDS.values()):
+            return "#" + bytes(colour.tolist()).hex()
+
+
+def sample_scene(rng: np.random.Generator, split: str = "train", jitter: int = 0, kinds: int | None = None,
+                 unnamed: float = 0.0) -> Scene:
     """A random scene.
 
     Args:
@@ -155,6 +187,8 @@ def sample_scene(rng: np.random.Generator, split: str = "train", jitter: int = 0
         split: `train` (nothing held out), `held-out` (a (noun, ground) pair is held out, and so is the sign), `any`.
         jitter: the drawing moves by up to this many pixels each way, and its scale by 4 % for each pixel.
         kinds: 1 or 2 kinds of object; random if None.
+        unnamed: how often the ground is a colour without a name. A model that saw a cat on a thousand colours has no use for
+            learning by heart which of eight it stood on.
     """
     if split not in ("train", "held-out", "any"):
         raise ValueError(f"split is 'train', 'held-out' or 'any', got {split!r}")
@@ -162,8 +196,11 @@ def sample_scene(rng: np.random.Generator, split: str = "train", jitter: int = 0
     names = list(GROUNDS)
     while True:
         ground, n = names[rng.integers(len(names))], kinds or int(rng.integers(1, 3))
+        if unnamed and rng.random() < unnamed:
+            ground = unnamed_ground(rng)
+        like = nearest_ground(ground)
         nouns = [NOUNS[i] for i in rng.choice(len(NOUNS), n, replace=False)]
-        if any(held_out_pair(noun, ground) for noun in nouns) in wanted:
+        if any(held_out_pair(noun, like) for noun in nouns) in wanted:
             break
     if n == 1:
         count = int(rng.choice([1, 2, 3, 4], p=[0.5, 0.2, 0.15, 0.15]))
