@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmcourse import training
-from mmcourse.training import Muon, make_optimizers, orthogonalize, schedule, train
+from mmcourse.training import Muon, WeightAverage, make_optimizers, orthogonalize, schedule, train
 from mmcourse.vqvae import VQVAE, vqvae_loss
 
 
@@ -264,3 +264,50 @@ def test_saving_is_atomic(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         train(make(), batch, loss, steps=4, resume=tmp_path / "run.pt", **QUIET)
     assert (tmp_path / "run.pt").read_bytes() == good
+
+
+def test_muon_takes_the_kernels_of_convolutions_as_matrices():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 8, 3)
+    before, (_, muon) = conv.weight.detach().clone(), make_optimizers(conv, "muon", 1e-3, 0.0, 0.02)
+    conv(torch.randn(2, 3, 6, 6)).square().sum().backward()
+    gradient = conv.weight.grad.clone()
+    muon.step()
+    moved = (conv.weight.detach() - before).flatten(1)
+    expected = -0.02 * orthogonalize(gradient.lerp(gradient * 0.05, 0.95).flatten(1))
+    assert torch.allclose(moved, expected, atol=1e-6)
+
+
+# ---- the average of the weights
+
+def test_the_average_follows_the_weights_quickly_at_first_then_calmly():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 0.0)
+    mean, expected = WeightAverage(model, 0.2), 0.0
+    for k, value in enumerate((1.0, 3.0, 2.0), 1):
+        nn.init.constant_(model.weight, value)
+        mean.update(model)
+        decay = min(0.2, k / (k + 9))
+        expected = decay * expected + (1 - decay) * value
+        assert mean.weights["weight"].item() == pytest.approx(expected)
+    mean.copy_to(model)
+    assert model.weight.item() == pytest.approx(expected)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        WeightAverage(model, 1.0)
+
+
+def test_a_resumed_run_has_the_same_average(tmp_path):
+    whole, halves = make(), make()
+    train(whole, batch, loss, steps=6, average=0.9, **QUIET)
+    train(halves, batch, loss, steps=6, until=3, average=0.9, resume=tmp_path / "run.pt", **QUIET)
+    train(halves, batch, loss, steps=6, average=0.9, resume=tmp_path / "run.pt", **QUIET)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), halves.parameters(), strict=True))
+    plain = make()
+    train(plain, batch, loss, steps=6, **QUIET)
+    assert not torch.equal(plain.hidden.weight, whole.hidden.weight), "the average is not the last step"
+
+
+def test_a_run_without_an_average_cannot_go_on_with_one(tmp_path):
+    train(make(), batch, loss, steps=4, until=2, resume=tmp_path / "run.pt", **QUIET)
+    with pytest.raises(ValueError, match="without an average"):
+        train(make(), batch, loss, steps=4, average=0.9, resume=tmp_path / "run.pt", **QUIET)

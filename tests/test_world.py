@@ -21,10 +21,12 @@ from mmcourse.world.scene import (
     Group,
     Scene,
     caption,
+    ground_colour,
     held_out_pair,
     held_out_sign,
     held_out_voice,
     is_held_out,
+    nearest_ground,
     parse_caption,
     plural,
     sample_scene,
@@ -288,3 +290,33 @@ def test_scenes_a_second():
     draw_batch(sample(500, seed=1, jitter=2))
     seconds = time.process_time() - start
     print(f"{500 / seconds:,.0f} scenes a second on one core, sampled, drawn and batched")
+
+
+# ---- grounds without a name
+
+def test_a_ground_without_a_name_is_drawn_but_not_told():
+    scene = Scene((Group("cat", 1, "left"),), "#4060a0", "KITE")
+    assert caption(scene) == "a cat on the left, sign K I T E"
+    assert draw(scene)[0, 0].tolist() == [0x40, 0x60, 0xa0]
+    for bad in ("pink", "#4060A0", "#406", "4060a0", ""):
+        with pytest.raises(ValueError, match="unknown ground .*the world has: white"):
+            Scene((Group("cat", 1, "left"),), bad)
+
+
+def test_what_is_held_out_on_blue_is_held_out_on_nearly_blue():
+    r, g, b = GROUNDS["blue"]
+    almost = f"#{r - 9:02x}{g + 5:02x}{b - 7:02x}"
+    assert nearest_ground(almost) == "blue" and all(nearest_ground(name) == name for name in GROUNDS)
+    for noun in NOUNS:
+        assert is_held_out(Scene((Group(noun, 1, "left"),), almost)) == held_out_pair(noun, "blue")
+
+
+def test_unnamed_grounds_are_sampled_as_often_as_asked_and_never_look_named():
+    rng = np.random.default_rng(0)
+    scenes = [sample_scene(rng, unnamed=0.4) for _ in range(400)]
+    unnamed = [s for s in scenes if s.ground not in GROUNDS]
+    assert 120 < len(unnamed) < 200 and len({s.ground for s in unnamed}) == len(unnamed)
+    assert not any(is_held_out(s) for s in scenes)
+    for s in unnamed:
+        assert min(max(abs(a - b) for a, b in zip(ground_colour(s.ground), c)) for c in GROUNDS.values()) > 24
+    assert [sample_scene(np.random.default_rng(3)) for _ in range(3)] == [sample_scene(np.random.default_rng(3), unnamed=0.0)] * 3

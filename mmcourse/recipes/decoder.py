@@ -14,7 +14,8 @@ from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import Scene, sample_scene
 
-STEPS, BATCH, LR, JITTER = 3600, 32, 1.5e-3, 2
+STEPS, BATCH, LR, MUON_LR, JITTER = 3600, 32, 1.5e-3, 0.02, 2
+AVERAGE = 0.998                                         # the shipped weights are a running mean
 
 
 def make_batch(vqvae: VQVAE):
@@ -86,6 +87,7 @@ def main(argv: list[str] | None = None) -> History:
     torch.manual_seed(args.seed)
     model = FlowDecoder(code_dim=vqvae.config["dim"])
     history = train(model, make_batch(vqvae), loss, steps=args.steps, lr=LR, warmup=100, seed=args.seed,
+                    optimizer="muon", muon_lr=MUON_LR, average=AVERAGE,
                     resume=cache_dir() / "runs" / f"decoder-{made_with[:8]}.pt", log_every=25, save_every=250)
     if not history.interrupted:
         def ship(metrics):

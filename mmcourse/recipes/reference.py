@@ -36,7 +36,7 @@ class Stage:
 # Pictures first, because drawing is by far the slowest to learn; then everything, and a louder voice for the few tokens of
 # answers in text. A chain such as audio->text->image says the word before it draws. data/checkpoints/LOG.md tells what was tried.
 STAGES = (
-    Stage(1000, {"text->image": 12, "image->text": 3}, text_weight=1.0),
+    Stage(1400, {"text->image": 12, "image->text": 3}, text_weight=1.0),
     Stage(4200, {"text->image": 11, "image->text": 4, "image+text->image": 4, "audio->image": 2, "audio->text->image": 3,
                  "image->audio": 3, "image->text->audio": 2, "text->audio": 5, "audio->text": 11}),
 )
@@ -59,13 +59,14 @@ def mixture_loss(model: Transformer, *parts: torch.Tensor) -> dict:
     return {"loss": total / count}
 
 
-def make_mixture(scenes: int = SCENES, progress: bool = True, jitter: int = 0, stage: Stage = STAGES[-1]) -> Mixture:
+def make_mixture(scenes: int = SCENES, progress: bool = True, jitter: int = 0, stage: Stage = STAGES[-1],
+                 unnamed: float = UNNAMED) -> Mixture:
     """The training data of the reference model, from the shipped tokenizers; tokenised once and cached."""
     bpe = BPETokenizer.load(CHECKPOINTS / "bpe.json")
     vqvae = checkpoints.load("vqvae")
     vocabulary = Vocabulary(bpe.vocab_size, vqvae.vocab_size, AUDIO_CODES, AUDIO_LEVELS)
-    data = training_scenes(scenes, jitter=jitter, unnamed=UNNAMED)
-    images = image_tokens(vqvae, data, {"jitter": jitter, "unnamed": UNNAMED, "world": 2}, progress)
+    data = training_scenes(scenes, jitter=jitter, unnamed=unnamed)
+    images = image_tokens(vqvae, data, {"jitter": jitter, "unnamed": unnamed, "world": 2}, progress)
     edits = None
     if "image+text->image" in stage.rows:
         wanted = training_edits(scenes // 2)
