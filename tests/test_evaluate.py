@@ -20,6 +20,7 @@ KEYS = {
     "image->text": {"exact", "object", "count", "ground", "word"},
     "text->speech": {"word"}, "speech->text": {"word", "human_digit"}, "image->speech": {"word", "word_direct"},
     "speech->image": {"object", "object_direct"},
+    "image+text->image": {"change", "kept", "both", "copy", "ground", "noun", "sign", "add", "remove", "move"},
     "tokenizer:image": {"object", "word", "psnr_db", "codes_used"},
     "tokenizer:audio": {"stoi", "pesq", "bits_per_second"},
     "decoder:image": {"fd_plain", "fd_diffusion"},
@@ -124,6 +125,12 @@ def test_only_held_out_scenes_and_voices_are_asked(tiny, judged):
     clips, words, _ = e.speech
     kept = {id(clip) for clip, out in zip(judged.clips, judged.held_out, strict=True) if out}
     assert {id(c) for c in clips} == kept and sorted(words) == sorted(WORDS)
+
+
+def test_a_copy_is_no_edit(matrix):
+    edits = matrix["image+text->image"]
+    assert edits["copy"]["score"] == 0
+    assert sum(edits[kind]["n"] for kind in ("ground", "noun", "sign", "add", "remove", "move")) == edits["both"]["n"]
 
 
 def test_human_digits_are_those_of_the_unknown_speaker(tiny, judged, monkeypatch):
