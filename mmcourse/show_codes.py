@@ -155,18 +155,40 @@ def _decibels(run: dict) -> str:
     return f"{run['psnr_db']:.1f}" if "psnr_db" in run else "–"
 
 
-def cures(sweep: dict) -> dict[str, dict]:
-    """The runs of `vq_sweep` in which one cure at a time was tried, then two whole quantisers: {cure: run}."""
-    found = {n.removeprefix("cure: "): r for n, r in sweep["runs"].items() if r["table"] == "cures"}
-    found = {"nothing": found.pop("nothing"), **dict(sorted(found.items(), key=lambda item: item[1]["psnr_db"]))}
-    return found | {"all of section 7": sweep["runs"]["VQ 512 patch 8"], "FSQ 8, 8, 8": sweep["runs"]["FSQ 512 patch 8"]}
+def seeds(sweep: dict, name: str) -> list[dict]:
+    """A configuration of `vq_sweep` as it was measured with each seed: the whole run first."""
+    return [sweep["runs"][name], *sweep.get("more seeds", {}).get(name, {}).values()]
+
+
+def mean(runs: Sequence[dict], key: str) -> float:
+    """The mean of one figure over the seeds."""
+    return float(np.mean([r[key] for r in runs]))
+
+
+def _span(runs: Sequence[dict], key: str, scale: float = 1, digits: int = 1, unit: str = "") -> str:
+    """Mean over the seeds and, in brackets, the least and the greatest: "20.6 (20.4–20.8)"; one seed has no brackets."""
+    values = [r[key] * scale for r in runs if key in r]
+    if not values:
+        return "–"
+    middle, low, high = (f"{v:,.{digits}f}" for v in (np.mean(values), min(values), max(values)))
+    return f"{middle}{unit}" + (f" ({low}–{high})" if len(values) > 1 else "")
+
+
+def cures(sweep: dict) -> dict[str, list[dict]]:
+    """The runs of `vq_sweep` in which one cure at a time was tried, worst first, then two whole quantisers: {cure: the run
+    with each seed}."""
+    found = {n.removeprefix("cure: "): seeds(sweep, n) for n, r in sweep["runs"].items() if r["table"] == "cures"}
+    rest = sorted((n for n in found if n != "nothing"), key=lambda n: mean(found[n], "psnr_db"))
+    return {n: found[n] for n in ("nothing", *rest)} | {"all of section 7": seeds(sweep, "VQ 512 patch 8"),
+                                                       "FSQ 8, 8, 8": seeds(sweep, "FSQ 512 patch 8")}
 
 
 def cure_rows(sweep: dict) -> list[dict]:
-    """Rows for a table: what each cure does to a codebook of 512."""
-    return [{"cure": name, "codes alive (of 512)": r["codes_used"], "perplexity": round(r["perplexity"]),
-             "PSNR, dB": _decibels(r), "signs read (OCR)": _percent(r.get("signs_ocr")), "objects": _percent(r["objects"])}
-            for name, r in cures(sweep).items()]
+    """Rows for a table: what each cure does to a codebook of 512; the mean of the seeds, and their range."""
+    return [{"cure": name, "codes alive (of 512)": _span(runs, "codes_used", digits=0),
+             "perplexity": _span(runs, "perplexity", digits=0), "PSNR, dB": _span(runs, "psnr_db"),
+             "signs read (OCR)": _span(runs, "signs_ocr", 100, 0, " %"), "objects": _span(runs, "objects", 100, 0, " %"),
+             "seeds": len(runs)} for name, runs in cures(sweep).items()]
 
 
 def sweep_runs(sweep: dict) -> list[dict]:
@@ -177,14 +199,16 @@ def sweep_runs(sweep: dict) -> list[dict]:
 
 def sweep_rows(sweep: dict) -> list[dict]:
     """Rows for a table: every tokenizer of the sweep, the shipped one, and the true pictures, which are the ceiling."""
-    runs = [({"tokens": r["tokens"], "codes": f"{r['codes']:,}", "": r["kind"]}, r) for r in sweep_runs(sweep)]
-    runs += [({"tokens": name, "codes": "", "": ""}, sweep["reference"][key])
+    names = {id(r): n for n, r in sweep["runs"].items()}
+    rows = [({"tokens": r["tokens"], "codes": f"{r['codes']:,}", "": r["kind"]}, seeds(sweep, names[id(r)]))
+            for r in sweep_runs(sweep)]
+    rows += [({"tokens": name, "codes": "", "": ""}, [sweep["reference"][key]])
              for name, key in (("shipped", "shipped"), ("true", "true pictures"))]
-    return [{**head, "PSNR, dB": _decibels(r), "FD": round(r["fd"], 2), "objects": _percent(r["objects"]),
-             "signs (OCR)": _percent(r.get("signs_ocr")), "codes used": f"{r['codes_used']:,}" if "codes_used" in r else "–",
-             "bits, nominal": round(r["nominal_bits"]) if "nominal_bits" in r else "–",
-             "bits, measured": round(r["measured_bits"]) if "measured_bits" in r else "–",
-             "CPU min": r.get("cpu_minutes", "–")} for head, r in runs]
+    return [{**head, "PSNR, dB": _span(r, "psnr_db"), "FD": _span(r, "fd", digits=2),
+             "objects": _span(r, "objects", 100, 0, " %"), "signs (OCR)": _span(r, "signs_ocr", 100, 0, " %"),
+             "codes used": _span(r, "codes_used", digits=0), "bits, nominal": _span(r[:1], "nominal_bits", digits=0),
+             "bits, measured": _span(r[:1], "measured_bits", digits=0), "CPU min": _span(r[:1], "cpu_minutes")}
+            for head, r in rows]
 
 
 def sweep_plot(sweep: dict, caption: str = "") -> None:
@@ -246,3 +270,18 @@ def peer_rows(bench: dict) -> list[dict]:
               "the library's": f"{peer['psnr_db']:.1f} dB", "ratio": ""},
              {"": "codes used, of 512", "ours": ours["codes_used"], "the library's": peer["codes_used"], "ratio": ""}]
     return rows
+
+
+def gan_rows(measured: dict) -> list[dict]:
+    """Rows for a table: the same tokens painted by decoders of four losses (`vq_gan`)."""
+    runs = {"before": measured["before"], **measured["ways"], "true pictures": measured["true pictures"]}
+    return [{"the decoder went on with": name, "PSNR, dB": _decibels(r), "FD to the same scenes":
+             f"{r['fd_same']:.3f}" if "fd_same" in r else "0", "sharpness": f"{r['sharpness']:.4f}",
+             "objects": _percent(r["objects"]), "signs (OCR)": _percent(r.get("signs_ocr")),
+             "CPU min": r.get("cpu_minutes", "–")} for name, r in runs.items()]
+
+
+def gan_wall(measured: dict, caption: str = "") -> None:
+    """Four true pictures, and what each decoder of `vq_gan` paints from their tokens."""
+    strips = {"true pictures": measured["true pictures"], "before": measured["before"], **measured["ways"]}
+    wall({name: r["pictures"] for name, r in strips.items()}, caption)

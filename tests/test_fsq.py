@@ -1,10 +1,12 @@
 """FSQ and the other quantisers of chapter 03: against the library, against arithmetic, and in a short run."""
+import io
 import json
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from mmcourse import checkpoints
 from mmcourse.paths import RESULTS
@@ -159,6 +161,9 @@ def test_the_result_file_belongs_to_this_script():
     result = json.loads(vq_sweep.FILE.read_text("utf-8"))
     assert set(result["runs"]) <= set(vq_sweep.configurations())
     assert result["plan"]["steps"] == vq_sweep.STEPS
+    for name, seeds in result.get("more seeds", {}).items():
+        assert vq_sweep.repeated(vq_sweep.configurations()[name]) and set(seeds) <= set(map(str, vq_sweep.MORE_SEEDS))
+        assert all(0 < run["codes_used"] <= 512 for run in seeds.values())
     for name, run in result["runs"].items():
         assert run["tokens"] == (64 // run["patch"]) ** 2, name
         assert run["measured_bits"] <= run["nominal_bits"] + 0.1 and run["codes_used"] <= run["codes"], name
@@ -187,6 +192,14 @@ def test_the_payload_is_what_is_left_without_headers(kind):
     assert vq_codecs.payload(large) - vq_codecs.payload(small) == pytest.approx(len(large) - len(small), abs=40)
     with pytest.raises(ValueError, match="neither JPEG"):
         vq_codecs.payload(b"GIF89a" + bytes(20))
+
+
+def test_codecs_take_pictures_of_any_shape():
+    x = torch.rand(3, 50, 90)
+    data, back = vq_codecs.squeeze(x, "JPEG", 30, 50)
+    assert back.shape == x.shape and Image.open(io.BytesIO(data)).size == (30, 17)
+    found = vq_codecs.candidates(x, "JPEG")
+    assert len(found) == len(vq_codecs.SIZES) * len(vq_codecs.QUALITIES) and found[-1]["picture"].shape == x.shape
 
 
 def test_best_is_the_least_error_that_fits():

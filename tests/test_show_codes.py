@@ -110,6 +110,7 @@ def test_the_measured_tables_can_be_shown(drawn):
     sweep = json.loads(vq_sweep.FILE.read_text("utf-8"))
     rows = show_codes.cure_rows(sweep)
     assert rows[0]["cure"] == "nothing" and [r["cure"] for r in rows[-2:]] == ["all of section 7", "FSQ 8, 8, 8"]
+    assert show_codes.mean(show_codes.cures(sweep)["nothing"], "codes_used") < 256
     rows = show_codes.sweep_rows(sweep)
     assert [r["tokens"] for r in rows[-2:]] == ["shipped", "true"] and rows[0]["tokens"] == 16
     sweep["runs"].pop("VQ 8192 patch 8", None)                         # a sweep that is not finished is shown as it is
@@ -120,3 +121,14 @@ def test_the_measured_tables_can_be_shown(drawn):
     assert rows[1]["bytes"] == 72 and all(len(r) == 7 for r in rows)
     rows = show_codes.peer_rows(json.loads((RESULTS / "vq_benchmark.json").read_text("utf-8")))
     assert rows[0]["ratio"] and rows[-1]["ours"] <= 512
+
+
+def test_seeds_are_shown_with_their_range():
+    run = {"table": "cures", "psnr_db": 20.0, "codes_used": 100, "perplexity": 50.0, "objects": 1.0}
+    more = {"1": {**run, "psnr_db": 21.0}, "2": {**run, "psnr_db": 20.6}}
+    sweep = {"runs": {"cure: nothing": run, "VQ 512 patch 8": run, "FSQ 512 patch 8": run},
+             "more seeds": {"cure: nothing": more}}
+    rows = show_codes.cure_rows(sweep)
+    assert rows[0]["PSNR, dB"] == "20.5 (20.0–21.0)" and rows[0]["signs read (OCR)"] == "–" and rows[0]["seeds"] == 3
+    assert rows[1]["PSNR, dB"] == "20.0" and rows[1]["seeds"] == 1
+    assert show_codes.mean(show_codes.seeds(sweep, "cure: nothing"), "psnr_db") == pytest.approx(61.6 / 3)

@@ -44,19 +44,20 @@ def payload(data: bytes) -> int:
 
 
 def squeeze(pixels: torch.Tensor, kind: str, size: int, quality: int) -> tuple[bytes, torch.Tensor]:
-    """(3, 64, 64) shrunk to `size`, written as a file, read and enlarged again: the file, (3, 64, 64)."""
+    """(3, H, W) shrunk until its longer side is `size`, written as a file, read and enlarged again: the file, (3, H, W)."""
     image, file = Image.fromarray((pixels.permute(1, 2, 0) * 255).round().byte().numpy()), io.BytesIO()
-    image.resize((size, size), Image.Resampling.LANCZOS).save(file, kind, quality=quality)
+    small = [max(1, round(side * size / max(image.size))) for side in image.size]
+    image.resize(small, Image.Resampling.LANCZOS).save(file, kind, quality=quality)
     back = Image.open(io.BytesIO(file.getvalue())).convert("RGB").resize(image.size, Image.Resampling.BICUBIC)
     return file.getvalue(), torch.from_numpy(np.array(back)).permute(2, 0, 1) / 255
 
 
 def candidates(pixels: torch.Tensor, kind: str) -> list[dict]:
-    """Every size and quality of one picture: error, picture, bytes of picture data, bytes of the whole file."""
+    """Every size (64: as it is) and quality of a picture (3, H, W): error, picture, bytes of picture data and of the file."""
     out = []
     for size in SIZES:
         for quality in QUALITIES:
-            data, back = squeeze(pixels, kind, size, quality)
+            data, back = squeeze(pixels, kind, round(size * max(pixels.shape[1:]) / 64), quality)
             out.append({"mse": (back - pixels).square().mean().item(), "picture": back, "payload": payload(data),
                         "file": len(data)})
     return out

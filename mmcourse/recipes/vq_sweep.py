@@ -1,8 +1,9 @@
 """How large a codebook, which quantiser, which patch, and which cure keeps a codebook alive?
 
 `python -m mmcourse.recipes.vq_sweep` trains every configuration of chapter 03's tables for the same number of steps on the
-same pictures (one seed, about half an hour of one core in all) and writes `data/results/vq_sweep.json`, one configuration
-at a time: started again, it goes on with what is missing. Reading the signs needs the `test` extra.
+same pictures (about forty minutes of one core in all, a third of them for two more seeds of the rows with 512 codes) and
+writes `data/results/vq_sweep.json`, one configuration at a time: started again, it goes on with what is missing, and measures
+the shipped tokenizer again if that has changed (`--only shipped`: nothing else). Reading the signs needs the `test` extra.
 """
 import argparse
 import base64
@@ -10,7 +11,7 @@ import io
 import json
 import os
 import re
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from torch import nn
 from mmcourse import checkpoints, judges, judges_net
 from mmcourse.bits import entropy_bits
 from mmcourse.paths import RESULTS
-from mmcourse.recipes.vqvae import letter_loss
 from mmcourse.training import History, train
 from mmcourse.vqvae import (
     FSQ,
@@ -31,13 +31,17 @@ from mmcourse.vqvae import (
     make_encoder,
     matte,
     nearest_code,
+    vqvae_loss,
 )
-from mmcourse.world.pictures import draw_batch
+from mmcourse.world.pictures import SIGN_TOP, SIZE, draw_batch
 from mmcourse.world.scene import Scene, sample_scene
 
-STEPS, BATCH, LR, WIDTH, SEED = 1000, 16, 3e-3, 64, 0
+STEPS, BATCH, LR, MUON_LR, WIDTH, SEED, MORE_SEEDS = 1000, 16, 3e-3, 0.04, 64, 0, (1, 2)
+SIGN_WEIGHT = 6.0                                  # how much a pixel in the sign's rows counts
 JUDGED, READ, COUNTED, SHOWN = 512, 128, 2048, 4   # pictures for the judges, signs for the OCR, pictures for the entropy
 LEVELS = {512: (8, 8, 8), 8192: (8, 8, 8, 4, 4), 65536: (8, 8, 8, 8, 4, 4)}
+NOT_THE_QUANTIZERS = ("patch", "table", "optimizer", "sign_weight")
+KEPT = ("psnr_db", "fd", "objects", "signs_ocr", "codes_used", "perplexity", "cpu_minutes")      # of a further seed
 FILE = RESULTS / "vq_sweep.json"
 
 
@@ -82,10 +86,12 @@ class Learnt(nn.Module):
         super().__init__()
         self.codes, self.commitment, self.restart, self.normalise = codes, commitment, restart, normalise
         self.gradient, self.warmup = gradient, warmup if start == "k-means" else 0
-        self.codebook = nn.Parameter(torch.randn(codes, dim))
+        self.embed = nn.Parameter(torch.randn(codes, dim))             # by this name Muon leaves it to AdamW: it is a table
         self.register_buffer("counts", torch.ones(codes))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.recent: list[torch.Tensor] = []
+
+    codebook = property(lambda self: self.embed)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(N, d) -> quantised (N, d), indices (N,), codebook loss plus commitment loss."""
@@ -137,12 +143,21 @@ def configurations() -> dict[str, dict]:
     sweep = {f"{kind} {codes} patch {patch}": {"kind": kind, "codes": codes, "patch": patch, "table": "sweep"}
              for codes in (512, 8192, 65536) for patch in (8, 16) for kind in ("FSQ", "VQ")}
     cures = {"nothing": {}, "moving averages": {"kind": "averages"}, "k-means start": {"start": "k-means"},
-             "restart": {"restart": True}, "8 numbers of length 1": {"dim": 8, "normalise": True},
+             "restart": {"restart": True}, "8 numbers": {"dim": 8}, "8 numbers of length 1": {"dim": 8, "normalise": True},
              "rotation trick": {"gradient": "rotated"}, "copy forgotten": {"gradient": "forgotten"}}
     out = {name: s for name, s in sweep.items() if s["codes"] == 512}
     out |= {f"cure: {name}": {"kind": "learnt", "codes": 512, "patch": 8, "table": "cures", **more}
             for name, more in cures.items()}
+    out |= {"loss: plain squares": {**sweep["VQ 512 patch 8"], "table": "loss", "sign_weight": 1.0}}
+    out |= {f"Muon: {kind} 512 patch 8": {**sweep[f"{kind} 512 patch 8"], "table": "optimizer", "optimizer": "muon"}
+            for kind in ("VQ", "FSQ")}
     return out | dict(sorted(sweep.items(), key=lambda item: (item[1]["codes"], item[1]["kind"], -item[1]["patch"])))
+
+
+def repeated(spec: dict) -> bool:
+    """Whether a configuration is trained with `MORE_SEEDS` too: those of 512 codes and 8x8 patches that are compared."""
+    compared = (spec["codes"], spec["patch"]) == (512, 8) and spec["table"] in ("sweep", "cures")
+    return compared and spec.get("gradient") != "forgotten"
 
 
 def make_quantizer(kind: str, codes: int, dim: int = 16, **options) -> tuple[nn.Module, int]:
@@ -240,7 +255,7 @@ def measure(model: Tokenizer, history: History) -> dict:
 def build(spec: dict, seed: int = SEED) -> Tokenizer:
     """A fresh model of one configuration; the seed decides its first weights."""
     torch.manual_seed(seed)
-    quantizer, dim = make_quantizer(**{k: v for k, v in spec.items() if k not in ("patch", "table")})
+    quantizer, dim = make_quantizer(**{k: v for k, v in spec.items() if k not in NOT_THE_QUANTIZERS})
     return Tokenizer(quantizer, dim, spec["patch"])
 
 
@@ -249,10 +264,18 @@ def batch(rng: np.random.Generator) -> tuple[torch.Tensor]:
     return (draw_batch([sample_scene(rng) for _ in range(BATCH)]),)
 
 
-def run(spec: dict, steps: int = STEPS, progress: bool = False) -> dict:
-    """Train one configuration and measure it. The sign's rows count six times, as in the shipped recipe's second part."""
-    model = build(spec)
-    history = train(model, batch, letter_loss, steps=steps, lr=LR, seed=SEED, log_every=20, progress=progress)
+def letter_loss(model: nn.Module, images: torch.Tensor, weight: float = SIGN_WEIGHT) -> dict:
+    """`vqvae_loss` in which the rows of the sign count `weight` times as much as the others."""
+    weights = torch.ones(SIZE, 1)
+    weights[SIGN_TOP:] = weight
+    return vqvae_loss(model, images, weights)
+
+
+def run(spec: dict, steps: int = STEPS, seed: int = SEED, progress: bool = False) -> dict:
+    """Train one configuration and measure it."""
+    model, loss = build(spec, seed), partial(letter_loss, weight=spec.get("sign_weight", SIGN_WEIGHT))
+    history = train(model, batch, loss, steps=steps, lr=LR, seed=seed, log_every=20, progress=progress,
+                    optimizer=spec.get("optimizer", "adamw"), muon_lr=MUON_LR)
     if history.interrupted:
         raise KeyboardInterrupt
     return {**spec, **measure(model, history)}
@@ -267,7 +290,12 @@ def reference() -> dict:
     psnr = -10 * (decoded - truth[:JUDGED]).square().mean().log10().item()
     return {"true pictures": {**judge(truth[:JUDGED]), "pictures": strip(truth[:SHOWN])},
             "shipped": {**judge(decoded), "psnr_db": round(psnr, 2), "pictures": strip(decoded[:SHOWN]),
-                        "cpu_minutes": checkpoints.manifest()["vqvae"]["cpu_minutes"]}}
+                        "cpu_minutes": checkpoints.manifest()["vqvae"]["cpu_minutes"], "sha256": shipped_hash()}}
+
+
+def shipped_hash() -> str:
+    """Which tokenizer is shipped, so that a figure about another one is noticed."""
+    return checkpoints.manifest()["vqvae"]["sha256"]
 
 
 def save(result: dict, path=FILE) -> None:
@@ -284,17 +312,18 @@ def main(argv: list[str] | None = None) -> dict:
     """Run what the file does not hold yet."""
     parser = argparse.ArgumentParser(prog="python -m mmcourse.recipes.vq_sweep", description=__doc__.split("\n")[0])
     parser.add_argument("--only", help="run only configurations whose name contains this")
+    parser.add_argument("--seeds", type=int, nargs="*", default=MORE_SEEDS, help="further seeds for the rows that are compared")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    plan = {"steps": args.steps, "batch": BATCH, "lr": LR, "width": WIDTH, "seed": SEED, "judged": JUDGED, "read": READ,
-            "counted": COUNTED, "levels": {str(k): list(v) for k, v in LEVELS.items()}}
+    plan = {"steps": args.steps, "batch": BATCH, "lr": LR, "muon_lr": MUON_LR, "width": WIDTH, "seed": SEED,
+            "judged": JUDGED, "read": READ, "counted": COUNTED, "levels": {str(k): list(v) for k, v in LEVELS.items()}}
     result = json.loads(FILE.read_text("utf-8")) if FILE.exists() and not args.fresh else {"plan": plan, "runs": {}}
     if result["plan"] != plan:
         raise ValueError(f"{FILE.name} was made with {result['plan']}: say --fresh to replace it")
-    if "reference" not in result:
+    if result.get("reference", {}).get("shipped", {}).get("sha256") != shipped_hash():
         result["reference"] = reference()
         save(result)
     for name, spec in configurations().items():
@@ -302,6 +331,14 @@ def main(argv: list[str] | None = None) -> dict:
             result["runs"][name] = found = run(spec, args.steps)
             save(result)
             print(f"{name}: {found['psnr_db']} dB, {found['codes_used']} codes, {found['cpu_minutes']} CPU minutes", flush=True)
+    for seed in args.seeds:
+        for name, spec in configurations().items():
+            seeds = result.setdefault("more seeds", {}).setdefault(name, {}) if repeated(spec) else None
+            if seeds is not None and str(seed) not in seeds and (args.only or "") in name:
+                found = run(spec, args.steps, seed)
+                seeds[str(seed)] = {key: found[key] for key in KEPT if key in found}
+                save(result)
+                print(f"{name}, seed {seed}: {seeds[str(seed)]}", flush=True)
     return result
 
 
