@@ -65,18 +65,21 @@ def cards(things: list[tuple[str, object]], caption: str = "") -> None:
 
 
 def ask(assistant: Assistant, given, want: str, seed: int = 0, decoders: tuple[str, ...] | None = None, judge=None,
-        caption: str = "", **sampling):
+        caption: str = "", change: str = "", **sampling):
     """Ask once; draw the question beside its answer. A picture is painted by both decoders, from the same tokens.
 
     Args:
         given: a string, Text, Image or Audio.
         judge: a `WordJudge`: what it hears in a spoken answer is written above it.
+        change: an instruction for a picture, such as `make the ground green`: the answer is the picture, changed.
 
     Returns:
         the answer (a picture: as the plain decoder paints it). Errors as `Assistant.generate`.
     """
     given = Text(given) if isinstance(given, str) else given
-    segment = assistant.tokens([given], want, seed, **sampling)
+    if change and not (isinstance(given, Image) and want == "image"):
+        raise ValueError("an instruction goes with a picture, and the answer is a picture: choose both, or leave it empty")
+    segment = assistant.tokens([given, Text(change)] if change else [given], want, seed, **sampling)
     asked = {Text: "text", Image: "image", Audio: "audio"}[type(given)]
     if decoders is None:
         decoders = ("vq", "diffusion") if assistant.decoder is not None else ("vq",)
@@ -87,6 +90,7 @@ def ask(assistant: Assistant, given, want: str, seed: int = 0, decoders: tuple[s
     shown = Image(given.square()[0]) if isinstance(given, Image) else given
     said = caption or f"{NAMES[asked]} in, {NAMES[want]} out. ".capitalize() + " → ".join(
         f"“{x}”" if isinstance(x, Text) else NAMES[n] for x, n in ((given, asked), (answers[0], want)))
+    said = f"A picture and “{change}” in, the changed picture out." if change and not caption else said
     cards([(f"in: {NAMES[asked]}", shown), *zip(titles, answers, strict=True)], said)
     return answers[0]
 
@@ -141,12 +145,14 @@ class Panel:
         ways = {"Type": self.text, "Put together": w.VBox(list(self.scene.values())), "Draw": w.VBox([behind, self.canvas]),
                 "Upload a picture": self.picture, "Record": self.microphone, "Upload a sound": self.sound}
         self.tabs = w.Tab(list(ways.values()), titles=list(ways))
+        self.change = w.Text("", description="change it", layout=wide,
+                             placeholder="with a picture, if you like: make the ground green, remove the sign, ...")
         self.want = w.Dropdown(options=[(NAMES[m], m) for m in MODALITIES], value="image", description="answer in")
         self.seed = w.BoundedIntText(0, min=0, max=9999, description="seed")
         self.button = w.Button(description="Ask", button_style="primary", icon="play")
         self.out = w.Output()
         self.button.on_click(lambda _: self.answer())
-        self.box = w.VBox([self.tabs, w.HBox([self.want, self.seed, self.button]), self.out])
+        self.box = w.VBox([self.tabs, self.change, w.HBox([self.want, self.seed, self.button]), self.out])
 
     def question(self) -> tuple[object, str]:
         """What is asked with the open tab, and a remark on it. ValueError if it is not there or cannot be read."""
@@ -171,7 +177,7 @@ class Panel:
                 given, remark = self.question()
                 if remark:
                     show.caption(remark)
-                ask(self.assistant, given, self.want.value, self.seed.value)
+                ask(self.assistant, given, self.want.value, self.seed.value, change=self.change.value.strip())
             except (ValueError, TypeError) as error:
                 show.caption(f"⚠ {error}")
 

@@ -153,3 +153,17 @@ def test_what_the_page_sends_arrives_and_can_be_taken_back(kind):
     widget._handle_custom_msg({}, [])
     assert widget.file == b"", "an emptied board holds nothing"
     assert kind().file == b"", "one widget's file is not another's"
+
+
+def test_a_picture_is_changed_by_an_instruction(tiny, said):
+    panel = widgets.Panel(tiny)
+    panel.change.value = "make the ground green"
+    panel.tabs.selected_index = 1
+    panel.button.click()
+    assert "the changed picture out" in said[-1]
+    panel.want.value = "text"
+    panel.button.click()
+    assert "an instruction goes with a picture" in said[-1]
+    panel.tabs.selected_index, panel.want.value = 0, "image"
+    panel.button.click()
+    assert "an instruction goes with a picture" in said[-1]
