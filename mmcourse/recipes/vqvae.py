@@ -30,13 +30,19 @@ def loss(model: VQVAE, images: torch.Tensor) -> dict:
 
 
 @torch.no_grad()
-def measure(model: VQVAE, n: int = 512, jitter: int = 0) -> dict:
+def measure(model: VQVAE, n: int = 512, jitter: int = 0, unnamed: float = 0.0) -> dict:
     """PSNR and codes used on held-out scenes."""
     rng = np.random.default_rng((0, 99))
-    images = draw_batch([sample_scene(rng, "held-out", jitter=jitter) for _ in range(n)])
+    images = draw_batch([sample_scene(rng, "held-out", jitter=jitter, unnamed=unnamed) for _ in range(n)])
     ids = model.encode(images)
     return {"psnr_db": round(-10 * (images - model.decode(ids)).square().mean().log10().item(), 2),
             "codes_used": len(ids.unique())}
+
+
+def measures(model: VQVAE) -> dict:
+    """`measure` in place, with jitter, and with jitter and colours without a name."""
+    worlds = {"": {}, "_jitter": {"jitter": JITTER}, "_unnamed": {"jitter": JITTER, "unnamed": 0.25}}
+    return {f"{key}{name}": value for name, world in worlds.items() for key, value in measure(model, **world).items()}
 
 
 def make(seed: int = 0) -> VQVAE:
@@ -53,7 +59,7 @@ def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> History:
     history = train(model, batch, loss, steps=args.steps, lr=LR, optimizer="muon", muon_lr=MUON_LR, seed=args.seed,
                     resume=cache_dir() / "runs" / "vqvae.pt", log_every=50)
     if not history.interrupted:
-        metrics = {**measure(model), **{f"{k}_jitter": v for k, v in measure(model, jitter=JITTER).items()}}
+        metrics = measures(model)
         checkpoints.save("vqvae", model, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes, metrics=metrics,
                          folder=folder)
         print(metrics)
