@@ -3,7 +3,9 @@ residual quantiser of four levels with 512 codes each, a decoder back to log-mel
 
 Level 0 alone is 25 x 9 = 225 bits a second; all four are 900. Any number of leading levels decodes.
 """
+import itertools
 import math
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -94,6 +96,20 @@ def level_sound(samples: torch.Tensor, loudness: float = 0.1, silence: float = 1
     loud = energy > energy.amax(-1, keepdim=True) * 10 ** -3.6
     rms = ((energy * loud).sum(-1, keepdim=True) / loud.sum(-1, keepdim=True).clamp(min=1)).sqrt()
     return torch.where(rms > silence, samples * loudness / rms.clamp(min=silence), torch.zeros_like(samples))
+
+
+def levelling_gain(samples: torch.Tensor, silence: float = 1e-4) -> torch.Tensor:
+    """The factor (B, 1) that `level_sound` applies to each row of (B, samples); 0 for silence."""
+    peak = samples.abs().amax(-1, keepdim=True)
+    return level_sound(samples, silence=silence).abs().amax(-1, keepdim=True) / peak.clamp(min=1e-9)
+
+
+def offset(samples: torch.Tensor) -> torch.Tensor:
+    """What a faulty microphone adds to every sample: the mean of each row of (B, samples), as (B, 1), where it is more
+    than half of the RMS, else 0. No ear hears it, but it would be taken for loudness.
+    """
+    mean, rms = samples.mean(-1, keepdim=True), samples.square().mean(-1, keepdim=True).sqrt()
+    return torch.where(mean.abs() > 0.5 * rms, mean, torch.zeros_like(mean))
 
 
 class Block(nn.Module):
@@ -249,8 +265,42 @@ class AudioCodec(nn.Module):
             (B, frames, levels) int64. ValueError or TypeError for what is not such a sound.
         """
         samples = check_sound(samples)
-        count = -(-samples.shape[1] // self.samples_per_frame)
-        samples = level_sound(F.pad(samples, (0, count * self.samples_per_frame - samples.shape[1])))
+        return self._ids(level_sound(self._whole_frames(samples - offset(samples))))
+
+    @torch.no_grad()
+    def encode_stream(self, pieces: Iterable) -> torch.Tensor:
+        """`encode` for sound that comes in pieces, from a microphone or from a file too long for the memory.
+
+        Args:
+            pieces: (samples,) float at 8 kHz each, of any lengths; no more than about 20 s of them are held at a time.
+
+        Returns:
+            (1, frames, levels) int64: those of `encode`, but the loudness is set by the first 20 s that are not silent.
+        """
+        size, context = 500 * self.samples_per_frame, 8 * self.samples_per_frame
+        held, out, back = [torch.zeros(1, 0)], [], 0            # `back`: samples that are held as context alone
+        gain = level = torch.zeros(1, 1)
+        for piece in itertools.chain(pieces, [None]):
+            held += [check_sound(piece)] if piece is not None else []
+            while (count := sum(x.shape[1] for x in held)) >= back + size + context or piece is None and count > back:
+                sound = torch.cat(held, 1)
+                part = sound[:, :back + size + context]
+                level = torch.where(gain > 0, level, offset(part))
+                part = self._whole_frames(part - level)
+                gain = torch.where(gain > 0, gain, levelling_gain(part))
+                ids = self._ids(part * gain)
+                out.append(ids[:, back // self.samples_per_frame:][:, :500])
+                held, back = [sound[:, max(0, back + size - context):]], context
+        if not out:
+            raise ValueError("no sound came: the stream has no samples")
+        return torch.cat(out, 1)
+
+    def _whole_frames(self, samples: torch.Tensor) -> torch.Tensor:
+        """(B, samples), padded with silence to whole frames."""
+        return F.pad(samples, (0, -samples.shape[1] % self.samples_per_frame))
+
+    def _ids(self, samples: torch.Tensor) -> torch.Tensor:
+        """Levelled sound of whole frames (B, samples) -> (B, frames, levels)."""
         z = in_pieces(lambda x: self.encoder(self.features(x)), samples, self.samples_per_frame, 1)     # (B, dim, t)
         B, dim, t = z.shape
         ids, _ = quantise_residual(z.transpose(1, 2).reshape(B * t, dim), self.codebooks)     # (B t, levels)
@@ -282,20 +332,39 @@ class AudioCodec(nn.Module):
         return level_sound(self.mel_to_sound(self.decode_mel(ids)), silence=0.01).clamp(-1, 1)
 
     @torch.no_grad()
+    def decode_stream(self, ids) -> Iterator[torch.Tensor]:
+        """`decode`, 20 s at a time: yields (B, samples) pieces; the loudness is set by the first one that is not silent."""
+        ids, per_frame = self.check_ids(ids), self.samples_per_frame // HOP
+        gain = torch.zeros(len(ids), 1)
+
+        def mel(start: int, end: int) -> torch.Tensor:          # a few more ids on both sides, so that there are no seams
+            first = max(0, start // per_frame - 8)
+            around = self.decode_mel(ids[:, first:-(-end // per_frame) + 8])
+            return around[..., start - first * per_frame:end - first * per_frame]
+        for piece in self._sound_pieces(mel, ids.shape[1] * per_frame):
+            gain = torch.where(gain > 0, gain, levelling_gain(piece, silence=0.01))
+            yield (piece * gain).clamp(-1, 1)
+
+    @torch.no_grad()
     def mel_to_sound(self, mel: torch.Tensor) -> torch.Tensor:
         """Log-mel (B, bands, n) -> (B, 80 n): amplitudes by the filters' pseudo-inverse, phases by Griffin-Lim."""
-        amplitude = (mel.exp() - FLOOR).clamp(min=0).transpose(1, 2) @ self.unfilter.T         # (B, n, 257)
-        amplitude = amplitude.clamp(min=0) * hann(WINDOW).sum() / 2
-        n, piece, overlap = amplitude.shape[1], 2000, 50        # 20 s at a time, 0.5 s of cross-fade between the pieces
-        out = griffin_lim(amplitude[:, :piece + overlap])
-        for start in range(piece, n, piece):
-            if start + overlap >= n:                            # the piece before reaches the end already
-                break
-            more = griffin_lim(amplitude[:, start:start + piece + overlap])
-            ramp = torch.linspace(0, 1, overlap * HOP)
-            ahead = out[:, -overlap * HOP:] * (1 - ramp) + more[:, :overlap * HOP] * ramp
-            out = torch.cat([out[:, :-overlap * HOP], ahead, more[:, overlap * HOP:]], 1)
-        return out.clamp(-1, 1)
+        return torch.cat(list(self._sound_pieces(lambda start, end: mel[..., start:end], mel.shape[2])), 1)
+
+    def _sound_pieces(self, mel: Callable, n: int) -> Iterator[torch.Tensor]:
+        """`mel_to_sound` of the n frames that `mel(start, end)` hands out: 20 s at a time, 0.5 s of cross-fade between."""
+        piece, overlap = 2000, 50
+        ramp, tail = torch.linspace(0, 1, overlap * HOP), None
+        for start in range(0, n, piece):
+            amplitude = (mel(start, min(n, start + piece + overlap)).exp() - FLOOR).clamp(min=0).transpose(1, 2)
+            amplitude = (amplitude @ self.unfilter.T).clamp(min=0) * hann(WINDOW).sum() / 2                 # (B, n, 257)
+            out = griffin_lim(amplitude)
+            if tail is not None:
+                out = torch.cat([tail * (1 - ramp) + out[:, :overlap * HOP] * ramp, out[:, overlap * HOP:]], 1)
+            if start + piece + overlap >= n:                    # this piece reaches the end
+                yield out.clamp(-1, 1)
+                return
+            tail = out[:, -overlap * HOP:]
+            yield out[:, :-overlap * HOP].clamp(-1, 1)
 
 
 def check_sound(samples) -> torch.Tensor:

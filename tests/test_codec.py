@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -240,3 +243,111 @@ def test_batches_hold_training_voices_only():
     assert len(batches.clips) == len(corpus.select())
     sound, keep = batches(np.random.default_rng(0))
     assert sound.shape == (32, 7680) and sound.isfinite().all() and set(keep.tolist()) <= {1, 2, 3, 4}
+
+
+# ---------------------------------------------------------------- sound as it comes: streams, files, faults
+
+def noise_in_words(seconds: float, seed: int = 0) -> np.ndarray:
+    """Noise that swells and fades, so that neither its loudness nor its spectrum is constant."""
+    rng, n = np.random.default_rng(seed), int(seconds * 8000)
+    return (rng.normal(size=n) * 0.1 * (1.1 + np.sin(np.arange(n) / 900))).astype(np.float32)
+
+
+@pytest.mark.parametrize("piece", [1, 77, 8000, 163_000])
+def test_a_stream_gives_the_ids_of_the_whole(small, piece):
+    x = noise_in_words(0.3 if piece == 1 else 65)
+    whole = small.encode(x)
+    stream = small.encode_stream(x[i:i + piece] for i in range(0, len(x), piece))
+    assert stream.shape == whole.shape
+    assert (stream == whole).float().mean() > 0.97           # the loudness of 20 s is not quite that of 65 s
+    with pytest.raises(ValueError, match="no samples"):
+        small.encode_stream([])
+
+
+def test_a_stream_waits_for_the_first_sound(small):
+    silence, sound = np.zeros(8000 * 45, np.float32), noise_in_words(20)
+    late = small.encode_stream([silence, sound])
+    assert (late[:, -480:] == small.encode(sound)[:, -480:]).float().mean() > 0.97
+
+
+def test_a_decoded_stream_is_the_whole_sound(shipped):
+    ids = shipped.encode(noise_in_words(41))
+    whole, pieces = shipped.decode(ids), list(shipped.decode_stream(ids))
+    assert [p.shape[1] for p in pieces] == [160_000, 160_000, 8_000]
+    stream = torch.cat(pieces, 1)
+    assert torch.corrcoef(torch.cat([stream, whole]))[0, 1] > 0.999
+    assert (stream.square().mean() / whole.square().mean()).sqrt() == pytest.approx(1, abs=0.1)
+
+
+def test_ten_minutes_need_no_more_memory_than_one():
+    script = """
+import resource, numpy as np, torch
+from mmcourse.codec import AudioCodec
+torch.set_num_threads(1); torch.manual_seed(0)
+codec, rng = AudioCodec(width=16, dim=8, codebook_size=32).eval(), np.random.default_rng(0)
+for quantiser in codec.quantisers: quantiser.codes.normal_()
+def run(seconds, decoded):
+    ids = codec.encode_stream(rng.normal(size=8000) * 0.1 for _ in range(seconds))
+    assert ids.shape == (1, seconds * 25, 4)
+    for piece in codec.decode_stream(ids[:, :decoded * 25]): assert piece.isfinite().all()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+run(60, 60)
+before = run(60, 60)
+print(run(600, 120) - before)
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    unit = 1024 if sys.platform != "darwin" else 1024**2                         # kilobytes on Linux, bytes on macOS
+    assert int(out.stdout) < 24 * unit                       # the ten minutes themselves would be 19 MB, their work 140 MB
+
+
+def test_a_constant_offset_is_no_sound(shipped):
+    corpus = load_speech(progress=False)
+    word = corpus.clips[corpus.select("elephant", held_out=True)[0]]
+    assert not shipped.decode(shipped.encode(np.full(8000, 0.5, np.float32))).any()
+    without = shipped.encode(word - word.mean())             # the word has a small mean of its own, which is heard with it
+    assert (shipped.encode(word + 0.3) == without).float().mean() > 0.9
+    small_mean = word + 0.2 * np.sqrt((word**2).mean())
+    assert not C.offset(torch.from_numpy(small_mean)[None]).any()                # as it was in training: left alone
+    streamed = shipped.encode_stream([word[:1000] + 0.3, word[1000:] + 0.3])
+    assert (streamed == without).float().mean() > 0.9
+
+
+def test_clipping_costs_quality_not_sense(shipped):
+    corpus = load_speech(progress=False)
+    word = corpus.clips[corpus.select("elephant", held_out=True)[0]]
+    clipped = np.clip(word * 10, -1, 1)
+    out = shipped.decode(shipped.encode(clipped))
+    assert out.isfinite().all() and out.abs().max() <= 1 and out.square().mean().sqrt() == pytest.approx(0.1, abs=0.05)
+    near = (shipped.decode_mel(shipped.encode(clipped)) - shipped.decode_mel(shipped.encode(word))).abs().mean()
+    far = (shipped.decode_mel(shipped.encode(clipped)) - shipped.decode_mel(shipped.encode(word[::-1].copy()))).abs().mean()
+    assert near < 0.8 * far
+
+
+@pytest.mark.parametrize("kind, subtype, rate, channels", [
+    ("WAV", "PCM_U8", 8000, 1), ("WAV", "PCM_24", 16000, 1), ("WAV", "FLOAT", 44100, 2), ("WAV", "PCM_16", 44100, 2),
+    ("FLAC", "PCM_24", 48000, 2), ("OGG", "VORBIS", 22050, 1), ("MP3", "MPEG_LAYER_III", 44100, 2)])
+def test_a_recording_of_any_format_is_the_same_word(shipped, tmp_path, kind, subtype, rate, channels):
+    soundfile = pytest.importorskip("soundfile")
+    if kind not in soundfile.available_formats():
+        pytest.skip(f"this libsndfile does not write {kind}")
+    from mmcourse.world.speech import read_sound, resample
+    corpus = load_speech(progress=False)
+    word = corpus.clips[corpus.select("elephant", held_out=True)[0]]
+    other = resample(word, 8000, rate)
+    path = tmp_path / f"word.{kind.lower()}"
+    soundfile.write(path, np.stack([other] * channels, 1), rate, format=kind, subtype=subtype)
+    back = read_sound(path)
+    assert abs(len(back) - len(word)) < 1200                                     # an MP3 begins with some silence
+    a, b = (shipped.decode_mel(shipped.encode(x)) for x in (word, back))
+    shifts = [(a[..., :40] - b[..., s:s + 40]).abs().mean().item() for s in range(12) if b.shape[2] >= s + 40]
+    assert min(shifts) < 0.45, shifts                                            # two words differ by more than 1
+
+
+def test_a_file_that_is_no_sound_is_named(tmp_path):
+    from mmcourse.world.speech import read_sound
+    path = tmp_path / "word.mp3"
+    path.write_text("not a sound")
+    with pytest.raises(ValueError, match="not a sound file"):
+        read_sound(path)
+    with pytest.raises(FileNotFoundError, match="nowhere.wav"):
+        read_sound(tmp_path / "nowhere.wav")
