@@ -19,7 +19,7 @@ AUDIO_CODES, AUDIO_LEVELS = 512, 2                      # the transformer models
 LR, MUON_LR, WARMUP = 3e-3, 0.02, 100
 
 
-STEPS = 4200
+STEPS = 5000
 UNNAMED = 0.4                                           # the share of scenes on a colour without a name
 AVERAGE = 0.995                                         # the shipped weights are a running mean
 COPIES = {"synthetic": 3, "people": 5}                  # augmented copies of every clip that the model listens to
@@ -37,8 +37,10 @@ class Stage:
 # answers in text. A chain such as audio->text->image says the word before it draws. data/checkpoints/LOG.md tells what was tried.
 STAGES = (
     Stage(1400, {"text->image": 12, "image->text": 3}, text_weight=1.0),
-    Stage(4200, {"text->image": 11, "image->text": 4, "image+text->image": 4, "audio->image": 2, "audio->text->image": 3,
+    Stage(2700, {"text->image": 11, "image->text": 4, "image+text->image": 4, "audio->image": 2, "audio->text->image": 3,
                  "image->audio": 3, "image->text->audio": 2, "text->audio": 5, "audio->text": 11}),
+    Stage(5000, {"text->image": 11, "image->text": 6, "image+text->image": 6, "audio->image": 1, "audio->text->image": 2,
+                 "image->audio": 2, "image->text->audio": 2, "text->audio": 4, "audio->text": 13}),
 )
 ROWS = STAGES[-1].rows
 
