@@ -259,7 +259,7 @@ def sounds(clips: Sequence, rate: int, titles: Sequence[str] | None = None, capt
         axis.axis("off")
     for axis, wave, title in zip(axes.flat, waves, titles):
         _spectrogram(axis, wave, rate, title)
-    figure(fig, caption)
+    figure(fig, caption, colours=64)
     if _in_notebook():
         from IPython.display import HTML, display
 

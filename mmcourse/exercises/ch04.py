@@ -1,4 +1,4 @@
-"""Exercises of chapter 04: frames, the mel filterbank, Griffin-Lim, bits a second, residual quantisation."""
+"""Exercises of chapter 04: frames, the mel filterbank, Griffin-Lim, bits a second, residual quantisation, pitch."""
 import math
 
 import numpy as np
@@ -191,3 +191,41 @@ def check_quantise_residual(fn):
         assert not wrong, (f"{levels} levels of 16 random codes: vector {wrong[0]} gets {ids[wrong[0]].tolist()}, "
                            f"nearest in turn are {right[wrong[0]].tolist()}")
         assert torch.allclose(total, right_total, atol=1e-5), f"{levels} levels: the second result must be the sum of the codes"
+
+
+# ---------------------------------------------------------------- how high is a voice?
+
+def pitch(samples: torch.Tensor, low: float = 70.0, high: float = 500.0) -> float:
+    """The pitch of (n,) samples at 8 kHz in Hz: the shift from 8000 / high to 8000 / low at which they resemble themselves
+    most.
+    """
+    shifts = range(math.ceil(codec.RATE / high), int(codec.RATE / low) + 1)
+    return codec.RATE / max(shifts, key=lambda k: float(samples[:-k] @ samples[k:]))
+
+
+def _loudest_frequency(samples, low=70.0, high=500.0):
+    return float(torch.fft.rfft(samples).abs().argmax()) * codec.RATE / len(samples)       # an overtone may be the loudest
+
+
+def _any_shift(samples, low=70.0, high=500.0):
+    shifts = range(1, int(codec.RATE / low) + 1)
+    return codec.RATE / max(shifts, key=lambda k: float(samples[:-k] @ samples[k:]))
+
+
+def _the_shift_itself(samples, low=70.0, high=500.0):
+    return codec.RATE / pitch(samples, low, high)
+
+
+@register("04.pitch", reference=pitch, minutes=10, difficulty=2, wrong=[_loudest_frequency, _any_shift, _the_shift_itself],
+          hint="For a shift k: samples[:-k] @ samples[k:]. Try all k from 8000 / high to 8000 / low, keep the best, return Hz.")
+def check_pitch(fn):
+    t = torch.arange(800) / codec.RATE
+    for hz, weights in ((100.0, (1, 1, 1, 1)), (160.0, (0.2, 1, 0.5, 0.5)), (250.0, (1, 0.5, 0.3, 0.2)), (125.0, (0, 1, 1, 1))):
+        samples = sum(w * torch.sin(2 * math.pi * hz * (k + 1) * t + k) for k, w in enumerate(weights))
+        said = float(fn(samples + 0.02 * torch.randn(800)))
+        assert abs(said - hz) < 0.03 * hz, (
+            f"four waves of {hz:.0f}, {2 * hz:.0f}, {3 * hz:.0f} and {4 * hz:.0f} Hz, as strong as {weights}, repeat {hz:.0f} "
+            f"times a second; the answer was {said:.1f} Hz")
+    samples = torch.sin(2 * math.pi * 200 * t)
+    said = float(fn(samples, 70.0, 130.0))
+    assert abs(said - 100) < 3, f"between 70 and 130 Hz, a wave of 200 Hz repeats best at 100 Hz; the answer was {said:.1f} Hz"
