@@ -109,9 +109,9 @@ def _continue(model, vocabulary, ids, empty, want, limit, guidance, use_cache, c
     new, new_empty, start = ids, empty, ids.shape[1]
     done = torch.zeros(len(ids), dtype=torch.bool)
     for index in range(limit + 1):
-        logits = model(new, caches[0])[:, -1]
+        logits = model(new.to(model.device), caches[0])[:, -1].cpu()   # the dice are rolled on the CPU: seeds mean the same
         if empty is not None:
-            base = model(new_empty, caches[1])[:, -1]
+            base = model(new_empty.to(model.device), caches[1])[:, -1].cpu()
             logits = base + guidance * (logits - base)
         logits = logits.masked_fill(~modality_mask(vocabulary, want, index, limit), -torch.inf)
         token = choose(logits).masked_fill(done, PAD)
@@ -147,8 +147,9 @@ def read_back(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Seg
     for i, (g, prompt) in enumerate(rows):
         ids[i, :len(g) + len(prompt)] = torch.tensor(g + prompt)
         asked[i, len(g) + 1:len(g) + len(prompt)] = True
+    ids, asked = ids.to(model.device), asked.to(model.device)
     losses = model(ids[:, :-1]).log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]        # (B, T - 1)
-    return (losses * asked[:, 1:]).sum(1)
+    return (losses * asked[:, 1:]).sum(1).cpu()
 
 
 def generate_best(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], want: str, *, best_of: int = 1,

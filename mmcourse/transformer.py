@@ -20,10 +20,7 @@ class Attention(nn.Module):
 
     def forward(self, x, cache=None):
         B, T, C = x.shape
-        q, k, v = self.qkv(x).split(C, dim=2)
-        q = q.view(B, T, self.heads, C // self.heads).transpose(1, 2)          # (B, heads, T, C / heads)
-        k = k.view(B, T, self.heads, C // self.heads).transpose(1, 2)          # (B, heads, T, C / heads)
-        v = v.view(B, T, self.heads, C // self.heads).transpose(1, 2)          # (B, heads, T, C / heads)
+        q, k, v = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)    # (B, heads, T, C / heads)
         if cache is not None:
             k, v = cache.append(k, v)                                          # (B, heads, past + T, C / heads)
         causal = k.shape[2] == T                                               # with a past, new tokens come one by one
@@ -62,10 +59,13 @@ class Block(nn.Module):
 
 
 class LayerCache:
-    """Keys and values of one layer, for tokens that were seen already. Memory is taken once, for `length` tokens."""
+    """Keys and values of one layer, for tokens that were seen already. Memory is taken once, for `length` tokens.
 
-    def __init__(self, batch: int, heads: int, length: int, dim: int):
-        self.keys, self.values = torch.empty(batch, heads, length, dim), torch.empty(batch, heads, length, dim)
+    They lie where `like` lies (CPU or GPU), in its precision.
+    """
+
+    def __init__(self, batch: int, heads: int, length: int, dim: int, like: torch.Tensor):
+        self.keys, self.values = (like.new_empty(batch, heads, length, dim) for _ in range(2))
         self.filled = 0
 
     def append(self, k, v):
@@ -138,28 +138,35 @@ class Transformer(nn.Module):
             x = block(x, cache.layers[i] if cache is not None else None)
         return self.head(self.norm(x))                 # (B, T, C) -> (B, T, vocab)
 
+    @property
+    def device(self) -> torch.device:
+        return self.token_embed.weight.device
+
     def new_cache(self, batch: int) -> "KVCache":
         """An empty cache for sequences of up to `context` tokens."""
         return KVCache(self, batch)
 
 
 class KVCache:
-    """What generation need not compute twice: keys and values of every layer, and where the last segment began."""
+    """What generation need not compute twice: keys and values of every layer, and where the last token stood."""
 
     def __init__(self, model: Transformer, batch: int):
-        dim = model.width // model.heads
-        self.layers = [LayerCache(batch, model.heads, model.context, dim) for _ in model.blocks]
-        self.ids = torch.empty(batch, 0, dtype=torch.long)
+        weight, dim = model.token_embed.weight, model.width // model.heads
+        self.layers = [LayerCache(batch, model.heads, model.context, dim, weight) for _ in model.blocks]
+        self.offset = torch.full((batch, 1), -1, device=model.device)          # -1: the first token will stand at 0
+        self.number = torch.zeros_like(self.offset)
 
     @property
     def length(self) -> int:
         return self.layers[0].filled
 
     def positions(self, ids, openers):
-        """The positions of the new tokens, counted over all that were seen."""
-        self.ids = torch.cat([self.ids, ids], 1)
-        offsets, numbers = segment_positions(self.ids, openers)
-        return offsets[:, -ids.shape[1]:], numbers[:, -ids.shape[1]:]
+        """The positions of the new tokens (B, T), counted on from those that were seen."""
+        offsets, numbers = segment_positions(ids, openers)
+        offsets = torch.where(numbers == 0, offsets + self.offset + 1, offsets)            # no segment has opened yet
+        numbers = numbers + self.number
+        self.offset, self.number = offsets[:, -1:], numbers[:, -1:]
+        return offsets, numbers
 
 
 def next_token_loss(model, ids: torch.Tensor, weights: torch.Tensor | None = None, pad: int = 0) -> torch.Tensor:

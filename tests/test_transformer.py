@@ -215,6 +215,24 @@ def test_greedy_with_cache_is_identical():
         assert len(naive[:, 30:].unique()) > 5              # more than one token over and over
 
 
+@pytest.mark.parametrize("kind", [{"device": "meta"}, {"dtype": torch.bfloat16}])
+def test_the_cache_lies_where_the_model_does(kind):
+    model = tiny().to(**kind)
+    ids, cache = prompt_with_segments().to(model.device), model.new_cache(3)
+    for part in ids.split([5, 1, 24], 1):
+        assert model(part, cache).device == cache.offset.device == cache.layers[0].keys.device == model.device
+    assert cache.layers[0].keys.dtype == model.token_embed.weight.dtype and cache.length == 30
+
+
+def test_positions_with_a_cache_are_those_of_the_whole():
+    model, ids = tiny(), prompt_with_segments()
+    for cuts in ([1] * 30, [30], [10, 1, 1, 1, 5, 12], [7, 23]):
+        cache = model.new_cache(3)
+        parts = [cache.positions(part, OPENERS) for part in ids.split(cuts, 1)]
+        for got, expected in zip(zip(*parts), segment_positions(ids, OPENERS)):
+            assert torch.equal(torch.cat(got, 1), expected)
+
+
 def test_two_caches_do_not_disturb_each_other():
     model, ids = tiny(), prompt_with_segments()
     with torch.no_grad():

@@ -1,10 +1,55 @@
-"""Exercises of chapter 05: the causal mask, one head of attention, and the probabilities that are sampled from."""
+"""Exercises of chapter 05: counting pairs, the causal mask, one head, rotary positions, one new token, what is sampled from."""
 import math
 
 import torch
 
 from mmcourse.exercises import register
 from mmcourse.generate import filter_logits
+
+# ---------------------------------------------------------------- predicting by counting
+
+def bigram(before: torch.Tensor, after: torch.Tensor, V: int) -> torch.Tensor:
+    """Pairs (n,) and (n,) -> (V, V) probabilities, a row for each token before; 0.01 is added to every count."""
+    table = torch.full((V, V), 0.01)
+    table.index_put_((before, after), torch.ones(len(before)), accumulate=True)
+    return table / table.sum(1, keepdim=True)
+
+
+def _each_pair_once(before, after, V):
+    table = torch.full((V, V), 0.01)
+    table[before, after] += 1
+    return table / table.sum(1, keepdim=True)
+
+
+def _what_came_before(before, after, V):
+    return bigram(after, before, V)
+
+
+def _of_all_pairs(before, after, V):
+    table = torch.full((V, V), 0.01).index_put_((before, after), torch.ones(len(before)), accumulate=True)
+    return table / table.sum()
+
+
+def _nothing_added(before, after, V):
+    table = torch.zeros(V, V).index_put_((before, after), torch.ones(len(before)), accumulate=True)
+    return table / table.sum(1, keepdim=True).clamp(min=1)
+
+
+@register("05.bigram", reference=bigram, minutes=6, difficulty=1,
+          wrong=[_each_pair_once, _what_came_before, _of_all_pairs, _nothing_added],
+          hint="Start from torch.full((V, V), 0.01); index_put_ with accumulate=True counts; divide by the sum of each row.")
+def check_bigram(fn):
+    before, after, V = [0, 0, 0, 1, 2, 2], [1, 1, 3, 2, 0, 0], 4
+    got = fn(torch.tensor(before), torch.tensor(after), V)
+    assert isinstance(got, torch.Tensor) and got.shape == (V, V), f"for V={V}: give a tensor of shape ({V}, {V}) back"
+    for i in range(V):
+        for j in range(V):
+            count, total = sum((a, b) == (i, j) for a, b in zip(before, after)), before.count(i)
+            wanted = (count + 0.01) / (total + 0.01 * V)
+            assert abs(float(got[i, j]) - wanted) < 1e-4, (
+                f"token {j} came {count} times after token {i}, which came {total} times: the probability must be {wanted:.4f}, "
+                f"but it is {float(got[i, j]):.4f}")
+
 
 # ---------------------------------------------------------------- who may look at whom
 
@@ -83,6 +128,92 @@ def check_attention_head(fn):
             assert torch.allclose(got[t], wanted, atol=1e-4), (
                 f"for T={T}, d={d}: output {t} is {[round(x, 3) for x in got[t].tolist()]}, but it must be "
                 f"{[round(x, 3) for x in wanted.tolist()]} (softmax over the {t + 1} scores that token {t} may see)")
+
+
+# ---------------------------------------------------------------- where a token stands
+
+def rotate(x: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
+    """Rotary positions (Su et al., 2021): turn (..., T, d) by position; frequencies (d / 2,) in radians a token."""
+    angles = torch.arange(x.shape[-2])[:, None] * frequencies
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()], -1)
+
+
+def _all_by_one_angle(x, frequencies):
+    return rotate(x, frequencies[:1].expand(len(frequencies)))
+
+
+def _not_by_position(x, frequencies):
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * frequencies.cos() - b * frequencies.sin(), a * frequencies.sin() + b * frequencies.cos()], -1)
+
+
+def _a_mirror(x, frequencies):
+    angles = torch.arange(x.shape[-2])[:, None] * frequencies
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * angles.cos() + b * angles.sin(), a * angles.sin() + b * angles.cos()], -1)
+
+
+def _from_one(x, frequencies):
+    return rotate(torch.cat([x[..., :1, :], x], -2), frequencies)[..., 1:, :]
+
+
+@register("05.rotate", reference=rotate, minutes=10, difficulty=2,
+          wrong=[_all_by_one_angle, _not_by_position, _a_mirror, _from_one],
+          hint="angles = torch.arange(T)[:, None] * frequencies; a, b = x.chunk(2, dim=-1); turn each pair; torch.cat(..., -1).")
+def check_rotate(fn):
+    for shape in ((4, 2), (5, 6), (2, 3, 7, 4)):
+        x, half = torch.randn(shape), shape[-1] // 2
+        frequencies = 0.3 / torch.arange(1, half + 1)
+        got = fn(x.clone(), frequencies)
+        assert isinstance(got, torch.Tensor) and got.shape == x.shape, f"for x of shape {shape}: give the same shape back"
+        flat, turned = x.reshape(-1, *shape[-2:]), got.reshape(-1, *shape[-2:])
+        for t in range(shape[-2]):
+            for i in range(half):
+                a, b, angle = float(flat[0, t, i]), float(flat[0, t, half + i]), t * float(frequencies[i])
+                wanted = (a * math.cos(angle) - b * math.sin(angle), a * math.sin(angle) + b * math.cos(angle))
+                mine = (float(turned[0, t, i]), float(turned[0, t, half + i]))
+                assert max(abs(p - q) for p, q in zip(mine, wanted)) < 1e-4, (
+                    f"for x of shape {shape}, position {t}, pair {i}: ({a:.3f}, {b:.3f}) turned by {angle:.3f} is "
+                    f"({wanted[0]:.3f}, {wanted[1]:.3f}), but you have ({mine[0]:.3f}, {mine[1]:.3f})")
+
+
+# ---------------------------------------------------------------- one new token
+
+def attend_one(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The newest token looks back: q (d,), keys and values (t, d) -> (d,)."""
+    return (keys @ q / math.sqrt(len(q))).softmax(dim=0) @ values
+
+
+def _unscaled(q, keys, values):
+    return (keys @ q).softmax(dim=0) @ values
+
+
+def _not_at_the_newest(q, keys, values):
+    return attend_one(q, keys[:-1], values[:-1]) if len(keys) > 1 else values[0]
+
+
+def _without_softmax(q, keys, values):
+    return keys @ q / math.sqrt(len(q)) @ values
+
+
+def _by_the_root_of_t(q, keys, values):
+    return (keys @ q / math.sqrt(len(keys))).softmax(dim=0) @ values
+
+
+@register("05.attend_one", reference=attend_one, minutes=6, difficulty=2,
+          wrong=[_unscaled, _not_at_the_newest, _without_softmax, _by_the_root_of_t],
+          hint="keys @ q gives one score for each token so far; divide by the root of d, softmax, then the mean of the values.")
+def check_attend_one(fn):
+    for t, d in ((1, 3), (5, 8), (12, 2)):
+        q, keys, values = torch.randn(d) * 2, torch.randn(t, d) * 2, torch.randn(t, d)
+        got = fn(q, keys, values)
+        assert isinstance(got, torch.Tensor) and got.shape == (d,), f"for t={t}, d={d}: give a tensor of shape ({d},) back"
+        weights = [math.exp(float(q @ k) / math.sqrt(d)) for k in keys]
+        wanted = sum(w / sum(weights) * v for w, v in zip(weights, values))
+        assert torch.allclose(got, wanted, atol=1e-4), (
+            f"for t={t}, d={d} the output must be {[round(x, 3) for x in wanted.tolist()]}, but it is "
+            f"{[round(x, 3) for x in got.tolist()]}")
 
 
 # ---------------------------------------------------------------- what is sampled from

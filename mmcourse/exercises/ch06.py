@@ -1,4 +1,4 @@
-"""Exercises of chapter 06: packing segments, the unigram floor, modality masks, guidance."""
+"""Exercises of chapter 06: packing segments, the unigram floor, what the loss counts, modality masks, guidance, calibration."""
 import math
 from collections import Counter
 
@@ -75,6 +75,50 @@ def check_unigram_bits(fn):
         assert abs(float(got) - bits) < 1e-4, f"the tokens {ids} carry {bits:.4f} bits each, but you say {float(got):.4f}"
 
 
+# ---------------------------------------------------------------- what the loss counts
+
+def answer_weights(vocabulary, segments, given) -> list[float]:
+    """1 for each id that has to be answered, 0 for the `given` first segments and for the answers' opening tokens."""
+    out = []
+    for number, segment in enumerate(segments):
+        n = len(vocabulary.pack([segment]))
+        out += [0.0] * n if number < given else [0.0] + [1.0] * (n - 1)
+    return out
+
+
+def _everything(vocabulary, segments, given):
+    return [1.0] * len(vocabulary.pack(segments))
+
+
+def _the_opening_too(vocabulary, segments, given):
+    return [float(number >= given) for number, s in enumerate(segments) for _ in vocabulary.pack([s])]
+
+
+def _not_the_closing(vocabulary, segments, given):
+    return [float(number >= given and 0 < i < len(s.ids) + 1) for number, s in enumerate(segments)
+            for i in range(len(s.ids) + 2)]
+
+
+def _only_the_first_is_given(vocabulary, segments, given):
+    return answer_weights(vocabulary, segments, 1)
+
+
+def _boundaries_forgotten(vocabulary, segments, given):
+    return [float(number >= given) for number, s in enumerate(segments) for _ in s.ids]
+
+
+@register("06.answer_weights", reference=answer_weights, minutes=8, difficulty=2,
+          wrong=[_everything, _the_opening_too, _not_the_closing, _only_the_first_is_given, _boundaries_forgotten],
+          hint="A segment of n ids takes n + 2 places: opening token, ids, closing token; vocabulary.pack shows them.")
+def check_answer_weights(fn):
+    text, image, audio = Segment("text", (0, 4)), Segment("image", (3, 0, 1, 2)), Segment("audio", (2, 0))
+    for segments, given in (([text, image], 1), ([image, text, image], 2), ([audio, text, image], 1), ([text], 0)):
+        got, expected = [float(w) for w in fn(TINY, segments, given)], answer_weights(TINY, segments, given)
+        kinds = " + ".join(s.modality for s in segments)
+        assert len(got) == len(expected), f"{kinds} is a row of {len(expected)} ids, but you give {len(got)} weights"
+        assert got == expected, f"for {kinds} with {given} given, the weights must be {expected}, but they are {got}"
+
+
 # ---------------------------------------------------------------- what may come next
 
 def _closes_at_any_time(vocabulary, modality, index, limit):
@@ -142,3 +186,51 @@ def check_guided(fn):
     for scale, said in ((0.0, "scale 0 forgets the prompt"), (1.0, "scale 1 changes nothing"), (3.0, "scale 3 goes beyond")):
         got, expected = fn(a, b, scale), b + scale * (a - b)
         assert torch.allclose(got, expected), f"{said}: the logits must be {expected.tolist()}, but they are {got.tolist()}"
+
+
+# ---------------------------------------------------------------- is confidence worth anything?
+
+def calibration_error(confidence, correct, bins=10) -> float:
+    """Expected calibration error (Guo et al., 2017): |mean confidence - share right| of each bin, weighted by its answers."""
+    total = 0.0
+    for b in range(bins):
+        inside = [i for i, c in enumerate(confidence) if min(int(c * bins), bins - 1) == b]
+        if inside:
+            gap = sum(confidence[i] for i in inside) - sum(correct[i] for i in inside)
+            total += abs(gap) / len(confidence)
+    return total
+
+
+def _bins_weigh_alike(confidence, correct, bins=10):
+    used = {min(int(c * bins), bins - 1) for c in confidence}
+    gaps = []
+    for b in used:
+        inside = [i for i, c in enumerate(confidence) if min(int(c * bins), bins - 1) == b]
+        gaps.append(abs(sum(confidence[i] - correct[i] for i in inside)) / len(inside))
+    return sum(gaps) / len(gaps)
+
+
+def _signs_cancel(confidence, correct, bins=10):
+    return abs(sum(confidence) - sum(correct)) / len(confidence)
+
+
+def _one_is_lost(confidence, correct, bins=10):
+    kept = [i for i, c in enumerate(confidence) if c < 1]
+    return calibration_error([confidence[i] for i in kept], [correct[i] for i in kept], bins) if kept else 0.0
+
+
+def _answer_by_answer(confidence, correct, bins=10):
+    return sum(abs(c - r) for c, r in zip(confidence, correct)) / len(confidence)
+
+
+@register("06.calibration_error", reference=calibration_error, minutes=10, difficulty=2,
+          wrong=[_bins_weigh_alike, _signs_cancel, _one_is_lost, _answer_by_answer],
+          hint="The bin of c is min(int(c * bins), bins - 1). Within a bin the gap is |sum of confidence - number right|.")
+def check_calibration_error(fn):
+    cases = (([0.9] * 10, [True] * 9 + [False], 10, 0.0), ([1.0, 1.0, 1.0, 1.0], [True, False, True, False], 10, 0.5),
+             ([0.15, 0.85], [True, False], 10, 0.85), ([0.2, 0.3, 0.9], [False, True, True], 2, 0.2),
+             ([0.55] * 3 + [0.95], [True, True, False, False], 10, 0.325))
+    for confidence, correct, bins, expected in cases:
+        got = float(fn(list(confidence), list(correct), bins))
+        assert abs(got - expected) < 1e-6, (
+            f"confidence {confidence}, right {correct}, {bins} bins: the error is {expected:.4f}, but you say {got:.4f}")

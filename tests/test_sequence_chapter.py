@@ -1,0 +1,67 @@
+"""Chapter 06: its drawings, and that the comparison of one net with specialists is as fair as it says."""
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mmcourse import show_sequence
+from mmcourse.paths import RESULTS
+from mmcourse.recipes import specialists
+from mmcourse.recipes.data import Clips, Mixture
+from mmcourse.transformer import Transformer
+from mmcourse.vocabulary import Vocabulary
+from mmcourse.world.scene import sample_scene
+
+
+def test_reliability_counts_in_bins():
+    rows = show_sequence.reliability([0.1, 0.15, 0.9, 1.0], [False, True, True, True], bins=5)
+    assert [(r["from"], r["n"], r["right"]) for r in rows] == [(0.0, 2, 0.5), (0.8, 2, 1.0)]
+    assert rows[0]["confidence"] == pytest.approx(0.125)
+
+
+@pytest.mark.parametrize(("confidence", "correct"), [([], []), ([0.5], [True, False]), ([-3.0], [True]), ([1.5], [False])])
+def test_reliability_refuses(confidence, correct):
+    with pytest.raises(ValueError, match="confidence"):
+        show_sequence.reliability(confidence, correct)
+
+
+def test_specialists_are_drawn_direction_by_direction(capsys):
+    rows = [{"seed": s, "net": net, "direction": d, "bits": b + s, "right": None if d == "text->audio" else 0.5, "parameters": 9,
+             "cpu_minutes": 0.1} for s in (0, 1) for net, b in (("one net", 2.0), ("specialist, a third", 3.0))
+            for d in ("text->image", "text->audio")]
+    found = show_sequence.specialists(rows)
+    assert found["text->image"] == {"one net": [2.0, 3.0], "specialist, a third": [3.0, 4.0]}
+    said = capsys.readouterr().out
+    assert "right, text → image" in said and "right, text → audio" not in said
+
+
+def test_a_third_is_a_third():
+    whole, third = (sum(p.numel() for p in Transformer(20, **size).blocks.parameters()) for size in (specialists.WHOLE, specialists.THIRD))
+    assert third / whole == pytest.approx(1 / 3, abs=0.005)
+
+
+def test_a_specialist_sees_what_the_one_net_sees_of_its_task():
+    class Letters:
+        def encode(self, text):
+            return [ord(c) % 100 for c in text]
+
+    rng = np.random.default_rng(0)
+    scenes = [sample_scene(rng, "train") for _ in range(5)]
+    world = object.__new__(specialists.World)
+    clips = Clips([np.arange(6) + i for i in range(4)], ["cat", "key", "bee", "tree"])
+    images = rng.integers(64, size=(5, 64))
+    world.mixtures = {False: Mixture(Vocabulary(100, 64, 64, 2), Letters(), scenes, images, clips, {})}
+    for step in range(3):
+        together = world.batch(np.random.default_rng((0, step)), list(specialists.TASKS))
+        apart = [part for task in specialists.TASKS for part in world.batch(np.random.default_rng((0, step)), [task])]
+        assert len(together) == 2 * len(specialists.TASKS) == len(apart)
+        assert all(torch.equal(a, b) for a, b in zip(together, apart))
+
+
+@pytest.mark.skipif(not (RESULTS / "specialists.json").exists(), reason="nobody has run the comparison yet")
+def test_the_shipped_comparison_is_complete():
+    rows = json.loads((RESULTS / "specialists.json").read_text(encoding="utf-8"))["rows"]
+    nets, directions = {r["net"] for r in rows}, {d for task in specialists.TASKS.values() for d in task}
+    for seed in {r["seed"] for r in rows}:
+        assert {(r["net"], r["direction"]) for r in rows if r["seed"] == seed} == {(n, d) for n in nets for d in directions}
