@@ -102,7 +102,7 @@ def figure(fig: Figure, text: str = "", *, colours: int | None = None) -> None:
             from PIL import Image
 
             picture, file = Image.open(file).convert("RGB"), io.BytesIO()
-            picture.quantize(colours, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+            picture.quantize(colours, kmeans=4, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
         data = {"image/png": base64.b64encode(file.getvalue()).decode(), "text/plain": text or "a figure"}
         display(data, raw=True, metadata={"image/png": {"alt": text or "a figure"}})
     plt.close(fig)

@@ -127,12 +127,12 @@ def framed(image: torch.Tensor, row: int, column: int, patch: int = 8) -> torch.
 # ---------------------------------------------------------------- many small pictures
 
 def unstrip(text: str) -> np.ndarray:
-    """A strip of pictures from `data/results/vq_sweep.json` (a PNG in base64) -> (H, W, 3) uint8."""
+    """A strip of pictures from `data/results/vq_*.json` (a picture file in base64) -> (H, W, 3) uint8."""
     return np.array(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"))
 
 
-def wall(strips: Mapping[str, str | np.ndarray], caption: str = "", columns: int = 2) -> None:
-    """{title: strip of pictures} in `columns`, each title above its strip."""
+def wall(strips: Mapping[str, str | np.ndarray], caption: str = "", columns: int = 2, colours: int | None = 128) -> None:
+    """{title: strip of pictures} in `columns`, each title above its strip; `colours` as in `show.pictures`."""
     if not strips:
         raise ValueError("no strips to show: the dict is empty")
     rows = -(-len(strips) // columns)
@@ -142,7 +142,7 @@ def wall(strips: Mapping[str, str | np.ndarray], caption: str = "", columns: int
     for axis, (title, row) in zip(axes.flat, strips.items()):
         axis.imshow(unstrip(row) if isinstance(row, str) else row, interpolation="nearest")
         axis.set_title(title, fontsize=8.5, pad=3)
-    show.figure(fig, caption, colours=128)
+    show.figure(fig, caption, colours=colours)
 
 
 # ---------------------------------------------------------------- chapter 03's measured tables (data/results/vq_*.json)
@@ -272,9 +272,15 @@ def peer_rows(bench: dict) -> list[dict]:
     return rows
 
 
+def gan_ways(measured: dict) -> dict[str, dict]:
+    """The decoders of `vq_gan`: first the one before, then the control, each loss alone, both."""
+    names = sorted(measured["ways"], key=lambda n: (n.startswith("+"), "both" in n, n))
+    return {"before": measured["before"]} | {n: measured["ways"][n] for n in names}
+
+
 def gan_rows(measured: dict) -> list[dict]:
     """Rows for a table: the same tokens painted by decoders of four losses (`vq_gan`)."""
-    runs = {"before": measured["before"], **measured["ways"], "true pictures": measured["true pictures"]}
+    runs = {**gan_ways(measured), "true pictures": measured["true pictures"]}
     return [{"the decoder went on with": name, "PSNR, dB": _decibels(r), "FD to the same scenes":
              f"{r['fd_same']:.3f}" if "fd_same" in r else "0", "sharpness": f"{r['sharpness']:.4f}",
              "objects": _percent(r["objects"]), "signs (OCR)": _percent(r.get("signs_ocr")),
@@ -283,5 +289,5 @@ def gan_rows(measured: dict) -> list[dict]:
 
 def gan_wall(measured: dict, caption: str = "") -> None:
     """Four true pictures, and what each decoder of `vq_gan` paints from their tokens."""
-    strips = {"true pictures": measured["true pictures"], "before": measured["before"], **measured["ways"]}
-    wall({name: r["pictures"] for name, r in strips.items()}, caption)
+    strips = {"true pictures": measured["true pictures"], **gan_ways(measured)}
+    wall({name: r["pictures"] for name, r in strips.items()}, caption, colours=256)
