@@ -26,8 +26,8 @@ def reliability(confidence: Sequence[float], correct: Sequence[bool], bins: int 
              label="right")
     axis.plot([0, 1], [0, 1], "--", color="black", linewidth=1.2, label="exactly right confidence")
     axis.plot([r["confidence"] for r in rows], [r["right"] for r in rows], "o", color=show.COLOURS[1], label="mean confidence")
-    for r in rows:
-        axis.annotate(f"n = {r['n']}", (r["from"] + 0.5 / bins, 0.02), ha="center", fontsize=8, color="white")
+    middles = [(b + 0.5) / bins for b in range(bins)]
+    axis.set_xticks(middles, [f"{b / bins:g} to {(b + 1) / bins:g}\nn = {(place == b).sum()}" for b in range(bins)], fontsize=8)
     axis.set(xlim=(0, 1), ylim=(0, 1.05), xlabel="confidence", ylabel="share that is right")
     axis.legend(loc="upper left", fontsize=8)
     show.figure(fig, caption)
