@@ -187,8 +187,7 @@ def sample_scene(rng: np.random.Generator, split: str = "train", jitter: int = 0
         split: `train` (nothing held out), `held-out` (a (noun, ground) pair is held out, and so is the sign), `any`.
         jitter: the drawing moves by up to this many pixels each way, and its scale by 4 % for each pixel.
         kinds: 1 or 2 kinds of object; random if None.
-        unnamed: how often the ground is a colour without a name. A model that saw a cat on a thousand colours has no use for
-            learning by heart which of eight it stood on.
+        unnamed: how often the ground is a colour without a name.
     """
     if split not in ("train", "held-out", "any"):
         raise ValueError(f"split is 'train', 'held-out' or 'any', got {split!r}")
