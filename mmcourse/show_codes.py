@@ -110,7 +110,7 @@ def microscope(tokenizer: VQVAE, images: torch.Tensor, picture: int = 0, row: in
     before, after = tokenizer.decode(torch.cat([ids, swapped]))
     titles = ["picture", f"token {code}", f"token {near[swap]}", "difference x3"]
     titles += [f"{k}\n{d:.2f}" for k, d in zip(near.tolist(), distance[near].tolist())]
-    show.pictures([framed(images[picture], row, column), before, after, (before - after).abs() * 3,
+    show.pictures([framed(images[picture], row, column), before, after, ((before - after).abs() * 3).clamp(max=1),
                    *paint_codes(tokenizer, near)], titles, columns=7, size=1.15,
                   caption=caption or "The patch, the picture from its tokens, the picture after the swap, the difference. "
                                      "Then the code and its nearest neighbours, with their distance.")

@@ -135,3 +135,13 @@ def test_seeds_are_shown_with_their_range():
     assert rows[0]["PSNR, dB"] == "20.5 (20.0–21.0)" and rows[0]["signs read (OCR)"] == "–" and rows[0]["seeds"] == 3
     assert rows[1]["PSNR, dB"] == "20.0" and rows[1]["seeds"] == 1
     assert show_codes.mean(show_codes.seeds(sweep, "cure: nothing"), "psnr_db") == pytest.approx(61.6 / 3)
+
+
+def test_the_microscope_survives_a_swap_that_turns_black_to_white(drawn):
+    torch.manual_seed(0)
+    loud = VQVAE(codes=64, dim=8, width=32).eval()
+    with torch.no_grad():
+        loud.decoder[-2].weight.mul_(1000)
+    for swap in range(1, 9):
+        show_codes.microscope(loud, torch.rand(1, 3, 64, 64), swap=swap)
+    assert len(drawn) == 8
