@@ -136,11 +136,9 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, lr: 
     history, start = History(), 0
     optimizers = make_optimizers(model, optimizer, lr, weight_decay, muon_lr)
     base_rates = [[group["lr"] for group in opt.param_groups] for opt in optimizers]
-    if resume is not None and Path(resume).exists():
-        start = load_run(resume, model, optimizers, history, seed)
     mean = WeightAverage(model, average) if average else None
-    if mean and start:
-        load_average(resume, mean)
+    if resume is not None and Path(resume).exists():
+        start = load_run(resume, model, optimizers, history, seed, mean)
     end = steps if until is None else min(until, steps)
     bar = tqdm(range(start, end), initial=min(start, end), total=end, disable=not progress, mininterval=1.0, leave=True)
     model.train()
@@ -240,7 +238,7 @@ def save_run(path, model: nn.Module, optimizers: list, history: History, step: i
     os.replace(temporary, path)
 
 
-def load_run(path, model: nn.Module, optimizers: list, history: History, seed: int) -> int:
+def load_run(path, model: nn.Module, optimizers: list, history: History, seed: int, mean: WeightAverage | None = None) -> int:
     """Read the state of a run into its parts; returns the step to go on from."""
     try:
         state = torch.load(path, weights_only=True)
@@ -248,20 +246,16 @@ def load_run(path, model: nn.Module, optimizers: list, history: History, seed: i
         raise ValueError(f"{path} is not a saved run (or is cut short): delete it to start anew") from None
     if state["seed"] != seed:
         raise ValueError(f"{path} belongs to a run with seed {state['seed']}, this one has {seed}: name another file")
+    if mean and "average" not in state:
+        raise ValueError(f"{path} belongs to a run without an average of its weights: name another file")
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:
         raise ValueError(f"{path} belongs to a run of another model: name another file ({str(error)[:120]})") from None
     for opt, saved in zip(optimizers, state["optimizers"], strict=True):
         opt.load_state_dict(saved)
+    if mean:
+        mean.weights, mean.updates = state["average"]["weights"], state["average"]["updates"]
     history.rows[:] = state["rows"]
     history.cpu_minutes = state["cpu_minutes"]
     return state["step"]
-
-
-def load_average(path, mean: WeightAverage) -> None:
-    """Read the running mean of a run's weights; ValueError if the run was started without one."""
-    state = torch.load(path, weights_only=True).get("average")
-    if state is None:
-        raise ValueError(f"{path} belongs to a run without an average of its weights: name another file")
-    mean.weights, mean.updates = state["weights"], state["updates"]
