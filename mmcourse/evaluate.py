@@ -49,8 +49,13 @@ def agreement(answers: list, truths: list) -> float | None:
 
 def shuffled(answers: list, truths: list) -> float | None:
     """The same with each answer moved on by a third of the list: what an answer scores that never saw its question."""
+    return agreement(moved_on(answers), truths)
+
+
+def moved_on(answers: list) -> list:
+    """Each answer moved on by a third of the list, so that it stands at another question."""
     by = max(1, len(answers) // 3)
-    return agreement(answers[by:] + answers[:by], truths)
+    return answers[by:] + answers[:by]
 
 
 def picture_rows(read: list, ceiling: list, truths: list[Scene]) -> dict:
@@ -222,12 +227,10 @@ class Evaluation:
                    for ids, e in zip(before, edits, strict=True)]
         answers = self.ask(prompts, "image", "editing")
         read, best = self.reader.read(self.paint(answers)), self.reader.read(self.a.vqvae.decode(after))
-        by = max(1, len(edits) // 3)
-        moved = read[by:] + read[:by]
         out = {}
         for key in ("change", "kept", "both"):
             score, ceiling, chance = (np.mean([edit_done(s, e)[key] for s, e in zip(seen, edits, strict=True)])
-                                      for seen in (read, best, moved))
+                                      for seen in (read, best, moved_on(read)))
             out[key] = row(score, ceiling, chance, len(edits))
         out["copy"] = row(np.mean([edit_done(e.before, e)["both"] for e in edits]), 1.0, 0.0, len(edits))
         for kind in KINDS:

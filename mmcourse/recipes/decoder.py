@@ -1,4 +1,4 @@
-"""The shipped diffusion decoder: `python -m mmcourse train decoder`, about 20 CPU minutes; and how it is measured."""
+"""The shipped diffusion decoder: `python -m mmcourse train decoder`, about 14 CPU minutes; and how it is measured."""
 import json
 import time
 
