@@ -7,6 +7,7 @@ data/results/composition.json.
 """
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,14 +20,13 @@ from mmcourse.recipes.reference import (
     AVERAGE,
     LR,
     MUON_LR,
-    STAGES,
+    PARTS,
     UNNAMED,
     WARMUP,
     make_mixture,
     make_model,
     mixture_loss,
 )
-from mmcourse.recipes.reference import STEPS as SCHEDULE
 from mmcourse.training import train
 from mmcourse.world.scene import caption, sample_scene
 
@@ -50,14 +50,15 @@ def objects_right(model, mixture, split: str, n: int = SCENES, seed: int = 1) ->
 
 def run(unnamed: float, steps: int = STEPS, seed: int = 0) -> list[dict]:
     """Train once; a row for the last weights and a row for their mean."""
-    mixture = make_mixture(stage=STAGES[0], unnamed=unnamed)
+    first = replace(PARTS[0], unnamed=unnamed)
+    mixture = make_mixture(stage=first.stages[0], part=first)
     model, last = make_model(mixture.vocabulary, seed), []
 
     def keep_last(model, step):
         if step + 1 == steps:
             last.append(copy.deepcopy(model).eval())
 
-    history = train(model, mixture.batch, mixture_loss, steps=SCHEDULE, until=steps, lr=LR, optimizer="muon", muon_lr=MUON_LR,
+    history = train(model, mixture.batch, mixture_loss, steps=first.steps, until=steps, lr=LR, optimizer="muon", muon_lr=MUON_LR,
                     warmup=WARMUP, seed=seed, average=AVERAGE, after_step=keep_last)
     return [{"unnamed": unnamed, "weights": name, "steps": steps, "seed": seed, "n": SCENES,
              "cpu_minutes": round(history.cpu_minutes, 2), "held_out": objects_right(net, mixture, "held-out"),

@@ -18,7 +18,6 @@ from mmcourse.world.scene import Scene, caption, describe, sample_scene
 # more, because guidance compares with drawing from nothing.
 GIVEN_WEIGHT = {"text": 0.1, "image": 0.3, "audio": 0.1}
 PARTS = 4                                               # of a batch
-PEOPLE = 0.2                                            # the share of people in what the model transcribes
 
 
 def training_scenes(n: int, seed: int = 0, jitter: int = 0, unnamed: float = 0.0) -> list[Scene]:
@@ -108,7 +107,7 @@ class Mixture:
     Args:
         clips: what the model learns to say: clean speech.
         heard: what it listens to: the same and its augmented copies; None: `clips`.
-        people: recordings of people, `PEOPLE` of what it transcribes; None: none.
+        people: recordings of people, the share `people_share` of what it transcribes; None: none.
         edits: edits and the image tokens (n, 2, 64) of their pictures, before and after; None: none.
 
     Attributes:
@@ -118,12 +117,12 @@ class Mixture:
 
     def __init__(self, vocabulary: Vocabulary, bpe, scenes, images: np.ndarray, clips: Clips, rows: dict[str, int],
                  text_weight: float = 1.0, heard: Clips | None = None, people: Clips | None = None,
-                 edits: tuple[list[Edit], np.ndarray] | None = None):
+                 edits: tuple[list[Edit], np.ndarray] | None = None, people_share: float = 0.35):
         self.vocabulary, self.bpe, self.rows, self.text_weight = vocabulary, bpe, rows, text_weight
         self.scenes, self.images, self.clips, self.people = scenes, images, clips, people
         self.heard = clips if heard is None else heard
         self.captions = [self.text(caption(s)) for s in scenes]
-        self.edits = edits
+        self.edits, self.people_share = edits, people_share
 
     def image(self, tokens: np.ndarray) -> Segment:
         return Segment("image", tuple(tokens.tolist()))
@@ -139,7 +138,7 @@ class Mixture:
         if not given:
             tokens, word = self.clips.pick(rng, word)
             return self.audio(tokens), word
-        pool = self.people if self.people is not None and word is None and rng.random() < PEOPLE else self.heard
+        pool = self.people if self.people is not None and word is None and rng.random() < self.people_share else self.heard
         tokens, word = pool.pick(rng, word)
         levels = self.vocabulary.audio_levels
         return self.audio(stretch(tokens, levels, rng) if pool is not self.clips else tokens), word
