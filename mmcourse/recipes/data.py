@@ -102,7 +102,8 @@ def stretch(tokens: np.ndarray, levels: int, rng: np.random.Generator, rate: flo
 class Mixture:
     """Batches of all directions. A direction is a chain such as `text->image` or `audio->text->image`: given, then answers.
 
-    `image+text->image` is an edit: a picture, an instruction, and the picture as it shall be.
+    `image+text->image` is an edit: a picture, an instruction, and the picture as it shall be. `image+text->text->image` first
+    says in a caption what it shall be.
 
     Args:
         clips: what the model learns to say: clean speech.
@@ -145,10 +146,11 @@ class Mixture:
 
     def pair(self, direction: str, rng: np.random.Generator) -> list[Segment]:
         """One sequence of a direction, as its segments."""
-        if direction == "image+text->image":
+        if direction.startswith("image+text->"):
             edits, pictures = self.edits
             i = int(rng.integers(len(edits)))
-            return [self.image(pictures[i, 0]), self.text(edits[i].instruction), self.image(pictures[i, 1])]
+            said = [self.text(caption(edits[i].after))] if "->text->" in direction else []
+            return [self.image(pictures[i, 0]), self.text(edits[i].instruction), *said, self.image(pictures[i, 1])]
         chain = direction.split("->")
         if set(chain) == {"text", "audio"}:
             audio, word = self.speech(rng, given=chain[0] == "audio")
