@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.generate import generate_best
+from mmcourse.generate import READING, generate_best
 from mmcourse.paths import CHECKPOINTS
 from mmcourse.vocabulary import MODALITIES, Segment, Vocabulary
 from mmcourse.world.pictures import SIZE
@@ -25,16 +25,19 @@ RATES = (1000, 400_000)                                 # Hz: anything else is n
 DEFAULTS = {"text": {"temperature": 0.0}, "image": {"temperature": 1.0, "guidance": 1.5, "best_of": 8},
             "audio": {"temperature": 0.7, "best_of": 8}}
 EDIT = {"temperature": 0.0}                             # a picture changed as told is mostly a copy: no luck is wanted
-SAY_FIRST = {("audio", "image"), ("image", "audio")}    # between these, the model says in words what it means to draw or speak
+SAY_FIRST = {("audio", "image"), ("image", "audio"), ("image", "text", "image")}    # in words what it means to draw or speak
 
 
 def says_first(prompt: list[Segment], want: str) -> bool:
     """Whether the model, left to itself, says in words what it was given before it answers."""
-    return len(prompt) == 1 and (prompt[0].modality, want) in SAY_FIRST
+    return (*(segment.modality for segment in prompt), want) in SAY_FIRST
 
 
 def settings(prompt: list[Segment], want: str) -> dict:
-    """How the model samples if nobody says otherwise: `DEFAULTS`, but `EDIT` for a picture that follows another picture."""
+    """How the model samples if nobody says otherwise: `DEFAULTS`, but `EDIT` for a picture that follows another picture,
+    and `READING` for one picture or sound that is put into words."""
+    if want == "text" and len(prompt) == 1 and prompt[0].modality != "text":
+        return READING
     return EDIT if want == "image" and any(s.modality == "image" for s in prompt) else DEFAULTS[want]
 
 

@@ -10,6 +10,7 @@ from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import CLOSE, MODALITIES, OPEN, PAD, Segment, Vocabulary
 
 MAX_CONTENT = {"text": 48, "image": 64, "audio": 96}
+READING = {"temperature": 0.7, "best_of": 8}            # how a picture or a sound is put into words with care
 
 
 def filter_logits(logits: torch.Tensor, top_k: int = 0, top_p: float = 1.0) -> torch.Tensor:
@@ -126,9 +127,12 @@ def _continue(model, vocabulary, ids, empty, want, limit, guidance, use_cache, c
     return [row[:row.index(CLOSE[want])] for row in ids[:, start:].tolist()]
 
 
-def say_first(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]]) -> list[list[Segment]]:
-    """Each prompt, followed by what the model says of it in words (its likeliest text): to be drawn or spoken from there."""
-    said = generate(model, vocabulary, prompts, "text", temperature=0.0)
+def say_first(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], **sampling) -> list[list[Segment]]:
+    """Each prompt, followed by what the model says of it in words, to be drawn or spoken from there.
+
+    Its likeliest text, or what `generate_best` finds with `sampling`.
+    """
+    said = generate_best(model, vocabulary, prompts, "text", **{"temperature": 0.0, **sampling})
     return [[*prompt, text] for prompt, text in zip(prompts, said, strict=True)]
 
 
@@ -157,13 +161,22 @@ def generate_best(model: Transformer, vocabulary: Vocabulary, prompts: list[list
     """As `generate`, but of `best_of` answers keep the one from which the model itself can best tell the prompt.
 
     DALL-E (Ramesh et al. 2021) drew 512 pictures and let a second network, CLIP, choose. A model that goes both ways is
-    its own CLIP. With `think`, it says in words what it was given and answers from both, and in words what it answered.
+    its own CLIP. A text must also be likely the way it was written: both log-probabilities are added (a noisy channel,
+    Brown et al. 1993). With `think`, it says in words what it was given and answers from both, and in words what it
+    answered; after an instruction it says what the answer shall be, and the best answer is the one that shows that.
     """
     if not isinstance(best_of, int) or best_of < 1:
         raise ValueError(f"best_of is a whole number of 1 or more, got {best_of!r}")
-    asked = say_first(model, vocabulary, prompts) if think else prompts
+    asked = prompts
+    if think:                                                          # one picture or sound is read with care
+        care = READING if all(len(prompt) == 1 for prompt in prompts) else {}
+        asked = say_first(model, vocabulary, prompts, seed=sampling.get("seed"), **care)
     answers = generate(model, vocabulary, asked * best_of, want, **sampling)
     if best_of == 1 or not prompts:
         return answers
-    scores = read_back(model, vocabulary, prompts * best_of, answers, think).view(best_of, len(prompts))    # (best_of, B)
-    return [answers[k * len(prompts) + i] for i, k in enumerate(scores.argmax(0).tolist())]
+    told = think and any(len(prompt) > 1 for prompt in prompts)        # what was said is a caption of the answer
+    scores = read_back(model, vocabulary, (asked if told else prompts) * best_of, answers, think and not told)
+    if want == "text":
+        scores += read_back(model, vocabulary, [[a] for a in answers], [prompt[-1] for prompt in prompts * best_of])
+    best = scores.view(best_of, len(prompts)).argmax(0).tolist()       # (best_of * B,) -> (best_of, B)
+    return [answers[k * len(prompts) + i] for i, k in enumerate(best)]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mmcourse.generate import (
     MAX_CONTENT,
+    READING,
     content_limit,
     filter_logits,
     generate,
@@ -333,8 +334,27 @@ def test_reading_back_with_thought_puts_what_is_said_between():
 
 def test_thinking_answers_from_what_was_said_and_is_judged_by_what_was_asked():
     model, prompts = wild_model(5), [[Segment("audio", (1, 2, 0, 3))]]
+    said = say_first(model, SMALL, prompts, seed=3, **READING)
     thought = generate_best(model, SMALL, prompts, "image", think=True, seed=3)
-    assert thought == generate(model, SMALL, say_first(model, SMALL, prompts), "image", seed=3)
-    tries = generate(model, SMALL, say_first(model, SMALL, prompts) * 6, "image", seed=3)
+    assert thought == generate(model, SMALL, said, "image", seed=3)
+    tries = generate(model, SMALL, said * 6, "image", seed=3)
     best = read_back(model, SMALL, prompts * 6, tries, think=True).argmax()
     assert generate_best(model, SMALL, prompts, "image", think=True, best_of=6, seed=3) == [tries[best]]
+
+
+def test_after_an_instruction_the_best_picture_is_the_one_that_shows_what_was_said():
+    model, prompts = wild_model(7), [[Segment("image", (1, 2, 3, 4, 5)), Segment("text", (1, 2))]]
+    said = say_first(model, SMALL, prompts)
+    assert said[0][:2] == prompts[0] and said[0][2].modality == "text"
+    tries = generate(model, SMALL, said * 6, "image", seed=3)
+    best = read_back(model, SMALL, said * 6, tries).argmax()
+    assert generate_best(model, SMALL, prompts, "image", think=True, best_of=6, seed=3) == [tries[best]]
+
+
+def test_the_best_text_is_likely_both_ways():
+    model, prompts = wild_model(8), [[Segment("image", (1, 2, 3, 4, 5))], [Segment("image", (5, 4, 3, 2, 1))]]
+    every = generate(model, SMALL, prompts * 5, "text", temperature=1.5, seed=2)
+    there = read_back(model, SMALL, [[text] for text in every], [prompt[0] for prompt in prompts * 5])
+    scores = there + read_back(model, SMALL, prompts * 5, every)
+    best = generate_best(model, SMALL, prompts, "text", best_of=5, temperature=1.5, seed=2)
+    assert best == [every[i::2][int(scores[i::2].argmax())] for i in (0, 1)]
