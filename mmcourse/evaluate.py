@@ -128,12 +128,15 @@ class Evaluation:
         return row(agreement(seen, asked), agreement(best, asked), shuffled(seen, asked), self.n)
 
     def image_text(self) -> dict:
-        """Pictures of held-out scenes, described: the whole caption, and its parts."""
+        """Pictures of held-out scenes, described: the whole caption, and its parts; `_single`: the likeliest caption."""
         answers = self.ask(self.image_prompts(), "text", "image->text")
         texts = self.written(answers)
         true = [caption(s) for s in self.scenes]
         out = {"exact": row(agreement(texts, true), 1.0, shuffled(texts, true), self.n)}
         out.update(picture_rows([_parsed(t) for t in texts], self.scenes, self.scenes))
+        single = self.written(self.ask(self.image_prompts(), "text", "image->text, one try", best_of=1, temperature=0.0))
+        out["exact_single"] = row(agreement(single, true), 1.0, shuffled(single, true), self.n)
+        out["word_single"] = picture_rows([_parsed(t) for t in single], self.scenes, self.scenes)["word"]
         return out
 
     # ---- speech -------------------------------------------------------------------------------------------------
@@ -171,9 +174,11 @@ class Evaluation:
         """Words of held-out voices, written down; digits of a person never heard in training, if they are in the cache."""
         clips, labels, _ = self.speech
         clips, labels = clips[:self.n], labels[:self.n]
-        answers = self.ask([[self.audio_segment(c)] for c in clips], "text", "speech->text")
-        words = self.written(answers)
-        out = {"word": row(agreement(words, labels), agreement(self.hear(clips), labels), shuffled(words, labels), len(labels))}
+        prompts, ceiling = [[self.audio_segment(c)] for c in clips], agreement(self.hear(clips), labels)
+        out = {}
+        for key, how in (("word", {}), ("word_single", {"best_of": 1, "temperature": 0.0})):
+            words = self.written(self.ask(prompts, "text", f"speech->text, {key}", **how))
+            out[key] = row(agreement(words, labels), ceiling, shuffled(words, labels), len(labels))
         out["human_digit"] = self._human_digits()
         return out
 
