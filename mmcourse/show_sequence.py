@@ -1,4 +1,5 @@
-"""Drawings of chapter 06: is the model's confidence worth anything, and one net beside three specialists. Drawing only."""
+"""Drawings of chapter 06: confidence, one net beside three specialists, composing, edits. Drawing only."""
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,3 +61,39 @@ def specialists(rows: Sequence[dict]) -> dict[str, dict[str, list[float]]]:
     show.table(table, "Right: held-out questions answered with the right noun drawn, caption or word, mean over "
                "the seeds.")
     return bits
+
+
+def tax(bits: dict[str, dict[str, list[float]]], net: str = "one net") -> list[dict]:
+    """What one net pays against each kind of specialist, seed by seed: bits a token, their standard error and a verdict.
+
+    `bits` is what `specialists` returns. Within two standard errors there is no clear difference.
+    """
+    rows = []
+    for direction, kinds in bits.items():
+        for kind in (k for k in kinds if k != net):
+            paid = np.array(kinds[net]) - np.array(kinds[kind])        # the same sequences in each seed: compare in pairs
+            error = paid.std(ddof=1) / len(paid) ** 0.5 if len(paid) > 1 else np.inf
+            verdict = "no clear difference" if abs(paid.mean()) <= 2 * error else f"{kind if paid.mean() > 0 else net} is better"
+            rows.append({"direction": direction, "against": kind, "paid (bits a token)": float(paid.mean()),
+                         "standard error": float(error), "verdict": verdict})
+    show.table(rows, f"What one net pays for learning all trades at once, {len(paid)} seeds.")
+    return rows
+
+
+def composition(rows: Sequence[dict]) -> None:
+    """Tabulate `composition.json`: held-out and trained pairs, with and without colours that no caption names."""
+    show.table([{"scenes on colours without a name": f"{r['unnamed']:.0%}", "weights": r["weights"],
+                 "held-out pairs": r["held_out"], "pairs from training": r["trained"], "gap": r["trained"] - r["held_out"]}
+                for r in rows],
+               f"Objects right, one try each, {rows[0]['n']} scenes, after {rows[0]['steps']} steps of the reference run's first "
+               f"part (`python -m mmcourse train composition`). Standard error about {0.5 / rows[0]['n'] ** 0.5:.2f}.")
+
+
+def edits(instructions: Sequence[str], before, made, wanted, done: Sequence[dict], columns: int = 6, caption: str = "") -> None:
+    """Pictures (n, 3, H, W) in threes: before, under its instruction; as made, under what `edit_done` says; as wanted."""
+    strip, titles = [], []
+    for text, a, b, c, verdict in zip(instructions, before, made, wanted, done, strict=True):
+        strip += [a, b, c]
+        titles += [textwrap.fill(text, 18), f"change {'right' if verdict['change'] else 'wrong'}\n"
+                   f"rest {'kept' if verdict['kept'] else 'lost'}", "wanted"]
+    show.pictures(strip, titles, caption, columns=columns, size=1.45)

@@ -65,3 +65,21 @@ def test_the_shipped_comparison_is_complete():
     nets, directions = {r["net"] for r in rows}, {d for task in specialists.TASKS.values() for d in task}
     for seed in {r["seed"] for r in rows}:
         assert {(r["net"], r["direction"]) for r in rows if r["seed"] == seed} == {(n, d) for n in nets for d in directions}
+
+
+def test_the_tax_is_taken_seed_by_seed(capsys):
+    rows = show_sequence.tax({"text->image": {"one net": [2.0, 3.0, 4.0], "specialist": [1.0, 2.1, 2.9], "small": [2.1, 2.8, 4.1]}})
+    assert [r["verdict"] for r in rows] == ["specialist is better", "no clear difference"]
+    assert rows[0]["paid (bits a token)"] == pytest.approx(1.0) and rows[0]["standard error"] == pytest.approx(0.1 / 3**0.5)
+
+
+def test_edits_are_shown_in_threes():
+    pictures = torch.rand(2, 3, 8, 8)
+    show_sequence.edits(["a", "b"], pictures, pictures, pictures, [{"change": True, "kept": False}] * 2)
+    with pytest.raises(ValueError):
+        show_sequence.edits(["a"], pictures, pictures, pictures, [])
+
+
+def test_the_composition_table_reads_the_shipped_file(capsys):
+    show_sequence.composition(json.loads((RESULTS / "composition.json").read_text()))
+    assert "held-out pairs" in capsys.readouterr().out
