@@ -25,6 +25,7 @@ from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import NOUNS, WORDS, Scene, caption, parse_caption, sample_scene
 
 BATCH = 25
+EDIT_DIRECT = {"temperature": 0.0, "best_of": 1, "guidance": 1.0}
 READ = {                                                # what is compared: scene -> something that must be equal
     "object": lambda s: s and [g.noun for g in s.groups],
     "count": lambda s: s and s.groups,
@@ -224,7 +225,10 @@ class Evaluation:
         return out
 
     def editing(self) -> dict:
-        """A picture and an instruction: is what was to change right, is the rest as it was? `copy`: the picture given back."""
+        """A picture and an instruction: is what was to change right, is the rest as it was?
+
+        `both_direct`: without saying first what it shall be. `copy`: the picture given back.
+        """
         rng = np.random.default_rng((self.seed, 78))
         edits = [sample_edit(rng, "held-out") for _ in range(self.n)]
         before, after = (self.a.vqvae.encode(draw_batch([getattr(e, when) for e in edits])) for when in ("before", "after"))
@@ -232,11 +236,12 @@ class Evaluation:
                    for ids, e in zip(before, edits, strict=True)]
         answers = self.ask(prompts, "image", "editing")
         read, best = self.reader.read(self.paint(answers)), self.reader.read(self.a.vqvae.decode(after))
-        out = {}
-        for key in ("change", "kept", "both"):
-            score, ceiling, chance = (np.mean([edit_done(s, e)[key] for s, e in zip(seen, edits, strict=True)])
-                                      for seen in (read, best, moved_on(read)))
-            out[key] = row(score, ceiling, chance, len(edits))
+        direct = self.reader.read(self.paint(self.ask(prompts, "image", "editing, direct", think=False, **EDIT_DIRECT)))
+
+        def measured(seen: list, key: str) -> dict:
+            return row(*(np.mean([edit_done(s, e)[key] for s, e in zip(x, edits, strict=True)])
+                         for x in (seen, best, moved_on(seen))), len(edits))
+        out = {**{key: measured(read, key) for key in ("change", "kept", "both")}, "both_direct": measured(direct, "both")}
         out["copy"] = row(np.mean([edit_done(e.before, e)["both"] for e in edits]), 1.0, 0.0, len(edits))
         for kind in KINDS:
             done = [edit_done(s, e)["both"] for s, e in zip(read, edits, strict=True) if e.kind == kind]
