@@ -103,7 +103,7 @@ class Mixture:
     """Batches of all directions. A direction is a chain such as `text->image` or `audio->text->image`: given, then answers.
 
     `image+text->image` is an edit: a picture, an instruction, and the picture as it shall be. `image+text->text->image` first
-    says in a caption what it shall be.
+    says in a caption what it shall be. `text+text->text` is an edit of the caption alone.
 
     Args:
         clips: what the model learns to say: clean speech.
@@ -146,6 +146,9 @@ class Mixture:
 
     def pair(self, direction: str, rng: np.random.Generator) -> list[Segment]:
         """One sequence of a direction, as its segments."""
+        if direction == "text+text->text":
+            edit = self.edits[0][int(rng.integers(len(self.edits[0])))]
+            return [self.text(text) for text in (caption(edit.before), edit.instruction, caption(edit.after))]
         if direction.startswith("image+text->"):
             edits, pictures = self.edits
             i = int(rng.integers(len(edits)))
