@@ -6,7 +6,8 @@ import torch
 from mmcourse.recipes.data import GIVEN_WEIGHT, Clips, Mixture, pad, stretch
 from mmcourse.vocabulary import CLOSE, OPEN, Vocabulary
 from mmcourse.world.augment import augment, equalise, faster, reverberate
-from mmcourse.world.scene import sample_scene
+from mmcourse.world.edits import sample_edit
+from mmcourse.world.scene import caption, sample_scene
 
 
 class Letters:
@@ -115,3 +116,26 @@ def test_a_batch_is_padded_and_the_same_for_the_same_generator(mixture):
     assert [len(x) for x in first] == [1] * 6 and first[0].shape == first[1].shape
     assert [x.shape[1] for x in first] == sorted(x.shape[1] for x in first), "short ones apart from long ones"
     assert pad([[1], [1, 2]]).tolist() == [[1, 0], [1, 2]]
+
+
+@pytest.mark.parametrize(("direction", "modalities", "given"), [
+    ("image+text->image", ["image", "text", "image"], 2), ("image+text->text->image", ["image", "text", "text", "image"], 2),
+    ("text+text->text", ["text", "text", "text"], 2)])
+def test_edits_are_given_a_picture_or_its_caption_and_an_instruction(mixture, direction, modalities, given):
+    edits = [sample_edit(np.random.default_rng(1))]
+    pictures = np.stack([np.zeros(64, np.int16), np.ones(64, np.int16)])[None]           # (n, 2, 64): before, after
+    world = Mixture(mixture.vocabulary, Letters(), mixture.scenes, mixture.images, mixture.clips, {direction: 1}, 4.0,
+                    edits=(edits, pictures))
+    segments = world.pair(direction, np.random.default_rng(0))
+    assert [s.modality for s in segments] == modalities
+    text = {name: world.text(said) for name, said in (("before", caption(edits[0].before)), ("after", caption(edits[0].after)),
+                                                      ("change", edits[0].instruction))}
+    assert segments[1] == text["change"] and segments[0] == (text["before"] if modalities[0] == "text"
+                                                             else world.image(pictures[0, 0]))
+    assert segments[-1] == (text["after"] if modalities[-1] == "text" else world.image(pictures[0, 1]))
+    if len(segments) == 4:
+        assert segments[2] == text["after"]
+    ids, weights = world.weighted(segments, given)
+    start = len(world.vocabulary.pack(segments[:given]))
+    assert max(weights[:start]) <= max(GIVEN_WEIGHT.values()) and weights[-1] == (4.0 if modalities[-1] == "text" else 1.0)
+    assert all(part.shape == (1, len(ids)) for part in world.batch(np.random.default_rng(0)))
