@@ -25,6 +25,8 @@ RATES = (1000, 400_000)                                 # Hz: anything else is n
 DEFAULTS = {"text": {"temperature": 0.0}, "image": {"temperature": 1.0, "guidance": 1.5, "best_of": 8},
             "audio": {"temperature": 0.7, "best_of": 8}}
 EDIT = {"temperature": 0.0}                             # a picture changed as told is mostly a copy: no luck is wanted
+DECODERS = {"vq": None, "diffusion": "decoder", "diffusion128": "decoder128"}      # who paints a picture: its checkpoint
+STEPS = 2                                               # of the diffusion decoders: chapter 07 measures that more gain nothing
 SAY_FIRST = {("audio", "image"), ("image", "audio"), ("image", "text", "image")}    # in words what it means to draw or speak
 
 
@@ -239,11 +241,12 @@ def _read_sound(source) -> tuple[np.ndarray, int]:
 
 
 class Assistant:
-    """Any modality in, any modality out: `bpe`, `vqvae`, `codec`, `transformer`, `decoder` and their `vocabulary`."""
+    """Any modality in, any modality out: `bpe`, `vqvae`, `codec`, `transformer`, their `vocabulary`, and diffusion decoders
+    for pictures of 64x64 (`decoder`) and 128x128 (`decoder128`)."""
 
-    def __init__(self, bpe, vqvae, codec, transformer, vocabulary: Vocabulary, decoder=None):
+    def __init__(self, bpe, vqvae, codec, transformer, vocabulary: Vocabulary, decoder=None, decoder128=None):
         self.bpe, self.vqvae, self.codec, self.transformer = bpe, vqvae, codec, transformer
-        self.vocabulary, self.decoder = vocabulary, decoder
+        self.vocabulary, self.decoder, self.decoder128 = vocabulary, decoder, decoder128
 
     def segment(self, part) -> Segment:
         """The tokens of one part of a prompt."""
@@ -259,8 +262,8 @@ class Assistant:
             return Segment("audio", tuple(ids.flatten().tolist()))     # (frames, levels) -> frame after frame
         raise TypeError(f"a prompt is made of mm.Text, mm.Image and mm.Audio, got {type(part).__name__}")
 
-    def render(self, segment: Segment, decoder: str = "vq", steps: int = 8, seed: int = 0):
-        """The thing that a segment stands for: Text, Image or Audio."""
+    def render(self, segment: Segment, decoder: str | None = None, steps: int = STEPS, seed: int = 0):
+        """The thing that a segment stands for: Text, Image or Audio. Arguments as for `pixels`."""
         if segment.modality == "text":
             return Text(self.bpe.decode(segment.ids).strip() or "...")
         if segment.modality == "image":
@@ -269,31 +272,40 @@ class Assistant:
         frames = torch.tensor(segment.ids).view(1, -1, self.vocabulary.audio_levels)      # (1, frames, levels)
         return Audio(self.codec.decode(frames)[0].clamp(-1, 1), self.codec.sample_rate)
 
-    def pixels(self, ids: torch.Tensor, decoder: str = "vq", steps: int = 8, seed: int = 0) -> torch.Tensor:
-        """Image tokens (B, 8, 8) -> pictures (B, 3, 64, 64), by the tokenizer's own decoder or by diffusion."""
-        self._check_decoder(decoder)
-        if decoder == "vq":
-            return self.vqvae.decode(ids)
-        return self.decoder.decode(ids, steps=steps, seed=seed, vqvae=self.vqvae)
+    def pixels(self, ids: torch.Tensor, decoder: str | None = None, steps: int = STEPS, seed: int = 0) -> torch.Tensor:
+        """Image tokens (B, 8, 8) -> pictures (B, 3, 64, 64), or (B, 3, 128, 128) by `diffusion128`.
 
-    def _check_decoder(self, decoder: str) -> None:
-        if decoder not in ("vq", "diffusion"):
-            raise ValueError(f"decoder is 'vq' or 'diffusion', got {decoder!r}")
-        if decoder == "diffusion" and self.decoder is None:
-            raise ValueError("this model has no diffusion decoder: `python -m mmcourse train decoder` makes one")
+        Args:
+            decoder: `vq`, the tokenizer's own, `diffusion` or `diffusion128`; by default `diffusion` if there is one.
+            steps: of a diffusion decoder.
+        """
+        painter = self._painter(decoder)
+        return self.vqvae.decode(ids) if painter is None else painter.decode(ids, steps=steps, seed=seed, vqvae=self.vqvae)
 
-    def generate(self, parts, want: str, seed: int = 0, *, decoder: str = "vq", think: bool | None = None, **sampling):
+    def _painter(self, decoder: str | None):
+        """The diffusion decoder of that name; None: the tokenizer's own."""
+        if decoder is None:
+            return self.decoder
+        if decoder not in DECODERS:
+            raise ValueError(f"decoder is {', '.join(map(repr, DECODERS))}, got {decoder!r}")
+        name = DECODERS[decoder]
+        painter = getattr(self, name) if name else None
+        if name and painter is None:
+            raise ValueError(f"this model has no {decoder} decoder: `python -m mmcourse train {name}` makes one")
+        return painter
+
+    def generate(self, parts, want: str, seed: int = 0, *, decoder: str | None = None, think: bool | None = None, **sampling):
         """Answer a prompt.
 
         Args:
             parts: a list of Text, Image and Audio. A picture and an instruction, such as `make the ground green`, are an edit.
             want: `text`, `image` or `audio`.
-            decoder: who paints a picture from its tokens: `vq` or `diffusion`.
+            decoder: who paints a picture from its tokens: `vq`, `diffusion` (the default) or `diffusion128`.
             think: whether the model first says in words what it means to draw or speak, and goes on from there; by default
                 only from sound to picture and from picture to sound (`SAY_FIRST`).
             sampling: temperature, top_k, top_p, guidance, best_of; by default what suits the prompt (`settings`).
         """
-        self._check_decoder(decoder)
+        self._painter(decoder)                                         # a wrong name is refused before the model runs
         return self.render(self.tokens(parts, want, seed, think=think, **sampling), decoder=decoder, seed=seed)
 
     def tokens(self, parts, want: str, seed: int = 0, think: bool | None = None, **sampling) -> Segment:
@@ -324,10 +336,10 @@ def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:
         if part not in entries or entries[part]["sha256"] != expected:
             raise ValueError(f"the transformer was trained on another {part}: its ids would mean other things. "
                              "Restore data/checkpoints with git or run `python -m mmcourse train reference`")
-    decoder = checkpoints.load("decoder", folder) if "decoder" in entries else None
+    decoders = {name: checkpoints.load(name, folder) if name in entries else None for name in ("decoder", "decoder128")}
     transformer, vocabulary = checkpoints.load("transformer", folder), Vocabulary(**entry["vocabulary"])
     if transformer.vocab_size != vocabulary.size:
         raise ValueError(f"the manifest in {folder} contradicts itself: the transformer has {transformer.vocab_size} ids, its "
                          f"vocabulary {vocabulary.size}. Restore data/checkpoints with git")
     return Assistant(BPETokenizer.load(path), checkpoints.load("vqvae", folder), checkpoints.load("codec", folder),
-                     transformer, vocabulary, decoder)
+                     transformer, vocabulary, **decoders)

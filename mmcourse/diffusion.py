@@ -87,15 +87,17 @@ class FlowDecoder(nn.Module):
 
     The flow runs on the plain decoder's error divided by `error`: the first state of the picture is the plain picture
     with that much grain on it, enough to hide an outline, so that each is decided as a whole and not pixel by pixel.
-    All work is done on 16x16 and 8x8 grids: 4x4 pixels are one position.
+    All work is done on 16x16 and 8x8 grids: 4x4 pixels of the plain picture are one position. With `scale` 2 the picture
+    is painted twice as large, so that 8x8 of its pixels are one.
     """
 
-    def __init__(self, code_dim: int = 16, width: int = 64, depth: int = 2, time: int = 128, error: float = 0.15):
+    def __init__(self, code_dim: int = 16, width: int = 64, depth: int = 2, time: int = 128, error: float = 0.15,
+                 scale: int = 1):
         super().__init__()
-        self.config = {"code_dim": code_dim, "width": width, "depth": depth, "time": time, "error": error}
-        self.error = error
+        self.config = {"code_dim": code_dim, "width": width, "depth": depth, "time": time, "error": error, "scale": scale}
+        self.error, self.scale = error, scale
         self.time = nn.Sequential(nn.Linear(64, time), nn.SiLU(), nn.Linear(time, time), nn.SiLU())
-        self.enter = nn.Conv2d(2 * 48, width, 3, padding=1)
+        self.enter = nn.Conv2d(48 * scale**2 + 48, width, 3, padding=1)
         self.down = nn.ModuleList(TimedBlock(width, time) for _ in range(depth))
         self.shrink = nn.Conv2d(width, 2 * width, 2, stride=2)
         self.codes = nn.Conv2d(code_dim, 2 * width, 1)
@@ -103,15 +105,19 @@ class FlowDecoder(nn.Module):
         self.grow = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 1), nn.PixelShuffle(2))
         self.join = nn.Conv2d(2 * width, width, 1)
         self.up = nn.ModuleList(TimedBlock(width, time) for _ in range(depth))
-        self.leave = nn.Sequential(ChannelNorm(width), nn.SiLU(), nn.Conv2d(width, 48, 3, padding=1))
+        self.leave = nn.Sequential(ChannelNorm(width), nn.SiLU(), nn.Conv2d(width, 48 * scale**2, 3, padding=1))
         nn.init.zeros_(self.leave[-1].weight)                          # it begins as the plain decoder: no correction
         nn.init.zeros_(self.leave[-1].bias)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, plain: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """Noisy error (B, 3, H, W), time (B,), plain picture (B, 3, H, W), code vectors (B, D, H/8, W/8) -> clean error."""
+        """Noisy error (B, 3, sH, sW), time (B,), plain picture (B, 3, H, W), code vectors (B, D, H/8, W/8) -> clean error.
+
+        s is the model's `scale`.
+        """
         time = self.time(time_features(t))
-        both = F.pixel_unshuffle(torch.cat([x, plain * 2 - 1], 1), 4)  # (B, 6, H, W) -> (B, 96, H/4, W/4)
-        h = self.enter(both.contiguous(memory_format=torch.channels_last))
+        noisy = F.pixel_unshuffle(x, 4 * self.scale)                   # (B, 3, sH, sW) -> (B, 48 s^2, H/4, W/4)
+        seen = F.pixel_unshuffle(plain * 2 - 1, 4)                     # (B, 3, H, W) -> (B, 48, H/4, W/4)
+        h = self.enter(torch.cat([noisy, seen], 1).contiguous(memory_format=torch.channels_last))
         for block in self.down:
             h = block(h, time)
         fine, h = h, self.shrink(h) + self.codes(codes)                # (B, C, H/4, W/4), (B, 2C, H/8, W/8)
@@ -120,33 +126,47 @@ class FlowDecoder(nn.Module):
         h = self.join(torch.cat([fine, self.grow(h)], 1))
         for block in self.up:
             h = block(h, time)
-        return F.pixel_shuffle(self.leave(h), 4)                       # (B, 48, H/4, W/4) -> (B, 3, H, W)
+        return F.pixel_shuffle(self.leave(h), 4 * self.scale)          # (B, 48 s^2, H/4, W/4) -> (B, 3, sH, sW)
 
-    @torch.no_grad()
     def decode(self, ids: torch.Tensor, steps: int = 8, seed: int = 0, vqvae: VQVAE | None = None,
                sampler: str = "euler", path: bool = False):
-        """Image tokens (B, h, w) int64 -> pictures (B, 3, 8h, 8w) in [0, 1]; the same ids and seed give the same picture.
+        """Image tokens (B, h, w) int64 -> pictures (B, 3, 8sh, 8sw) in [0, 1]: see `paint_flow`."""
+        return paint_flow(self, ids, steps, seed, vqvae, sampler, path)
 
-        Args:
-            vqvae: the tokenizer that made the ids; the shipped one if None.
-            sampler: `euler` (`steps` calls of the network) or `heun` (2 `steps` - 1).
-            path: return the list of the `steps` + 1 states instead, from plain picture with grain to the last.
-        """
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"steps is a whole number of 1 or more, got {steps!r}; 8 is a good choice")
-        if sampler not in SAMPLERS:
-            raise ValueError(f"sampler is 'euler' or 'heun', got {sampler!r}")
-        if vqvae is None:
-            from mmcourse.checkpoints import load
-            vqvae = load("vqvae")
-        plain, codes = plain_and_codes(vqvae, ids)
-        if codes.shape[1] != self.config["code_dim"]:
-            raise ValueError(f"this decoder knows codes of {self.config['code_dim']} numbers, the tokenizer's have "
-                             f"{codes.shape[1]}: give the tokenizer that it was trained with")
-        noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(seed))
-        states = SAMPLERS[sampler](velocity_of(self, plain, codes), noise, steps)
-        pictures = [(plain + self.error * state).clamp(0, 1) for state in (states if path else states[-1:])]
-        return pictures if path else pictures[-1]
+
+@torch.no_grad()
+def paint_flow(model: FlowDecoder, ids: torch.Tensor, steps: int = 8, seed: int = 0, vqvae: VQVAE | None = None,
+               sampler: str = "euler", path: bool = False):
+    """Image tokens (B, h, w) int64 -> pictures (B, 3, 8sh, 8sw) in [0, 1]; the same ids and seed give the same picture.
+
+    Args:
+        vqvae: the tokenizer that made the ids; the shipped one if None.
+        sampler: `euler` (`steps` calls of the network) or `heun` (2 `steps` - 1).
+        path: return the list of the `steps` + 1 states instead, from plain picture with grain to the last.
+    """
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps is a whole number of 1 or more, got {steps!r}; 8 is a good choice")
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler is 'euler' or 'heun', got {sampler!r}")
+    if vqvae is None:
+        from mmcourse.checkpoints import load
+        vqvae = load("vqvae")
+    plain, codes = plain_and_codes(vqvae, ids)
+    if codes.shape[1] != model.config["code_dim"]:
+        raise ValueError(f"this decoder knows codes of {model.config['code_dim']} numbers, the tokenizer's have "
+                         f"{codes.shape[1]}: give the tokenizer that it was trained with")
+    large = enlarge(plain, model.scale)
+    noise = torch.randn(large.shape, generator=torch.Generator().manual_seed(seed))
+    states = SAMPLERS[sampler](velocity_of(model, plain, codes), noise, steps)
+    pictures = [(large + model.error * state).clamp(0, 1) for state in (states if path else states[-1:])]
+    return pictures if path else pictures[-1]
+
+
+def enlarge(pictures: torch.Tensor, scale: int) -> torch.Tensor:
+    """Pictures (B, 3, H, W) made `scale` times as large without knowing anything: bicubic, in [0, 1]."""
+    if scale == 1:
+        return pictures
+    return F.interpolate(pictures, scale_factor=scale, mode="bicubic", align_corners=False).clamp(0, 1)
 
 
 @torch.no_grad()

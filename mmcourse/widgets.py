@@ -19,7 +19,7 @@ from mmcourse.world.scene import COUNTS, GROUNDS, NOUNS, Group, Scene
 
 COLOURS = {"text": "#cfe4f5", "image": "#fbdcc9", "audio": "#cdeadf", "special": "#333333"}
 NAMES = {"text": "text", "image": "picture", "audio": "sound"}
-WHO = {"vq": "plain decoder", "diffusion": "diffusion decoder"}
+WHO = {"vq": "plain decoder", "diffusion": "diffusion decoder", "diffusion128": "diffusion, 128x128"}
 
 
 # ---------------------------------------------------------------- a question and its answers
@@ -74,7 +74,7 @@ def ask(assistant: Assistant, given, want: str, seed: int = 0, decoders: tuple[s
         change: an instruction for a picture, such as `make the ground green`: the answer is the picture, changed.
 
     Returns:
-        the answer (a picture: as the plain decoder paints it). Errors as `Assistant.generate`.
+        the answer (a picture: as the first of the decoders paints it). Errors as `Assistant.generate`.
     """
     given = Text(given) if isinstance(given, str) else given
     if change and not (isinstance(given, Image) and want == "image"):
@@ -83,7 +83,7 @@ def ask(assistant: Assistant, given, want: str, seed: int = 0, decoders: tuple[s
     asked = {Text: "text", Image: "image", Audio: "audio"}[type(given)]
     if decoders is None:
         decoders = ("vq", "diffusion") if assistant.decoder is not None else ("vq",)
-    answers = [assistant.render(segment, decoder=d, seed=seed) for d in (decoders if want == "image" else ("vq",))]
+    answers = [assistant.render(segment, decoder=d, seed=seed) for d in (decoders if want == "image" else (None,))]
     titles = [f"out: {WHO[d]}" for d in decoders] if want == "image" else [f"out: {NAMES[want]}"]
     if judge is not None and want == "audio":
         titles = [f"out: sound; the judge hears\n“{judge.hear(answers[0].samples[None])[0]}”"]

@@ -134,7 +134,7 @@ def test_prompts_that_cannot_be(tiny, kind, parts_, sentence):
     ({"want": "text", "temperature": -1}, "temperature must be finite and not negative"),
     ({"want": "text", "temperature": float("nan")}, "temperature must be finite"),
     ({"want": "text", "temperature": 1.0, "top_p": 0}, "0 < top_p <= 1"),
-    ({"want": "image", "decoder": "magic"}, "decoder is 'vq' or 'diffusion', got 'magic'"),
+    ({"want": "image", "decoder": "magic"}, "decoder is 'vq', 'diffusion', 'diffusion128', got 'magic'"),
     ({"want": "image", "decoder": "diffusion"}, "this model has no diffusion decoder: `python -m mmcourse train decoder`"),
 ])
 def test_settings_that_cannot_be(tiny, settings, sentence):
@@ -462,6 +462,9 @@ def test_the_shipped_model_answers_in_every_direction():
             a.generate([prompt_of(given)], want)
     if a.decoder is not None:
         assert a.generate("a cat", "image", decoder="diffusion").pixels.shape == (64, 64, 3)
+        assert (a.generate("a cat", "image").pixels == a.generate("a cat", "image", decoder="diffusion").pixels).all()
+    if a.decoder128 is not None:
+        assert a.generate("a cat", "image", decoder="diffusion128").pixels.shape == (128, 128, 3)
 
 
 @pytest.mark.skipif(not SHIPPED, reason="no transformer is shipped yet")
