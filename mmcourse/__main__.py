@@ -22,7 +22,8 @@ USAGE = """Build a small model that reads, draws and speaks.
 Each verb answers --help."""
 
 # `train all` follows the imports: what a recipe needs is trained before it.
-ORDER = ("bpe", "picture_judge", "word_judge", "vqvae", "codec", "reference", "decoder")
+ORDER = ("bpe", "picture_judge", "word_judge", "vqvae", "codec", "reference", "decoder", "decoder128",
+         "sound_decoder")
 _COMMANDS = ("lab", "test", "check", "data")
 _OTHERS = {"evaluate": "mmcourse.evaluate", "gallery": "mmcourse.gallery"}
 

@@ -1,0 +1,158 @@
+"""The diffusion decoder for sound: shapes, start, determinism, bad input, the measurement, the shipped
+one."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmcourse import checkpoints
+from mmcourse.__main__ import recipes
+from mmcourse.codec import AudioCodec
+from mmcourse.recipes import sound_decoder as recipe
+from mmcourse.sound_decoder import SoundDecoder, TimedSoundBlock, mel_to_sound, plain_mel_and_codes
+
+
+@pytest.fixture(scope="module")
+def codec() -> AudioCodec:
+    torch.manual_seed(0)
+    codec = AudioCodec(width=16, dim=8, codebook_size=32).eval()
+    for quantiser in codec.quantisers:
+        nn.init.normal_(quantiser.codes)
+    return codec
+
+
+def small(learnt: bool = True, **options) -> SoundDecoder:
+    torch.manual_seed(0)
+    model = SoundDecoder(**{"code_dim": 8, "width": 16, "time": 16} | options)
+    if learnt:
+        nn.init.normal_(model.leave.weight, std=0.05)                  # as if it had learnt something
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def ids() -> torch.Tensor:
+    return torch.randint(32, (3, 6, 1), generator=torch.Generator().manual_seed(1))
+
+
+def test_shapes(codec, ids):
+    model = small()
+    assert TimedSoundBlock(8, 16, 4)(torch.zeros(2, 8, 5), torch.zeros(2, 16)).shape == (2, 8, 5)
+    plain, codes = plain_mel_and_codes(codec, ids)
+    assert plain.shape == (3, 64, 24) and codes.shape == (3, 8, 6)
+    assert model(torch.zeros_like(plain), torch.rand(3), plain, codes).shape == (3, 64, 24)
+    assert model.decode_mel(ids, 2, 0, codec).shape == (3, 64, 24)
+    sound = model.decode(ids, 2, 0, codec)
+    assert sound.shape == (3, 6 * 320) and sound.abs().max() <= 1
+    assert torch.equal(sound, mel_to_sound(codec, model.decode_mel(ids, 2, 0, codec)))
+    assert model.decode_mel(ids[0], 1, 0, codec).shape == (1, 64, 24)             # one sound without a batch
+
+
+def test_an_untrained_network_is_the_plain_decoder(codec, ids):
+    for steps, grain in ((1, 1.0), (8, 1.0), (3, 0.0)):
+        mel = small(learnt=False).decode_mel(ids, steps, 5, codec, grain)
+        assert torch.allclose(mel, codec.decode_mel(ids), atol=1e-5)
+    sound = small(learnt=False).decode(ids, 1, 0, codec)
+    assert torch.allclose(sound, codec.decode(ids), atol=1e-2)
+
+
+def test_the_seed_decides(codec, ids):
+    model = small()
+    a, b, c = (model.decode_mel(ids, 4, seed, codec) for seed in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.allclose(a, c)
+    assert torch.allclose(model.decode_mel(ids[:1], 4, 0, codec), a[:1], atol=1e-5)     # alone as in a batch
+    still = [model.decode_mel(ids, 4, seed, codec, grain=0.0) for seed in (0, 1)]
+    assert torch.equal(*still)                                                          # no noise, no seed
+
+
+def test_the_context_of_the_middle():
+    """How far along time one frame of the input reaches: the dilations of the middle make the difference."""
+    def reach(context: int) -> int:
+        torch.manual_seed(0)
+        model = SoundDecoder(code_dim=8, width=16, time=16, context=context)
+        nn.init.normal_(model.leave.weight)
+        codes = torch.zeros(1, 8, 40, requires_grad=True)
+        out = model(torch.randn(1, 64, 160), torch.zeros(1), torch.randn(1, 64, 160), codes)
+        out[0, :, 80].sum().backward()
+        seen = codes.grad[0].abs().sum(0).nonzero()
+        return int(seen.max() - seen.min())
+    assert reach(1) < reach(4)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"steps": 0}, "1 or more, got 0"), ({"steps": 2.5}, "got 2.5"), ({"steps": True}, "got True"),
+    ({"grain": -0.1}, "grain lies between"), ({"grain": 2}, "grain lies between")])
+def test_bad_options(codec, ids, options, message):
+    with pytest.raises(ValueError, match=message):
+        small().decode_mel(ids, codec=codec, **options)
+
+
+def test_bad_ids(codec, ids):
+    model = small()
+    for bad, error, message in ((ids + 32, ValueError, "lie in 0 ... 31"), (-1 - ids, ValueError, "lie in"),
+                                (ids.float(), TypeError, "whole numbers"),
+                                (ids.expand(3, 6, 2), ValueError, r"ids\[..., :1\]"),
+                                (ids[..., 0, 0], ValueError, "shape"), (ids[:, :0], ValueError, "shape")):
+        with pytest.raises(error, match=message):
+            model.decode(bad, codec=codec)
+    with pytest.raises(ValueError, match="the tokenizer that it was trained with"):
+        small(code_dim=9).decode(ids, codec=codec)
+    with pytest.raises(ValueError, match="the tokenizer that it was trained with"):
+        small(bands=32).decode(ids, codec=codec)
+
+
+def test_both_losses_teach(codec):
+    """A network that can be told everything by the plain mel gets better at it, with either loss."""
+    plain, codes = torch.randn(8, 64, 8), torch.randn(8, 8, 2)
+    for kind, loss in recipe.LOSSES.items():
+        model = small()
+        optimizer, seen = torch.optim.Adam(model.parameters(), 1e-2), []
+        for _ in range(30):
+            value = loss(model, plain + 0.6 * plain.roll(1, 1), plain, codes)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            seen.append(value.item())
+        assert np.mean(seen[-5:]) < 0.8 * np.mean(seen[:5]), kind
+    with pytest.raises(ValueError, match="flow, regression"):
+        recipe.train_decoder("magic")
+
+
+def test_rulers():
+    torch.manual_seed(0)
+    mel, inside = torch.randn(4, 8, 30), torch.arange(30) < torch.tensor([[30], [20], [10], [5]])
+    assert recipe.frames(mel, inside).shape[1] == 16
+    smooth = nn.functional.avg_pool1d(mel, 3, 1, 1)
+    assert recipe.sharpness(smooth, inside) < recipe.sharpness(mel, inside)
+    rows = {"plain": {"stoi": 0.8, "pesq": 1.7}, "flow, 1 step": {"stoi": 0.81, "pesq": 1.8},
+            "flow, 8 steps": {"stoi": 0.7, "pesq": 1.9}, "regression": {"stoi": 0.9, "pesq": 2.0}}
+    assert recipe.choose(rows) == "flow, 1 step"            # the best PESQ among those not less intelligible
+    rows["flow, 1 step"]["stoi"] = 0.79
+    assert recipe.choose(rows) == "flow, 1 step"                       # none is: the best STOI
+
+
+def test_saved_and_loaded(codec, ids, tmp_path):
+    model = small(context=2)
+    checkpoints.save("sound_decoder", model, seed=0, steps=1, cpu_minutes=0, metrics={}, folder=tmp_path,
+                     dtype=torch.float16)
+    again = checkpoints.load("sound_decoder", tmp_path)
+    assert again.config == model.config
+    assert torch.allclose(again.decode_mel(ids, 2, 0, codec), model.decode_mel(ids, 2, 0, codec), atol=0.05)
+
+
+def test_it_is_a_recipe():
+    assert "sound_decoder" in recipes()
+
+
+def test_the_shipped_one_and_its_results():
+    entries = checkpoints.manifest()
+    entry = entries["sound_decoder"]
+    model, codec = checkpoints.load("sound_decoder"), checkpoints.load("codec")
+    assert sum(p.numel() for p in model.parameters()) <= 2_000_000
+    assert entry["codec"] == entries["codec"]["sha256"], "the codec changed: train the sound decoder again"
+    results = json.loads(recipe.FILE.read_text("utf-8"))
+    assert results["sha256"] == entry["sha256"] and results["codec_sha256"] == entry["codec"]
+    sound = 0.1 * torch.sin(torch.arange(6400) * 0.2)
+    mel = model.decode_mel(codec.encode(sound)[..., :1], 4)
+    assert mel.shape == (1, 64, 80) and mel.isfinite().all()
