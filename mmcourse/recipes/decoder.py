@@ -79,6 +79,52 @@ def measure(n: int = 256, seed: int = 0, steps: int = 8, sampler: str = "euler",
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in out.items()}
 
 
+@torch.no_grad()
+def measure_generated(n: int = 128, seed: int = 0, steps: int = 2) -> dict:
+    """Both decoders on tokens that the *transformer* wrote for the captions of `n` held-out scenes, one try each.
+
+    `nouns_*`: the share of captions whose nouns PictureNet reads in the picture; `fd_same_*`: to the true pictures of the
+    captions; `signs_*`: the share of signs that OCR reads, None without it. `*_true_tokens`: the true picture's tokens.
+    """
+    from mmcourse.assistant import load
+    from mmcourse.judges import read_sign
+    from mmcourse.judges_net import frechet_distance, noun_accuracy
+    from mmcourse.world.scene import caption
+    assistant, net, scenes = load(), checkpoints.load("picture_judge"), held_out_scenes(n, seed)
+    truth = draw_batch(scenes)
+    segments = [assistant.tokens(caption(s), "image", seed + i, best_of=1) for i, s in enumerate(scenes)]
+    tokens = {"": torch.tensor([s.ids for s in segments]).view(-1, 8, 8), "_true_tokens": assistant.vqvae.encode(truth)}
+    signed, features = [i for i, s in enumerate(scenes) if s.sign], net.features(truth)
+    out = {"n": n, "seed": seed, "steps": steps, "signs": len(signed)}
+    for suffix, ids in tokens.items():
+        for name, images in (("plain", assistant.vqvae.decode(ids)),
+                             ("diffusion", assistant.decoder.decode(ids, steps, seed, assistant.vqvae))):
+            out[f"nouns_{name}{suffix}"] = noun_accuracy(net, images, scenes)
+            out[f"fd_same_{name}{suffix}"] = frechet_distance(features, net.features(images))
+            try:
+                out[f"signs_{name}{suffix}"] = float(np.mean([read_sign(images[i]) == scenes[i].sign for i in signed]))
+            except ImportError:                                        # rapidocr comes with the test extra
+                out[f"signs_{name}{suffix}"] = None
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in out.items()}
+
+
+@torch.no_grad()
+def count_flops(scale: int = 1) -> dict:
+    """Multiplications and additions to paint one picture: the plain decoder, and one call of the shipped U-Net."""
+    from torch.utils.flop_counter import FlopCounterMode
+    vqvae, decoder = checkpoints.load("vqvae"), checkpoints.load("decoder" if scale == 1 else "decoder128")
+    ids = torch.zeros(1, 8, 8, dtype=torch.long)
+    plain, codes = plain_and_codes(vqvae, ids)
+    jobs = {"plain": lambda: vqvae.decode(ids),
+            "call": lambda: decoder(torch.zeros(1, 3, 64 * scale, 64 * scale), torch.zeros(1), plain, codes)}
+    out = {}
+    for name, job in jobs.items():
+        with FlopCounterMode(display=False) as counter:
+            job()
+        out[name] = counter.get_total_flops()
+    return out
+
+
 def main(argv: list[str] | None = None) -> History:
     """Train (or go on training) the decoder, ship it, and write `data/results/decoder.json`."""
     from mmcourse.recipes import options
@@ -106,6 +152,8 @@ def write_results(n: int = 256) -> dict:
     results = {"steps": [measure(n, steps=steps) for steps in (1, 2, 4, 8, 16)],
                "heun": [measure(n, steps=steps, sampler="heun") for steps in (2, 4, 8)],
                "seeds": [measure(n, seed) for seed in (1, 2)],
+               "flops": count_flops(),
+               "generated": [measure_generated(seed=seed) for seed in (0, 1, 2)],
                "jitter": [measure(n, steps=steps, jitter=JITTER) for steps in (1, 2, 4, 8)]}
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "decoder.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
