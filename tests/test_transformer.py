@@ -11,7 +11,15 @@ from torch import nn
 
 from mmcourse import transformer as module
 from mmcourse.training import train
-from mmcourse.transformer import MLP, Attention, Block, Transformer, next_token_loss, segment_positions
+from mmcourse.transformer import (
+    MLP,
+    Attention,
+    Block,
+    SquaredReLU,
+    Transformer,
+    next_token_loss,
+    segment_positions,
+)
 from mmcourse.vocabulary import OPEN, PAD
 
 OPENERS = tuple(OPEN.values())
@@ -341,3 +349,19 @@ def test_the_file_stays_small_and_imports_nothing_above_it():
     lines = Path(module.__file__).read_text(encoding="utf-8").splitlines()
     assert len(lines) < 250
     assert not [line for line in lines if "import" in line.split()[:3] and "mmcourse" in line]
+
+
+def test_the_gradient_of_the_squared_relu_by_hand_is_autograds():
+    x = torch.randn(5, 7, dtype=torch.double, requires_grad=True)
+    assert torch.equal(SquaredReLU.apply(x), torch.relu(x).square())
+    assert torch.autograd.gradcheck(SquaredReLU.apply, (x,))
+    by_hand, = torch.autograd.grad(SquaredReLU.apply(x).sin().sum(), x)
+    by_autograd, = torch.autograd.grad(torch.relu(x).square().sin().sum(), x)
+    assert torch.allclose(by_hand, by_autograd)
+
+
+def test_the_loss_without_weights_is_that_with_equal_weights():
+    model = Transformer(20, 16, 1, 2, 12)
+    ids = torch.randint(1, 20, (3, 9))
+    ids[0, 5:] = 0                                                     # padding counts in neither
+    assert torch.allclose(next_token_loss(model, ids), next_token_loss(model, ids, torch.ones(3, 9)), atol=1e-6)
