@@ -141,8 +141,14 @@ def test_saved_and_loaded(codec, ids, tmp_path):
     assert torch.allclose(again.decode_mel(ids, 2, 0, codec), model.decode_mel(ids, 2, 0, codec), atol=0.05)
 
 
-def test_it_is_a_recipe():
+def test_it_is_a_recipe(tmp_path, monkeypatch):
+    """Two steps of the real thing, saved apart, and the same run again: it goes on from what is there."""
     assert "sound_decoder" in recipes()
+    monkeypatch.setattr(recipe, "cache_dir", lambda: tmp_path)
+    first = recipe.main(["--steps", "2", "--threads", "1"], tmp_path)
+    again = recipe.main(["--steps", "2", "--threads", "1"], tmp_path)
+    assert torch.equal(first.leave.weight, again.leave.weight)
+    assert checkpoints.manifest(tmp_path)["sound_decoder"]["steps"] == 2
 
 
 def test_the_shipped_one_and_its_results():

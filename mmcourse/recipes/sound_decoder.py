@@ -19,7 +19,7 @@ from mmcourse.codec import AudioCodec, level_sound, log_mel
 from mmcourse.diffusion import flow_loss
 from mmcourse.judges_audio import pesq, stack, stoi
 from mmcourse.judges_net import frechet_distance
-from mmcourse.paths import RESULTS, cache_dir
+from mmcourse.paths import CHECKPOINTS, RESULTS, cache_dir
 from mmcourse.recipes import options
 from mmcourse.recipes.codec import CodecBatches
 from mmcourse.recipes.codec_sweep import save
@@ -373,7 +373,7 @@ def short_runs(rulers: dict, codec: AudioCodec) -> dict:
     return out
 
 
-def main(argv: list[str] | None = None) -> SoundDecoder:
+def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> SoundDecoder:
     """Train (or go on training) the decoder and ship it; with `--study` train the controls and measure as
     well."""
     argv = list(argv or [])
@@ -391,11 +391,12 @@ def main(argv: list[str] | None = None) -> SoundDecoder:
             cpu_minutes=history.cpu_minutes,
             metrics=metrics,
             codec=made_with,
+            folder=folder,
             dtype=torch.float16,
         )
 
     ship({})
-    shipped = checkpoints.load("sound_decoder")  # measured is what is shipped
+    shipped = checkpoints.load("sound_decoder", folder)  # measured is what is shipped
     if wanted:
         result = study(shipped)
         ship(
