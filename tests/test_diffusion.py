@@ -8,6 +8,7 @@ from torch import nn
 from mmcourse import checkpoints
 from mmcourse.diffusion import (
     FlowDecoder,
+    enlarge,
     euler,
     flow_loss,
     heun,
@@ -17,6 +18,7 @@ from mmcourse.diffusion import (
     velocity_of,
 )
 from mmcourse.recipes import decoder as recipe
+from mmcourse.recipes.decoder128 import start_from
 from mmcourse.training import train
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
@@ -228,3 +230,40 @@ def test_the_shipped_decoder_on_held_out_scenes():
     assert got["nouns_diffusion"] > got["nouns_plain"] - 0.05
     assert got["nouns_true"] > 0.95
     assert got["fd_same_diffusion"] < got["fd_same_blur"]
+
+
+# ---- larger pictures
+
+def test_a_decoder_of_scale_two_paints_twice_as_large_and_begins_as_the_enlarged_plain_picture(vqvae, ids):
+    large = FlowDecoder(code_dim=8, width=16, depth=1, time=16, scale=2).eval()
+    assert large.config["scale"] == 2
+    pictures = large.decode(ids, steps=2, vqvae=vqvae)
+    assert pictures.shape == (3, 3, 128, 128)
+    assert torch.allclose(pictures, enlarge(vqvae.decode(ids), 2), atol=1e-6)
+
+
+def test_enlarging_keeps_flat_colours_and_the_range():
+    flat = torch.tensor([0.1, 0.5, 1.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    assert torch.allclose(enlarge(flat, 2), flat[..., :1, :1].expand(1, 3, 16, 16), atol=1e-6)
+    wild = (torch.rand(1, 3, 8, 8) > 0.5).float()
+    assert enlarge(wild, 2).min() >= 0 and enlarge(wild, 2).max() <= 1
+    assert enlarge(wild, 1) is wild
+
+
+def test_the_large_decoder_starts_from_the_weights_of_the_small_one_that_fit(model):
+    large = start_from(model, scale=2)
+    small, fresh = model.state_dict(), large.state_dict()
+    same = [name for name in small if small[name].shape == fresh[name].shape]
+    assert all(torch.equal(small[name], fresh[name]) for name in same)
+    assert {name for name in small if name not in same} == {"enter.weight", "leave.2.weight", "leave.2.bias"}
+
+
+@pytest.mark.skipif("decoder128" not in checkpoints.manifest(), reason="not trained yet")
+def test_the_shipped_large_decoder_finds_detail_that_enlarging_lacks():
+    tokenizer, large = checkpoints.load("vqvae"), checkpoints.load("decoder128")
+    scenes = recipe.held_out_scenes(12, seed=9)
+    truth, tokens = draw_batch(scenes, 128), tokenizer.encode(draw_batch(scenes))
+    plain = enlarge(tokenizer.decode(tokens), 2)
+    painted = large.decode(tokens, steps=2, vqvae=tokenizer)
+    assert (painted - truth).square().mean() < 0.7 * (plain - truth).square().mean()
+    assert sum(p.numel() for p in large.parameters()) <= 2_000_000
