@@ -184,15 +184,35 @@ def test_human_digits_from_a_folder(tmp_path, monkeypatch):
     source.mkdir()
     for name in human_digits.names():
         soundfile.write(source / name, sine[:800] * 0.3, 8000, subtype="PCM_16")
-    with pytest.raises(ValueError, match="not those of commit"):
+    with pytest.raises(ValueError, match="0_jackson_0.wav, .* and 237 more"):
         human_digits.install(tmp_path)
-    monkeypatch.setattr(human_digits, "EXPECTED", human_digits.digest(source))
+    monkeypatch.setattr(human_digits, "MANIFEST", tmp_path / "pinned.sha256")
+    human_digits.write_manifest(source)
     human_digits.install(tmp_path)
     digits = human_digits.load_human_digits()
     assert len(digits.clips) == 240 and set(digits.words) == set(human_digits.DIGITS)
     kept = {s for s, out in zip(digits.speakers, digits.held_out, strict=True) if not out}
     assert kept == set(human_digits.SPEAKERS) - {human_digits.HELD_OUT_SPEAKER}
     assert digits.held_out.sum() == 60 + 3 * 50
+
+
+def test_a_tampered_recording_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(human_digits, "PER_DIGIT", 1)
+    monkeypatch.setattr(human_digits, "MANIFEST", tmp_path / "pinned.sha256")
+    for name in human_digits.names():
+        (tmp_path / name).write_bytes(name.encode())
+    human_digits.write_manifest(tmp_path)
+    human_digits.check(tmp_path)
+    (tmp_path / "7_theo_0.wav").write_bytes(b"7_theo_1.wav")
+    with pytest.raises(ValueError, match="^7_theo_0.wav in"):
+        human_digits.install(tmp_path)
+    assert not human_digits.available(), "nothing is copied"
+
+
+def test_every_recording_has_a_pinned_hash():
+    known = human_digits.pinned()
+    assert list(known) == human_digits.names() and len(set(known.values())) == 2000 == len(known)
 
 
 def test_human_digits_without_a_network(tmp_path, monkeypatch):

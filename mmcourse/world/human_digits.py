@@ -1,6 +1,7 @@
 """Human voices: spoken digits of the Free Spoken Digit Dataset (CC BY-SA 4.0). The course works without them.
 
-The recordings come from the data set's public home, at one commit, and are checked file by file against one pinned hash;
+The recordings come from the data set's public home, at one commit, and each file is checked against its own pinned hash
+(`data/human_digits.sha256`, in the format of the program sha256sum);
 `mmcourse data human-digits --from FOLDER` takes them from a folder on disk instead.
 """
 import hashlib
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmcourse.paths import cache_dir
+from mmcourse.paths import DATA, cache_dir
 from mmcourse.world.scene import DIGITS
 
 HOME = "https://github.com/Jakobovski/free-spoken-digit-dataset"
@@ -18,7 +19,7 @@ COMMIT = "26eb9aa"
 SPEAKERS = ("jackson", "nicolas", "theo", "yweweler")
 HELD_OUT_SPEAKER = "yweweler"                     # nothing trains on this voice
 PER_DIGIT = 50                                    # recordings of each digit by each speaker
-EXPECTED = "a4bdea3497c46e37b08957fb54953dbe0ae3ef15eeb8054e569a4ae263bf4495"
+MANIFEST = DATA / "human_digits.sha256"            # a line for each recording: its SHA-256, its name
 
 
 @dataclass
@@ -42,23 +43,44 @@ def names() -> list[str]:
     return sorted(f"{digit}_{speaker}_{i}.wav" for digit in range(10) for speaker in SPEAKERS for i in range(PER_DIGIT))
 
 
-def digest(source) -> str:
-    """One SHA-256 over the name and the SHA-256 of every recording in a folder. FileNotFoundError if one is missing."""
-    total = hashlib.sha256()
+def hashes(source) -> dict[str, str]:
+    """{name: SHA-256} of every recording in a folder. FileNotFoundError if one is missing."""
+    found = {}
     for name in names():
         path = Path(source) / name
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: {source} does not hold the {len(names())} recordings")
-        total.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return total.hexdigest()
+        found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def write_manifest(source, path: Path | None = None) -> None:
+    """Pin the recordings of a folder: what `check` compares with from then on."""
+    lines = [f"{value}  {name}\n" for name, value in hashes(source).items()]
+    (path or MANIFEST).write_text("".join(lines), encoding="utf-8")
+
+
+def pinned() -> dict[str, str]:
+    """{name: SHA-256} as shipped."""
+    lines = MANIFEST.read_text(encoding="utf-8").splitlines()
+    return {name: value for value, name in (line.split("  ") for line in lines)}
+
+
+def check(source) -> None:
+    """ValueError that names the files of a folder which are not the pinned ones; FileNotFoundError if one is missing."""
+    known = pinned()
+    wrong = [name for name, value in hashes(source).items() if known.get(name) != value]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"{', '.join(wrong[:3])}{more} in {source}: not the recording of commit {COMMIT} of {HOME} "
+                         f"(SHA-256 other than in {MANIFEST.name}). Take a fresh copy")
 
 
 def install(source) -> Path:
     """Copy the recordings from a folder on disk (it, or its `recordings` folder, holds the files) into the cache."""
     source = Path(source).expanduser()
     source = source / "recordings" if (source / "recordings").is_dir() else source
-    if digest(source) != EXPECTED:
-        raise ValueError(f"the recordings in {source} are not those of commit {COMMIT} of {HOME}")
+    check(source)
     part = folder().with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
