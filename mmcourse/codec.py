@@ -20,7 +20,7 @@ FLOOR = 1e-4                  # amplitudes below this (-80 dB) count as silence
 
 
 def hann(length: int) -> torch.Tensor:
-    """The (periodic) Hann window, (length,): it rises from 0 to 1 and falls again, so that frames fade in and out.
+    """The (periodic) Hann window, (length,): it rises from 0 to 1 and falls again; frames fade in and out.
 
     >>> hann(4).tolist()
     [0.0, 0.5, 1.0, 0.5]
@@ -30,27 +30,27 @@ def hann(length: int) -> torch.Tensor:
 
 def stft(samples: torch.Tensor) -> torch.Tensor:
     """Short-time Fourier transform: (B, 80 n) samples -> (B, n, 257) complex, one row for each 10 ms."""
-    margin = (WINDOW - HOP) // 2                                # frame t is centred on samples 80 t ... 80 t + 79
+    margin = (WINDOW - HOP) // 2                    # frame t is centred on samples 80 t ... 80 t + 79
     frames = F.pad(samples, (margin, margin)).unfold(-1, WINDOW, HOP)                  # (B, n, 256)
     return torch.fft.rfft(frames * hann(WINDOW), n=FFT)
 
 
 def istft(spectrum: torch.Tensor) -> torch.Tensor:
-    """The inverse: (B, n, 257) -> (B, 80 n). Frames are windowed again, added where they overlap, and divided by the
-    sum of the squared windows: the least-squares answer when the frames contradict each other (Griffin and Lim, 1984).
+    """The inverse: (B, n, 257) -> (B, 80 n). Frames are windowed again, added where they overlap, and divided by
+    the sum of the squared windows: least squares where frames disagree (Griffin and Lim, 1984).
     """
     n, margin = spectrum.shape[1], (WINDOW - HOP) // 2
     frames = torch.fft.irfft(spectrum, n=FFT)[..., :WINDOW] * hann(WINDOW)             # (B, n, 256)
     total = (n - 1) * HOP + WINDOW
 
-    def add(pieces):                                                                   # (B, n, 256) -> (B, total)
+    def add(pieces):                                                               # (B, n, 256) -> (B, total)
         return F.fold(pieces.transpose(1, 2), (1, total), (1, WINDOW), stride=(1, HOP))[:, 0, 0]
     weight = add(hann(WINDOW).square().expand(1, n, WINDOW))
     return (add(frames) / weight.clamp(min=1e-8))[:, margin:margin + n * HOP]
 
 
 def hz_to_mel(hz):
-    """The mel scale: equal steps sound equally far apart; close to linear below 700 Hz and logarithmic above."""
+    """The mel scale: equal steps sound equally far apart; nearly linear below 700 Hz, logarithmic above."""
     return 2595 * np.log10(1 + np.asarray(hz) / 700)
 
 
@@ -69,7 +69,7 @@ def mel_filterbank(bands: int, low: float = 40.0, high: float = RATE / 2) -> tor
 
 
 def log_mel(samples: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
-    """(B, 80 n) samples -> (B, bands, n): the logarithm of the amplitude in each band (a full-scale sine has about 0)."""
+    """(B, 80 n) samples -> (B, bands, n): the log amplitude in each band (a full-scale sine has about 0)."""
     amplitude = stft(samples).abs() / (hann(WINDOW).sum() / 2)                         # (B, n, 257)
     return (amplitude @ filters.T).clamp(min=FLOOR).log().transpose(1, 2)              # (B, bands, n)
 
@@ -113,7 +113,7 @@ def offset(samples: torch.Tensor) -> torch.Tensor:
 
 
 class Block(nn.Module):
-    """A residual block along time: what a frame's neighbours say is added to it. (B, width, n) -> the same shape."""
+    """A residual block along time: what a frame's neighbours say is added to it; (B, width, n) as before."""
 
     def __init__(self, width: int, dilation: int = 1):
         super().__init__()
@@ -122,7 +122,7 @@ class Block(nn.Module):
         self.out = nn.Conv1d(width, width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        scale = (x.square().mean(1, keepdim=True) + 1e-6).rsqrt()         # over the channels of one moment only
+        scale = (x.square().mean(1, keepdim=True) + 1e-6).rsqrt()       # over the channels of one moment only
         return x + self.out(F.gelu(self.mix(x * scale * self.gain)))
 
 

@@ -351,3 +351,15 @@ def test_a_file_that_is_no_sound_is_named(tmp_path):
         read_sound(path)
     with pytest.raises(FileNotFoundError, match="nowhere.wav"):
         read_sound(tmp_path / "nowhere.wav")
+
+
+def test_the_route_without_tokens():
+    from mmcourse.recipes.codec_limits import interval, through_mel
+    tone = 0.3 * torch.sin(2 * torch.pi * 440 * torch.arange(3200) / 8000)[None]
+    inside = slice(400, -400)
+    exact = through_mel(tone, None, true_phase=True)
+    assert (exact - tone)[:, inside].abs().max() < 1e-4, "all amplitudes and true phases: nothing is lost"
+    for window in (256, 512):
+        assert through_mel(tone, 64, window).shape == tone.shape
+    low, high = interval([0, 1] * 50, np.random.default_rng(0))
+    assert 0.35 < low < 0.5 < high < 0.65

@@ -183,3 +183,26 @@ def test_the_results_can_be_shown(name, capsys):
         assert len(show_sound.vocoder_rows(found)) == 4
         return
     assert "seen" in capsys.readouterr().out
+
+
+def test_gains_of_the_sweep():
+    def run(ms, codes, stoi):
+        return {"milliseconds": ms, "codebook_size": codes, "levels": 1, "rows": [{"stoi": stoi}]}
+    rows = [run(40, 1024, 0.5), run(40, 8192, 0.6), run(20, 1024, 0.7), run(20, 8192, 0.8)]
+    frame, book, one = show_sound.sweep_gains({"runs": dict(enumerate(rows))})
+    assert (round(frame, 6), round(book, 6), len(one)) == (0.2, 0.1, 4)
+
+
+def test_rows_of_what_limits_the_codec():
+    row = {"stoi": 0.9, "pesq": 2.5, "pesq_interval": [2.4, 2.6], "words": 0.8, "words_minus_true": -0.05,
+           "words_interval": [-0.08, -0.02], "pitch_kept": 0.5}
+    found = show_sound.limit_rows({"rows": {"4 levels": row}})
+    assert found[0]["words lost"] == "5.0% (2.0% to 8.0%)" and found[0]["PESQ"] == "2.50 (2.40 to 2.60)"
+
+
+def test_tones_heard_of_notes_that_rise_and_fall():
+    from mmcourse.pitch import notes
+    up, down = notes([200.0, 250.0], 0.15), notes([250.0, 200.0], 0.15)
+    keys = [(onset, tone) for onset in "ml" for tone in ("up", "down")]
+    assert show_sound.tones_heard(keys, [up, down] * 2, [up, down] * 2) == 1
+    assert show_sound.tones_heard(keys, [up, down] * 2, [down, up] * 2) == 0
