@@ -36,7 +36,7 @@ def stft(samples: torch.Tensor) -> torch.Tensor:
 
 
 def istft(spectrum: torch.Tensor) -> torch.Tensor:
-    """The inverse: (B, n, 257) -> (B, 80 n). Frames are windowed again, added where they overlap, and divided by
+    """The inverse: (B, n, 257) -> (B, 80 n). Frames are windowed again, added where they overlap, divided by
     the sum of the squared windows: least squares where frames disagree (Griffin and Lim, 1984).
     """
     n, margin = spectrum.shape[1], (WINDOW - HOP) // 2

@@ -153,7 +153,7 @@ def nearest_tone(shape: np.ndarray | None, known: Mapping[str, list]) -> str:
     return min(known, key=lambda tone: float(np.square(shape - np.mean(known[tone], axis=0)).sum()))
 
 
-def tones_heard(keys: list[tuple], true: list, sounds: list) -> float:
+def tones_right(keys: list[tuple], true: list, sounds: list) -> float:
     """The share of syllables whose contour is nearest to that of their own tone in other syllables of the true sounds.
 
     Args:

@@ -204,5 +204,5 @@ def test_tones_heard_of_notes_that_rise_and_fall():
     from mmcourse.pitch import notes
     up, down = notes([200.0, 250.0], 0.15), notes([250.0, 200.0], 0.15)
     keys = [(onset, tone) for onset in "ml" for tone in ("up", "down")]
-    assert show_sound.tones_heard(keys, [up, down] * 2, [up, down] * 2) == 1
-    assert show_sound.tones_heard(keys, [up, down] * 2, [down, up] * 2) == 0
+    assert show_sound.tones_right(keys, [up, down] * 2, [up, down] * 2) == 1
+    assert show_sound.tones_right(keys, [up, down] * 2, [down, up] * 2) == 0
