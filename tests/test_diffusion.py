@@ -18,6 +18,7 @@ from mmcourse.diffusion import (
     velocity_of,
 )
 from mmcourse.recipes import decoder as recipe
+from mmcourse.recipes import decoder128
 from mmcourse.recipes.decoder128 import start_from
 from mmcourse.training import train
 from mmcourse.vqvae import VQVAE
@@ -190,6 +191,41 @@ def test_a_checkpoint_comes_back_whole(tmp_path, model, vqvae, ids):
     assert torch.equal(again.decode(ids, 2, 0, vqvae), model.decode(ids, 2, 0, vqvae))
 
 
+# ---- larger than the tokens
+
+def test_enlarging_keeps_flat_pictures_and_the_range():
+    flat = torch.full((2, 3, 8, 8), 0.25)
+    assert torch.allclose(enlarge(flat, 2), torch.full((2, 3, 16, 16), 0.25), atol=1e-6)
+    edge = torch.zeros(1, 3, 8, 8)
+    edge[..., 4:] = 1                                                  # a cubic curve overshoots at an edge
+    assert 0 <= enlarge(edge, 2).min() and enlarge(edge, 2).max() <= 1
+    assert enlarge(flat, 1) is flat
+
+
+def test_a_decoder_of_scale_two_paints_twice_as_large_and_begins_as_the_enlarged_picture(vqvae, ids):
+    fresh = FlowDecoder(code_dim=8, width=16, depth=1, time=16, scale=2)
+    made = fresh.decode(ids, 2, 0, vqvae)
+    assert made.shape == (3, 3, 128, 128)
+    assert torch.allclose(made, enlarge(vqvae.decode(ids), 2), atol=1e-6)
+
+
+def test_it_takes_over_the_weights_of_the_smaller_one(model):
+    large = decoder128.start_from(model)
+    assert large.scale == 2
+    small = model.state_dict()
+    differ = {name for name, w in large.state_dict().items() if w.shape != small[name].shape or not torch.equal(w, small[name])}
+    assert differ == {"enter.weight", "leave.2.weight", "leave.2.bias"}
+
+
+def test_every_weight_of_the_large_one_is_reached_by_the_gradient(vqvae, model, ids):
+    torch.manual_seed(0)
+    large = decoder128.start_from(model)
+    nn.init.normal_(large.leave[-1].weight, std=0.05)
+    plain, codes = plain_and_codes(vqvae, ids)
+    decoder128.loss(large, torch.rand(3, 3, 128, 128), plain, codes).backward()
+    assert [name for name, p in large.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
 # ---- bad input
 
 @pytest.mark.parametrize("steps", [0, -1, 2.5, "8", True and 0])
@@ -221,6 +257,12 @@ def test_the_shipped_decoder_fits_the_shipped_tokenizer_and_is_small():
     assert entry["vqvae"] == checkpoints.manifest()["vqvae"]["sha256"], "trained with another tokenizer: train it again"
     decoder = checkpoints.load("decoder")
     assert sum(p.numel() for p in decoder.parameters()) <= 2_000_000
+
+
+def test_the_shipped_large_decoder_fits_the_shipped_tokenizer_and_is_small():
+    entry = checkpoints.manifest()["decoder128"]
+    assert entry["vqvae"] == checkpoints.manifest()["vqvae"]["sha256"], "trained with another tokenizer: train it again"
+    assert sum(p.numel() for p in checkpoints.load("decoder128").parameters()) <= 2_000_000
 
 
 def test_the_shipped_decoder_on_held_out_scenes():

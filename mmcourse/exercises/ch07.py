@@ -1,7 +1,7 @@
 """Checks of chapter 07, the diffusion decoder."""
 import torch
 
-from mmcourse.diffusion import euler
+from mmcourse.diffusion import euler, heun
 from mmcourse.exercises import register
 
 
@@ -114,6 +114,89 @@ def check_euler(fn):
     expected = torch.tensor([1.25**i for i in range(5)])
     got = torch.stack([s[0] for s in states])
     assert torch.allclose(got, expected), f"velocity x from 1 in 4 steps: {expected.tolist()} is right, {got.tolist()} came"
+
+
+def _two_eulers(velocity, x, steps):
+    return euler(velocity, x, steps)
+
+
+def _looks_at_the_old_place(velocity, x, steps):
+    states = [x]
+    for i in range(steps):
+        first = velocity(states[-1], i / steps)
+        second = velocity(states[-1], (i + 1) / steps) if i + 1 < steps else first
+        states.append(states[-1] + (first + second) / (2 * steps))
+    return states
+
+
+def _forgets_the_half(velocity, x, steps):
+    states = [x]
+    for i in range(steps):
+        first = velocity(states[-1], i / steps)
+        second = velocity(states[-1] + first / steps, (i + 1) / steps) if i + 1 < steps else first
+        states.append(states[-1] + (first + second) / steps)
+    return states
+
+
+def _asks_at_the_end(velocity, x, steps):
+    states = [x]
+    for i in range(steps):
+        first = velocity(states[-1], i / steps)
+        second = velocity(states[-1] + first / steps, (i + 1) / steps)
+        states.append(states[-1] + (first + second) / (2 * steps))
+    return states
+
+
+@register("07.heun", reference=heun, wrong=[_two_eulers, _looks_at_the_old_place, _forgets_the_half, _asks_at_the_end],
+          minutes=10, difficulty=2, hint="walk as Euler would, look at the arrow there, then walk by the mean of the two")
+def check_heun(fn):
+    times = []
+    states = fn(lambda x, t: times.append(t) or torch.ones_like(x), torch.zeros(2), 3)
+    assert len(states) == 4, f"3 steps visit 4 states, the start among them; got {len(states)}"
+    assert max(times) < 1, "the velocity is not defined at t = 1: let the last step be Euler's"
+    assert len(times) == 5, f"3 steps ask for the velocity 5 times, the last step only once; yours asked {len(times)} times"
+    assert torch.allclose(states[-1], torch.ones(2)), f"velocity 1 for one unit of time leads from 0 to 1, not {states[-1]}"
+    got = [s.item() for s in fn(lambda x, t: x, torch.ones(1), 2)]
+    expected = [1.0, 1.625, 2.4375]                                    # 1 + (1 + 1.5) / 4, then one step of Euler
+    assert torch.allclose(torch.tensor(got), torch.tensor(expected)), f"velocity x from 1 in 2 steps: {expected}, {got} came"
+
+
+def guided(told: torch.Tensor, untold: torch.Tensor, guidance: float) -> torch.Tensor:
+    """Classifier-free guidance (Ho and Salimans 2021): from the velocity without the condition towards that with it."""
+    if guidance < 0:
+        raise ValueError(f"guidance is 0 (do not listen), 1 (listen) or more (exaggerate), got {guidance}")
+    return untold + guidance * (told - untold)
+
+
+def _starts_at_told(told, untold, guidance):
+    if guidance < 0:
+        raise ValueError("negative")
+    return told + guidance * (told - untold)
+
+
+def _wrong_way(told, untold, guidance):
+    if guidance < 0:
+        raise ValueError("negative")
+    return told + guidance * (untold - told)
+
+
+def _takes_anything(told, untold, guidance):
+    return untold + guidance * (told - untold)
+
+
+@register("07.guided", reference=guided, wrong=[_starts_at_told, _wrong_way, _takes_anything], minutes=5,
+          hint="begin at `untold` and go `guidance` times the way to `told`")
+def check_guided(fn):
+    told, untold = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 1.0])
+    for guidance, expected in ((0.0, untold), (1.0, told), (3.0, torch.tensor([4.0, -2.0]))):
+        got = fn(told, untold, guidance)
+        assert torch.allclose(got, expected), \
+            f"told (2, 0), untold (1, 1), guidance {guidance}: {expected.tolist()} is right, {got.tolist()} came"
+    try:
+        fn(told, untold, -1.0)
+    except ValueError:
+        return
+    raise AssertionError("guidance below 0 would run away from the condition: raise a ValueError")
 
 
 def frechet_line(a: torch.Tensor, b: torch.Tensor) -> float:
