@@ -24,7 +24,7 @@ MAX_SECONDS = 2.5                                       # the longest sound that
 RATES = (1000, 400_000)                                 # Hz: anything else is no sound that a person recorded
 DEFAULTS = {"text": {"temperature": 0.0}, "image": {"temperature": 1.0, "guidance": 1.5, "best_of": 8},
             "audio": {"temperature": 0.7, "best_of": 8}}
-EDIT = {"temperature": 0.0}                             # a picture changed as told is mostly a copy: no luck is wanted
+COPY = {"temperature": 0.0}                             # a picture after a picture is mostly a copy: no luck is wanted
 DECODERS = {"vq": None, "diffusion": "decoder", "diffusion128": "decoder128"}      # who paints a picture: its checkpoint
 STEPS = 2                                               # of the diffusion decoders: chapter 07 measures that more gain nothing
 SAY_FIRST = {("audio", "image"), ("image", "audio"), ("image", "text", "image")}    # in words what it means to draw or speak
@@ -36,11 +36,12 @@ def says_first(prompt: list[Segment], want: str) -> bool:
 
 
 def settings(prompt: list[Segment], want: str) -> dict:
-    """How the model samples if nobody says otherwise: `DEFAULTS`, but `EDIT` for a picture that follows another picture,
-    and `READING` for one picture or sound that is put into words."""
+    """How the model samples if nobody says otherwise: `DEFAULTS`, but `READING` for one picture or sound that is put into
+    words, and `COPY` for a picture that follows another one without having been put into words first."""
     if want == "text" and len(prompt) == 1 and prompt[0].modality != "text":
         return READING
-    return EDIT if want == "image" and any(s.modality == "image" for s in prompt) else DEFAULTS[want]
+    copies = want == "image" and any(s.modality == "image" for s in prompt) and not says_first(prompt, want)
+    return COPY if copies else DEFAULTS[want]
 
 
 @dataclass(frozen=True)
