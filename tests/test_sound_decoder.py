@@ -132,6 +132,13 @@ def test_rulers():
     assert recipe.choose(rows) == "flow, 1 step"                       # none is: the best STOI
 
 
+def test_the_control_of_the_ruler(codec, ids):
+    """White noise of the wanted size, the same each time, and nothing else."""
+    noisy, plain = recipe.grainy(codec, ids, 0.3), codec.decode_mel(ids)
+    assert torch.equal(noisy, recipe.grainy(codec, ids, 0.3))
+    assert (noisy - plain).std().item() == pytest.approx(0.3, rel=0.1)
+
+
 def test_saved_and_loaded(codec, ids, tmp_path):
     model = small(context=2)
     checkpoints.save("sound_decoder", model, seed=0, steps=1, cpu_minutes=0, metrics={}, folder=tmp_path,

@@ -40,6 +40,7 @@ LENGTH, PER_VOICE, JOINED, SEED = (
 T95 = {8: 2.365, 16: 2.131}  # Student's t for the mean of so many groups: 7 and 15 degrees of freedom
 NEW_WORDS = """river mountain window garden summer winter doctor kitchen market engine pencil forest morning
 picture silver travel number village weather bottle""".split()  # not one of them is in the world
+GRAINS = (0.1, 0.2, 0.3, 0.4)  # natural logarithms: how much white noise the control of the ruler has
 SHORT_RUNS = [(kind, seed, 4) for seed in (0, 1, 2) for kind in ("flow", "regression")] + [("flow", 0, 1)]
 
 
@@ -243,6 +244,12 @@ def draw(
     )
 
 
+def grainy(codec: AudioCodec, ids: torch.Tensor, size: float) -> torch.Tensor:
+    """The control of the ruler: the plain mel with white noise on it. FD gained so needed no network."""
+    plain = codec.decode_mel(ids[..., :1])
+    return plain + size * torch.randn(plain.shape, generator=torch.Generator().manual_seed(0))
+
+
 @torch.no_grad()
 def regress(model: SoundDecoder, ids: torch.Tensor, codec: AudioCodec) -> torch.Tensor:
     """The mel of the control: one call of a network that was trained by `regression_loss`."""
@@ -295,7 +302,9 @@ def study(model: SoundDecoder) -> dict:
             knobs[name] = ruler(name, draw(model, ruler.ids, codec, steps, 0, grain))
     draws = torch.stack([draw(model, ruler.ids, codec, 8, seed) for seed in range(8)])
     knobs["mean of 8 samples"] = ruler("mean of 8 samples", draws.mean(0))
-    chosen = choose(knobs)
+    for size in GRAINS:
+        knobs[f"plain + grain {size}"] = ruler("grain", grainy(codec, ruler.ids, size))
+    chosen, grain_size = choose(knobs), min(GRAINS, key=lambda size: knobs[f"plain + grain {size}"]["fd"])
     result = {
         "codec_sha256": checkpoints.manifest()["codec"]["sha256"],
         "sha256": entry["sha256"],
@@ -305,6 +314,7 @@ def study(model: SoundDecoder) -> dict:
         "bits_per_second": 225,
         "plain_parameters": sum(p.numel() for p in codec.decoder.parameters()),
         "chosen": chosen,
+        "grain": grain_size,
         "knobs": knobs,
         "sets": {},
         "ms_per_second": cost(model, codec, ruler.ids),
@@ -318,6 +328,7 @@ def study(model: SoundDecoder) -> dict:
         ids = ruler.ids
         mels = {
             "plain": codec.decode_mel(ids[..., :1]),
+            "plain + grain": grainy(codec, ids, grain_size),
             "regression": regress(control, ids, codec),
             "flow, 1 step": draw(model, ids, codec, 1),
             chosen: draw(model, ids, codec, chosen_steps, 0, chosen_grain),
