@@ -6,16 +6,66 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib import pyplot as plt
 from PIL import Image
 
 from mmcourse import show
 from mmcourse.bits import entropy_bits
+from mmcourse.judges import PictureReader
+from mmcourse.paths import RESULTS
+from mmcourse.recipes import vq_codecs
 from mmcourse.vqvae import VQVAE, check_images, matte
+from mmcourse.world.scene import Scene
+
+# ---------------------------------------------------------------- pictures as rows of patches
+
+def to_patches(pictures: torch.Tensor, patch: int = 8) -> torch.Tensor:
+    """Each square of a picture as one row of numbers: (B, 3, H, W) -> (B * H/patch * W/patch, 3 * patch * patch)."""
+    return F.unfold(pictures, patch, stride=patch).transpose(1, 2).flatten(0, 1)       # (B, 192, 64) -> (B * 64, 192)
+
+
+def from_patches(patches: torch.Tensor, size: int = 64, patch: int = 8) -> torch.Tensor:
+    """The way back from `to_patches`, for square pictures: (B * n, 3 * patch * patch) -> (B, 3, size, size)."""
+    columns = patches.unflatten(0, (-1, (size // patch) ** 2)).transpose(1, 2)         # (B * 64, 192) -> (B, 192, 64)
+    return F.fold(columns, size, patch, stride=patch)
+
+
+def refusals(call: Callable, inputs: Mapping[str, object]) -> list[dict]:
+    """Rows for a table: what `call` says to each input that it ought to refuse. AssertionError if it takes one."""
+    rows = []
+    for name, bad in inputs.items():
+        try:
+            call(bad)
+        except (ValueError, TypeError) as error:
+            rows.append({"handed in": name, "the answer": f"{type(error).__name__}: {error}"})
+        else:
+            raise AssertionError(f"{name} was accepted")
+    return rows
+
+
+# ---------------------------------------------------------------- can the signs be read?
+
+def signs_read(pictures: torch.Tensor, scenes: Sequence[Scene]) -> tuple[float, list[tuple[str, str]]]:
+    """Of the scenes that have a sign: the share whose word the template reader finds, and (true, read) for each."""
+    found = PictureReader().read(pictures)
+    pairs = [(a.sign, b.sign if b else "") for a, b in zip(scenes, found, strict=True) if a.sign]
+    if not pairs:
+        raise ValueError("none of these scenes has a sign")
+    return float(np.mean([a == b for a, b in pairs])), pairs
+
+
+def confusions(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, int]]:
+    """Which letter was read as which other one, and how often, most often first: [("O→D", 3), ...]."""
+    return Counter(f"{x}→{y}" for a, b in pairs if len(a) == len(b) for x, y in zip(a, b) if x != y).most_common()
+
+
 
 # ---------------------------------------------------------------- is the codebook alive?
 
@@ -61,12 +111,29 @@ def usage(runs: Mapping[str, Sequence[int]], caption: str = "") -> None:
     show.figure(fig, caption)
 
 
+def scatter(points: torch.Tensor, books: Mapping[str, torch.Tensor], caption: str = "") -> None:
+    """Codebooks of two numbers a code among the points that they stand for: (N, 2), {title: (K, 2)}."""
+    fig, axes = plt.subplots(1, len(books), figsize=(3.2 * len(books), 3.1), squeeze=False)
+    for axis, (title, codes) in zip(axes[0], books.items()):
+        axis.scatter(*points.T, s=2, color="0.75")
+        axis.scatter(*codes.T, s=40, marker="D", color=show.COLOURS[1], edgecolor="black")
+        axis.set(title=title, aspect="equal", xlabel="first number", ylabel="second number")
+    show.figure(fig, caption)
+
+
 # ---------------------------------------------------------------- what the codes look like
 
 def paint_codes(tokenizer: VQVAE, codes: torch.Tensor) -> torch.Tensor:
     """Each code as the decoder paints it among copies of itself: (K,) ids -> (K, 3, 8, 8)."""
     ids = codes[:, None, None].expand(-1, 3, 3)                        # (K,) -> (K, 3, 3)
     return tokenizer.decode(ids)[:, :, 8:16, 8:16]
+
+
+def code_sheet(tokenizer: VQVAE, use: torch.Tensor, caption: str = "", columns: int = 32) -> None:
+    """Every code as a picture, from the most used (top left) to the least; `use` (K,) as `counts` gives it."""
+    signs = paint_codes(tokenizer, use.argsort(descending=True))       # (K, 3, 8, 8)
+    sheet = signs.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2)   # -> (K / columns, 8, columns, 8, 3)
+    show.pictures([sheet.flatten(2, 3).flatten(0, 1)], size=6, caption=caption)
 
 
 @torch.no_grad()
@@ -116,6 +183,34 @@ def microscope(tokenizer: VQVAE, images: torch.Tensor, picture: int = 0, row: in
                                      "Then the code and its nearest neighbours, with their distance.")
 
 
+def far_from_home(tokenizer: VQVAE, photo: torch.Tensor, again: torch.Tensor, home: torch.Tensor, caption: str = "") -> None:
+    """A photograph (3, H, W) beside what its tokens hold (`again`), one colour a patch, and how far each patch lies from its
+    code, with the same distance for pictures of the tokenizer's own world, `home` (B, 3, h, w)."""
+    H, W = (side // 8 * 8 for side in photo.shape[1:])
+    inside = photo[:, :H, :W]
+    far, near = code_distances(tokenizer, inside[None])[0], code_distances(tokenizer, home)
+    flat = F.interpolate(F.avg_pool2d(inside[None], 8), scale_factor=8)[0]
+    show.pictures([photo, again, flat, far / far.max()],
+                  ["before", f"from its tokens\n{decibels(again, photo):.1f} dB",
+                   f"one colour a patch\n{decibels(flat, inside):.1f} dB",
+                   f"distance to the code\nmedian {far.median():.2f}, at home {near.median():.2f}"], size=1.8, caption=caption)
+
+
+def compare(originals: Mapping[str, torch.Tensor], ways: Mapping[str, Callable], caption: str = "") -> None:
+    """Each picture (3, H, W) as it is, and as each of `ways` gives it back, with the PSNR: one row a picture."""
+    shown, titles = [], []
+    for name, picture in originals.items():
+        back = {way: fn(picture) for way, fn in ways.items()}
+        shown += [picture, *back.values()]
+        titles += [name, *(f"{way}\n{decibels(p, picture):.1f} dB" for way, p in back.items())]
+    show.pictures(shown, titles, columns=1 + len(ways), size=1.7, caption=caption)
+
+
+def decibels(a: torch.Tensor, b: torch.Tensor) -> float:
+    """PSNR of pictures in [0, 1]: -10 log10 of the mean squared error."""
+    return -10 * (a - b).square().mean().log10().item()
+
+
 def framed(image: torch.Tensor, row: int, column: int, patch: int = 8) -> torch.Tensor:
     """(3, H, W) -> a copy in which one patch has a black frame."""
     image, top, left = image.clone(), patch * row, patch * column
@@ -146,6 +241,11 @@ def wall(strips: Mapping[str, str | np.ndarray], caption: str = "", columns: int
 
 
 # ---------------------------------------------------------------- chapter 03's measured tables (data/results/vq_*.json)
+
+def measured(name: str) -> dict:
+    """What a script of the repository has measured: `data/results/<name>.json`."""
+    return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+
 
 def _percent(x) -> str:
     return "–" if x is None else f"{x:.0%}"
@@ -191,6 +291,42 @@ def cure_rows(sweep: dict) -> list[dict]:
              "seeds": len(runs)} for name, runs in cures(sweep).items()]
 
 
+def cure_verdict(sweep: dict) -> str:
+    """Which single cure keeps most codes alive, which paints best, and what they are worth; means of the seeds."""
+    found = cures(sweep)
+    single = [n for n in found if n not in ("nothing", "copy forgotten", "all of section 7", "FSQ 8, 8, 8")]
+    alive, sharp = (max(single, key=lambda n: mean(found[n], key)) for key in ("codes_used", "psnr_db"))
+
+    def says(name):
+        return f"{mean(found[name], 'codes_used'):.0f} codes, {mean(found[name], 'psnr_db'):.1f} dB"
+
+    text = (f"Alone, '{alive}' keeps most codes alive ({says(alive)}), and '{sharp}' gives the best picture ({says(sharp)}); "
+            f"without any cure: {says('nothing')}; all of section 7: {says('all of section 7')}.")
+    return text + (f" The copy forgotten: {says('copy forgotten')}." if "copy forgotten" in found else "")
+
+
+def beside(sweep: dict, a: str, b: str) -> str:
+    """Two configurations in one line: PSNR and signs read, each the mean of its seeds, and how many seeds there were."""
+    return " against ".join(
+        f"{a}: {_span(r, 'psnr_db', unit=' dB')}, {_span(r, 'signs_ocr', 100, 0, ' %')} of signs, n = {len(r)}"
+        if (r := seeds(sweep, a) if a in sweep["runs"] else []) else f"{a}: not measured" for a in (a, b))
+
+
+def sweep_verdict(sweep: dict) -> list[dict]:
+    """Rows for a table: what each change of the sweep is worth in dB (means of the seeds); "–" if a row is missing."""
+    def gain(a, b):
+        if not {a, b} <= set(sweep["runs"]):
+            return "–"
+        return f"{mean(seeds(sweep, a), 'psnr_db') - mean(seeds(sweep, b), 'psnr_db'):+.1f}"
+
+    return [{"change": "512 -> 65,536 codes, 8x8 patches", **{k: gain(f"{k} 65536 patch 8", f"{k} 512 patch 8")
+                                                              for k in ("VQ", "FSQ")}},
+            {"change": "16x16 -> 8x8 patches, 512 codes", **{k: gain(f"{k} 512 patch 8", f"{k} 512 patch 16")
+                                                             for k in ("VQ", "FSQ")}},
+            *({"change": f"VQ -> FSQ, {n:,} codes, 8x8 patches", "VQ": "0", "FSQ": gain(f"FSQ {n} patch 8", f"VQ {n} patch 8")}
+              for n in (512, 8192, 65536))]
+
+
 def sweep_runs(sweep: dict) -> list[dict]:
     """The runs of the sweep over codes, quantisers and patches that have been made: few tokens first, then few codes."""
     runs = (r for r in sweep["runs"].values() if r["table"] == "sweep")
@@ -207,7 +343,8 @@ def sweep_rows(sweep: dict) -> list[dict]:
     return [{**head, "PSNR, dB": _span(r, "psnr_db"), "FD": _span(r, "fd", digits=2),
              "objects": _span(r, "objects", 100, 0, " %"), "signs (OCR)": _span(r, "signs_ocr", 100, 0, " %"),
              "codes used": _span(r, "codes_used", digits=0), "bits, nominal": _span(r[:1], "nominal_bits", digits=0),
-             "bits, measured": _span(r[:1], "measured_bits", digits=0), "CPU min": _span(r[:1], "cpu_minutes")}
+             "bits, measured": _span(r[:1], "measured_bits", digits=0), "CPU min": _span(r[:1], "cpu_minutes"),
+             "seeds": len(r) if head["codes"] else ""}
             for head, r in rows]
 
 
@@ -260,6 +397,40 @@ def codec_rows(measured: dict) -> list[dict]:
              "PSNR if headers count": r["strict"]} for r in rows]
 
 
+def codec_wall(image: torch.Tensor, decoded: torch.Tensor, caption: str = "") -> None:
+    """One picture (3, H, W) from our tokens and as JPEG, WebP and AVIF at each budget: a row a codec; blank: nothing fits."""
+    shown, titles = [], []
+    for kind in filter(vq_codecs.can_write, vq_codecs.KINDS):
+        found = vq_codecs.candidates(image, kind)
+        fits = [vq_codecs.best(found, budget) for budget in vq_codecs.BUDGETS]
+        shown += [image, decoded, *(f["picture"] if f else torch.ones_like(image) for f in fits)]
+        titles += ["true", "tokens, 72", *(f"{kind} ≤ {budget}" for budget in vq_codecs.BUDGETS)]
+    show.pictures(shown, titles, columns=2 + len(vq_codecs.BUDGETS), size=1.15, caption=caption)
+
+
+LIMITS = {"in place": "in place (control)", "moved": "moved, as shipped", "better ids": "better ids of the same 512",
+          "more codes": "{codes:,} codes, same networks", "no codes": "the encoder's vectors, not quantised",
+          "free vectors": "the best vectors for this decoder", "true pictures": "true pictures (ceiling)"}
+
+
+def limit_rows(limits: dict) -> list[dict]:
+    """Rows for a table: moved pictures with one part of the tokenizer replaced at a time (`vq_limits`)."""
+    return [{"tokens": name.format(**limits["plan"]), "PSNR, dB": "–" if key == "true pictures" else _decibels(r),
+             "objects": _percent(r["objects"]), "signs (OCR)": _percent(r.get("signs_ocr"))}
+            for key, name in LIMITS.items() if (r := limits["rows"].get(key))]
+
+
+def limit_verdict(limits: dict, floor: float = 25.0) -> str:
+    """Two sentences: how many dB each part of the tokenizer costs on moved pictures, and which is the first to reach `floor`."""
+    db = {name: r["psnr_db"] for name, r in limits["rows"].items()}
+    text = (f"Better ids gain {db['better ids'] - db['moved']:.1f} dB, {limits['plan']['codes']:,} codes "
+            f"{db['more codes'] - db['moved']:.1f}, no codes at all {db['no codes'] - db['moved']:.1f}, and the best "
+            f"vectors that there are for this decoder {db['free vectors'] - db['moved']:.1f}.")
+    reach = [LIMITS[n].format(**limits["plan"]) for n in ("better ids", "more codes", "no codes", "free vectors")
+             if db[n] >= floor]
+    return f"{text} The {floor:.0f} dB hoped for are reached by: {'; '.join(reach) or 'none of them'}."
+
+
 def peer_rows(bench: dict) -> list[dict]:
     """Rows for a table: our quantisers beside the library's (`tests/benchmarks/vq.py`)."""
     rows = [{"": name, "ours": f"{v['ours, ms']:.1f} ms", "the library's": f"{v['peer, ms']:.1f} ms",
@@ -285,6 +456,14 @@ def gan_rows(measured: dict) -> list[dict]:
              f"{r['fd_same']:.3f}" if "fd_same" in r else "0", "sharpness": f"{r['sharpness']:.4f}",
              "objects": _percent(r["objects"]), "signs (OCR)": _percent(r.get("signs_ocr")),
              "CPU min": r.get("cpu_minutes", "–")} for name, r in runs.items()]
+
+
+def gan_verdict(measured: dict) -> str:
+    """What each further loss changes beside squared error alone: PSNR, and the distance to the true pictures as a ratio."""
+    ways = gan_ways(measured)
+    control = ways["squared error"]
+    return "\n".join(f"{name}: {r['psnr_db'] - control['psnr_db']:+.1f} dB, {r['fd_same'] / control['fd_same']:.2f} times the "
+                     "Frechet distance of squared error alone" for name, r in ways.items() if name.startswith("+"))
 
 
 def gan_wall(measured: dict, caption: str = "") -> None:

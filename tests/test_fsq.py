@@ -2,7 +2,9 @@
 import io
 import json
 import math
+import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -207,6 +209,22 @@ def test_best_is_the_least_error_that_fits():
     assert vq_codecs.best(found, 60) is found[0] and vq_codecs.best(found, 60, "file") is found[1]
     assert vq_codecs.best(found, 30) is None
     assert vq_codecs.mean_psnr([0.01, 0.0001]) == pytest.approx(30)
+
+
+def test_photographs_keep_their_shape_and_small_ones_fit(tmp_path):
+    photo = vq_codecs.open_photo()
+    assert photo.shape[0] == 3 and max(photo.shape) <= 180 and 0 <= photo.min() and photo.max() <= 1
+    Image.new("L", (90, 40), 255).save(tmp_path / "grey.png")
+    assert vq_codecs.open_photo(tmp_path / "grey.png", 45).shape == (3, 20, 45)
+    small = vq_codecs.as_small(photo)
+    assert small.shape == photo.shape and not torch.equal(small, photo)
+    x, = vq_codecs.crops(np.random.default_rng(0), [photo, torch.rand(3, 64, 70)], 5)
+    assert x.shape == (5, 3, 64, 64)
+
+
+def test_without_scikit_image_the_album_is_empty_and_says_why(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    assert vq_codecs.album() == ([], {}) and "pip install scikit-image" in capsys.readouterr().out
 
 
 # ---- the shipped tokenizer is untouched by all this

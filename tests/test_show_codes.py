@@ -8,8 +8,10 @@ import torch
 
 from mmcourse import show, show_codes
 from mmcourse.paths import RESULTS
-from mmcourse.recipes import vq_sweep
+from mmcourse.recipes import vq_limits, vq_sweep
 from mmcourse.vqvae import VQVAE
+from mmcourse.world.pictures import draw_batch
+from mmcourse.world.scene import Group, Scene
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +147,87 @@ def test_the_microscope_survives_a_swap_that_turns_black_to_white(drawn):
     for swap in range(1, 9):
         show_codes.microscope(loud, torch.rand(1, 3, 64, 64), swap=swap)
     assert len(drawn) == 8
+
+
+def test_patches_go_there_and_back():
+    x = torch.rand(2, 3, 16, 16)
+    patches = show_codes.to_patches(x)
+    assert patches.shape == (8, 192) and torch.equal(show_codes.from_patches(patches, size=16), x)
+    assert torch.equal(patches[1], x[0, :, :8, 8:].flatten())              # row by row: the second patch is to the right
+
+
+def test_refusals_say_so_and_a_call_that_takes_anything_fails(small):
+    rows = show_codes.refusals(small.encode, {"one alone": torch.rand(3, 64, 64), "bytes": torch.zeros(1, 3, 8, 8).byte()})
+    assert [r["the answer"].split(":")[0] for r in rows] == ["ValueError", "TypeError"]
+    with pytest.raises(AssertionError, match="a picture was accepted"):
+        show_codes.refusals(small.encode, {"a picture": torch.rand(1, 3, 8, 8)})
+
+
+def test_signs_are_read_and_confused_letters_counted():
+    scenes = [Scene((Group("cat", 1, "left"),), "blue", sign="DOG"), Scene((Group("cat", 1, "left"),), "blue")]
+    share, pairs = show_codes.signs_read(draw_batch(scenes), scenes)
+    assert share == 1 and pairs == [("DOG", "DOG")]
+    with pytest.raises(ValueError, match="has a sign"):
+        show_codes.signs_read(draw_batch(scenes[1:]), scenes[1:])
+    assert show_codes.confusions([("DO", "OO"), ("DAD", "OAD"), ("CAT", "CA")]) == [("D→O", 2)]
+
+
+def test_figures_of_codes_and_photographs(small, drawn):
+    show_codes.scatter(torch.rand(9, 2), {"a": torch.rand(3, 2), "b": torch.rand(3, 2)}, "two")
+    show_codes.code_sheet(small, torch.arange(64), "sheet")
+    photo = torch.rand(3, 21, 34)
+    show_codes.far_from_home(small, photo, photo * 0.5, torch.rand(2, 3, 16, 16), "far")
+    show_codes.compare({"x": photo, "y": photo}, {"half": lambda x: x / 2}, "ways")
+    show_codes.codec_wall(torch.rand(3, 64, 64), torch.rand(3, 64, 64), "bytes")
+    assert [text for _, text in drawn] == ["two", "sheet", "far", "ways", "bytes"]
+    assert [len(fig.axes) for fig, _ in drawn[:4]] == [2, 1, 4, 4]
+    assert show_codes.decibels(torch.zeros(4), torch.full((4,), 0.1)) == pytest.approx(20)
+
+
+def test_verdicts_are_computed_from_the_means():
+    def run(db, used, table="cures"):
+        return {"table": table, "psnr_db": db, "codes_used": used}
+
+    sweep = {"runs": {"cure: nothing": run(18, 20), "cure: restart": run(19, 500), "cure: k-means start": run(21, 300),
+                      "VQ 512 patch 8": run(20, 512, "sweep"), "FSQ 512 patch 8": run(19, 300, "sweep"),
+                      "VQ 512 patch 16": run(17, 400, "sweep")},
+             "more seeds": {"VQ 512 patch 8": {"1": run(22, 512)}, "cure: restart": {"1": run(20, 300)}}}
+    text = show_codes.cure_verdict(sweep)
+    assert "'restart' keeps most codes alive (400 codes, 19.5 dB)" in text and "'k-means start' gives the best" in text
+    assert "all of section 7: 512 codes, 21.0 dB" in text and "forgotten" not in text
+    rows = {r["change"]: r for r in show_codes.sweep_verdict(sweep)}
+    assert rows["16x16 -> 8x8 patches, 512 codes"] == {"change": "16x16 -> 8x8 patches, 512 codes", "VQ": "+4.0", "FSQ": "–"}
+    assert rows["VQ -> FSQ, 512 codes, 8x8 patches"]["FSQ"] == "-2.0"
+    line = show_codes.beside(sweep, "VQ 512 patch 8", "FSQ 8192 patch 8")
+    assert line == "VQ 512 patch 8: 21.0 dB (20.0–22.0), – of signs, n = 2 against FSQ 8192 patch 8: not measured"
+
+
+def test_the_limits_can_be_shown():
+    limits = json.loads(vq_limits.FILE.read_text("utf-8"))
+    assert limits["plan"]["sha256"] == vq_sweep.shipped_hash(), "another tokenizer is shipped: run mmcourse.recipes.vq_limits again"
+    rows = show_codes.limit_rows(limits)
+    assert len(rows) == len(show_codes.LIMITS) and rows[-1]["tokens"] == "true pictures (ceiling)"
+    fake = {"plan": {"codes": 8192}, "rows": {name: {"psnr_db": db, "objects": 1.0} for name, db in
+                                              {"moved": 22, "better ids": 23, "more codes": 24, "no codes": 25.5,
+                                               "free vectors": 30}.items()}}
+    text = show_codes.limit_verdict(fake)
+    assert "gain 1.0 dB, 8,192 codes 2.0, no codes at all 3.5" in text and "reached by: the encoder's vectors" in text
+    assert "none of them" in show_codes.limit_verdict(fake, floor=40)
+    assert "signs (OCR)" in show_codes.limit_rows(fake)[0]
+
+
+def test_a_search_makes_no_picture_worse_and_finds_a_spoilt_token(small):
+    x = torch.rand(3, 3, 64, 64)
+    ids = small.encode(x)
+
+    def errors(tokens):
+        return (small.decode(tokens) - x).square().sum((1, 2, 3))
+
+    better = vq_limits.search(small, x, ids, near=4)
+    assert (errors(better) <= errors(ids) + 1e-4).all() and errors(better).sum() < errors(ids).sum()
+    with pytest.raises(ValueError, match="multiples of 4"):
+        vq_limits.search(small, x[:, :, :, :40], ids[:, :, :5])
+    z = vq_limits.vectors(small, x)
+    free = vq_limits.free(small, x, z, steps=5)
+    assert free.shape == z.shape and not torch.equal(free, z)
+    assert torch.allclose(vq_limits.paint_vectors(small, small.quantizer.codebook[ids]), small.decode(ids), atol=1e-5)

@@ -6,6 +6,7 @@ JPEG, WebP and AVIF as Pillow writes them, on held-out pictures: for each, the b
 import argparse
 import io
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -66,6 +67,48 @@ def candidates(pixels: torch.Tensor, kind: str) -> list[dict]:
 def best(found: list[dict], budget: int, count: str = "payload") -> dict | None:
     """The candidate of least error with `count` ("payload" or "file") within the budget; None if nothing fits."""
     return min((f for f in found if f[count] <= budget), key=lambda f: f["mse"], default=None)
+
+
+def as_small(pixels: torch.Tensor, kind: str = "JPEG") -> torch.Tensor:
+    """The best picture of that kind with no more bytes of picture data than our tokens of (3, H, W) have."""
+    tokens = -(-pixels.shape[1] // 8) * -(-pixels.shape[2] // 8)
+    return best(candidates(pixels, kind), tokens * 9 / 8)["picture"]
+
+
+# ---------------------------------------------------------------- photographs
+
+def open_photo(file=None, longest: int = 180) -> torch.Tensor:
+    """Any picture file, its longest side at most `longest` pixels: (3, H, W) in [0, 1]. None: matplotlib's Grace Hopper."""
+    if file is None:
+        from matplotlib.cbook import get_sample_data
+        file = get_sample_data("grace_hopper.jpg", asfileobj=False)
+    image = Image.open(file).convert("RGB")
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+
+
+def album() -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    """Photographs that scikit-image ships: those to learn from, in three sizes, and Chelsea the cat to be tested on. Both empty,
+    with a word why, where they are missing."""
+    try:
+        import skimage
+        folder = Path(skimage.__file__).parent / "data"
+        names = "astronaut camera coffee rocket motorcycle_left brick grass gravel coins".split()
+        learn = [open_photo(next(folder.glob(f"{name}.*")), size) for name in names for size in (128, 180, 256)]
+        return learn, {"Chelsea": open_photo(folder / "chelsea.png")}
+    except (ImportError, OSError, StopIteration) as error:
+        print("no photographs to learn from, so nothing is trained below: pip install scikit-image;", error)
+        return [], {}
+
+
+def crops(rng: np.random.Generator, photos: list[torch.Tensor], n: int = 32) -> tuple[torch.Tensor]:
+    """A batch for `train`: n pieces of random photographs, half of them mirrored, (n, 3, 64, 64), alone in a tuple."""
+    out = []
+    for _ in range(n):
+        photo = photos[rng.integers(len(photos))]
+        y, x = (rng.integers(side - 63) for side in photo.shape[1:])
+        out.append(photo[:, y:y + 64, x:x + 64].flip([2] if rng.random() < 0.5 else []))
+    return (torch.stack(out),)
 
 
 def mean_psnr(errors) -> float:
