@@ -17,10 +17,12 @@ from mmcourse import checkpoints
 from mmcourse.generate import READING, generate_best
 from mmcourse.paths import CHECKPOINTS
 from mmcourse.vocabulary import MODALITIES, Segment, Vocabulary
+from mmcourse.world.augment import faster
 from mmcourse.world.pictures import SIZE
 from mmcourse.world.speech import resample, trim
 
 MAX_SECONDS = 2.5                                       # the longest sound that the transformer listens to
+TEMPOS = (1.0, 0.8, 0.87, 0.93, 1.07, 1.15, 1.25)       # a sound is put into words after it was heard at each of these
 RATES = (1000, 400_000)                                 # Hz: anything else is no sound that a person recorded
 DEFAULTS = {"text": {"temperature": 0.0}, "image": {"temperature": 1.0, "guidance": 1.5, "best_of": 8},
             "audio": {"temperature": 0.7, "best_of": 8}}
@@ -258,10 +260,17 @@ class Assistant:
         if isinstance(part, Image):
             return Segment("image", tuple(self.vqvae.encode(part.square()).flatten().tolist()))
         if isinstance(part, Audio):
-            ids = self.codec.encode(torch.from_numpy(part.speech(self.codec.sample_rate))[None])
-            ids = ids[0, :, :self.vocabulary.audio_levels]
-            return Segment("audio", tuple(ids.flatten().tolist()))     # (frames, levels) -> frame after frame
+            return self.sound_segment(part.speech(self.codec.sample_rate))
         raise TypeError(f"a prompt is made of mm.Text, mm.Image and mm.Audio, got {type(part).__name__}")
+
+    def sound_segment(self, samples: np.ndarray) -> Segment:
+        """The tokens of samples (n,) at the codec's rate, of the levels that the transformer models."""
+        ids = self.codec.encode(torch.from_numpy(np.asarray(samples, np.float32))[None])[0, :, :self.vocabulary.audio_levels]
+        return Segment("audio", tuple(ids.flatten().tolist()))         # (frames, levels) -> frame after frame
+
+    def hearings(self, samples: np.ndarray) -> list[Segment]:
+        """The same at several tempos (`TEMPOS`), as it is first: what the model listens to before it writes anything down."""
+        return [self.sound_segment(samples if tempo == 1 else faster(samples, tempo)) for tempo in TEMPOS]
 
     def render(self, segment: Segment, decoder: str | None = None, steps: int = STEPS, seed: int = 0):
         """The thing that a segment stands for: Text, Image or Audio. Arguments as for `pixels`."""
@@ -304,7 +313,8 @@ class Assistant:
             decoder: who paints a picture from its tokens: `vq`, `diffusion` (the default) or `diffusion128`.
             think: whether the model first says in words what it means to draw or speak, and goes on from there; by default
                 only from sound to picture and from picture to sound (`SAY_FIRST`).
-            sampling: temperature, top_k, top_p, guidance, best_of; by default what suits the prompt (`settings`).
+            sampling: temperature, top_k, top_p, guidance, best_of; by default what suits the prompt (`settings`). A sound that
+                is put into words is heard at several tempos (`hearings`), unless sampling says how to do it.
         """
         self._painter(decoder)                                         # a wrong name is refused before the model runs
         return self.render(self.tokens(parts, want, seed, think=think, **sampling), decoder=decoder, seed=seed)
@@ -320,7 +330,10 @@ class Assistant:
         prompt = [self.segment(part) for part in parts]
         if think is None:
             think = says_first(prompt, want)
-        return generate_best(self.transformer, self.vocabulary, [prompt], want, seed=seed, think=think,
+        hearings = None
+        if len(parts) == 1 and isinstance(parts[0], Audio) and (think or want == "text" and not sampling):
+            hearings = [self.hearings(parts[0].speech(self.codec.sample_rate))]
+        return generate_best(self.transformer, self.vocabulary, [prompt], want, seed=seed, think=think, hearings=hearings,
                              **{**settings(prompt, want), **sampling})[0]
 
 

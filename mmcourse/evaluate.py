@@ -81,15 +81,17 @@ class Evaluation:
         self.reader = PictureReader()
         self._speech = None
 
-    def ask(self, prompts: list[list[Segment]], want: str, label: str, think: bool | None = None, **sampling) -> list[Segment]:
+    def ask(self, prompts: list[list[Segment]], want: str, label: str, think: bool | None = None,
+            hearings: list[list[Segment]] | None = None, **sampling) -> list[Segment]:
         """The model's answers, in batches, with the assistant's own settings but for `think` and those in `sampling`."""
         from tqdm.auto import tqdm
         if think is None:
             think = bool(prompts) and says_first(prompts[0], want)
         out = []
         for i in tqdm(range(0, len(prompts), BATCH), desc=label, disable=not self.progress):
+            heard = hearings[i:i + BATCH] if hearings else None
             out += generate_best(self.a.transformer, self.a.vocabulary, prompts[i:i + BATCH], want, seed=self.seed + i,
-                                 think=think, **{**settings(prompts[i], want), **sampling})
+                                 think=think, hearings=heard, **{**settings(prompts[i], want), **sampling})
         return out
 
     def paint(self, segments: list[Segment]) -> torch.Tensor:
@@ -153,10 +155,6 @@ class Evaluation:
                             checkpoints.load("word_judge"))
         return self._speech
 
-    def audio_segment(self, clip: np.ndarray) -> Segment:
-        ids = self.a.codec.encode(torch.from_numpy(clip)[None])[0, :, :self.a.vocabulary.audio_levels]
-        return Segment("audio", tuple(ids.flatten().tolist()))         # (frames, levels) -> frame after frame
-
     def sound(self, segment: Segment) -> np.ndarray:
         ids = torch.tensor(segment.ids).view(1, -1, self.a.vocabulary.audio_levels)          # (1, frames, levels)
         return self.a.codec.decode(ids)[0].numpy()
@@ -169,31 +167,36 @@ class Evaluation:
         clips, labels, _ = self.speech
         where = {w: [i for i, x in enumerate(labels) if x == w] for w in set(words)}
         chosen = [where[w][k % len(where[w])] for k, w in enumerate(words)]
-        return self.hear([self.sound(self.audio_segment(clips[i])) for i in chosen])
+        return self.hear([self.sound(self.a.sound_segment(clips[i])) for i in chosen])
 
     def speech_text(self) -> dict:
-        """Words of held-out voices, written down; digits of a person never heard in training, if they are in the cache."""
+        """Words of held-out voices, written down; digits of a person never heard in training, if they are in the cache.
+
+        `_single`: the likeliest word after one hearing.
+        """
         clips, labels, _ = self.speech
         clips, labels = clips[:self.n], labels[:self.n]
-        prompts, ceiling = [[self.audio_segment(c)] for c in clips], agreement(self.hear(clips), labels)
-        out = {}
-        for key, how in (("word", {}), ("word_single", {"best_of": 1, "temperature": 0.0})):
+        prompts, ceiling = [[self.a.sound_segment(c)] for c in clips], agreement(self.hear(clips), labels)
+        out, hearings = {}, [self.a.hearings(c) for c in clips]
+        for key, how in (("word", {"hearings": hearings}), ("word_single", {"best_of": 1, "temperature": 0.0})):
             words = self.written(self.ask(prompts, "text", f"speech->text, {key}", **how))
             out[key] = row(agreement(words, labels), ceiling, shuffled(words, labels), len(labels))
-        out["human_digit"] = self._human_digits()
-        return out
+        return out | self._human_digits()
 
-    def _human_digits(self) -> dict:
+    def _human_digits(self) -> dict[str, dict]:
         from mmcourse.world.human_digits import HELD_OUT_SPEAKER, load_human_digits
         digits = load_human_digits()
         if digits is None:
-            return row(None, None, 0.1, 0)
+            return {"human_digit": row(None, None, 0.1, 0), "human_digit_single": row(None, None, 0.1, 0)}
         unknown = np.flatnonzero(np.array(digits.speakers) == HELD_OUT_SPEAKER)
         order = np.random.default_rng((self.seed, 79)).permutation(unknown)[:self.n]
         clips, labels = [digits.clips[i] for i in order], [digits.words[i] for i in order]
-        answers = self.ask([[self.audio_segment(c)] for c in clips], "text", "human digits->text")
-        words = self.written(answers)
-        return row(agreement(words, labels), agreement(self.hear(clips), labels), 0.1, len(labels))
+        prompts, ceiling, out = [[self.a.sound_segment(c)] for c in clips], agreement(self.hear(clips), labels), {}
+        for key, how in (("human_digit", {"hearings": [self.a.hearings(c) for c in clips]}),
+                         ("human_digit_single", {"best_of": 1, "temperature": 0.0})):
+            words = self.written(self.ask(prompts, "text", f"speech->text, {key}", **how))
+            out[key] = row(agreement(words, labels), ceiling, 0.1, len(labels))
+        return out
 
     def text_speech(self) -> dict:
         """Every word of the world in turn, spoken, and heard by the judge."""
@@ -216,10 +219,11 @@ class Evaluation:
         """Nouns spoken by held-out voices: is the noun the first in the picture? `object_direct`: not said in text first."""
         clips, labels, _ = self.speech
         keep = [i for i, w in enumerate(labels) if w in NOUNS][:self.n]
-        words, prompts = [labels[i] for i in keep], [[self.audio_segment(clips[i])] for i in keep]
+        words, prompts = [labels[i] for i in keep], [[self.a.sound_segment(clips[i])] for i in keep]
         ceiling, out = agreement(self.hear([clips[i] for i in keep]), words), {}
-        for key, think in (("object", None), ("object_direct", False)):
-            pictures = self.paint(self.ask(prompts, "image", f"speech->image, {key}", think))
+        hearings = [self.a.hearings(clips[i]) for i in keep]
+        for key, how in (("object", {"hearings": hearings}), ("object_direct", {"think": False})):
+            pictures = self.paint(self.ask(prompts, "image", f"speech->image, {key}", **how))
             read = [s and s.groups[0].noun for s in self.reader.read(pictures)]
             out[key] = row(agreement(read, words), ceiling, shuffled(read, words), len(words))
         return out

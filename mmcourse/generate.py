@@ -152,23 +152,51 @@ def read_back(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Seg
         ids[i, :len(g) + len(prompt)] = torch.tensor(g + prompt)
         asked[i, len(g) + 1:len(g) + len(prompt)] = True
     ids, asked = ids.to(model.device), asked.to(model.device)
-    losses = model(ids[:, :-1]).log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]        # (B, T - 1)
-    return (losses * asked[:, 1:]).sum(1).cpu()
+    row, at = asked[:, 1:].nonzero(as_tuple=True)                      # only the tokens that are told need their logits
+    told = model.head(model.hidden(ids[:, :-1])[row, at]).log_softmax(-1)                  # (n, vocab)
+    told = told.gather(1, ids[row, at + 1][:, None])[:, 0]
+    return torch.zeros(len(rows), device=model.device).index_add(0, row, told).cpu()
+
+
+@torch.no_grad()
+def transcribe(model: Transformer, vocabulary: Vocabulary, hearings: list[list[Segment]]) -> list[Segment]:
+    """One text for several hearings of each sound, such as the recording as it is and played a little faster and slower.
+
+    Each hearing proposes its likeliest text; kept is the proposal that is likeliest after all of them, on average. What a change
+    that says nothing does to the answer is luck, and luck averages out (test-time augmentation, as in Krizhevsky et al. 2012).
+
+    Args:
+        hearings: for each sound the segments (one at least) that it becomes when it is heard in different ways.
+    """
+    each = generate(model, vocabulary, [[heard] for sound in hearings for heard in sound], "text", temperature=0.0)
+    each, out = iter(each), []
+    for sound in hearings:
+        proposals = list(dict.fromkeys(next(each) for _ in sound))
+        pairs = [(text, heard) for text in proposals for heard in sound]
+        scores = read_back(model, vocabulary, [[text] for text, _ in pairs], [heard for _, heard in pairs])
+        out.append(proposals[scores.view(len(proposals), len(sound)).mean(1).argmax()])
+    return out
 
 
 def generate_best(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], want: str, *, best_of: int = 1,
-                  think: bool = False, **sampling) -> list[Segment]:
+                  think: bool = False, hearings: list[list[Segment]] | None = None, **sampling) -> list[Segment]:
     """As `generate`, but of `best_of` answers keep the one from which the model itself can best tell the prompt.
 
     DALL-E (Ramesh et al. 2021) drew 512 pictures and let a second network, CLIP, choose. A model that goes both ways is
     its own CLIP. A text must also be likely the way it was written: both log-probabilities are added (a noisy channel,
     Brown et al. 1993). With `think`, it says in words what it was given and answers from both, and in words what it
     answered; after an instruction it says what the answer shall be, and the best answer is the one that shows that.
+
+    `hearings` are the prompts, single sounds, in different ways (`transcribe`): words for them come from all of these.
     """
     if not isinstance(best_of, int) or best_of < 1:
         raise ValueError(f"best_of is a whole number of 1 or more, got {best_of!r}")
     asked = prompts
-    if think:                                                          # one picture or sound is read with care
+    if hearings and want == "text":
+        return transcribe(model, vocabulary, hearings)
+    if think and hearings:
+        asked = [[*prompt, text] for prompt, text in zip(prompts, transcribe(model, vocabulary, hearings), strict=True)]
+    elif think:                                                        # one picture or sound is read with care
         care = READING if all(len(prompt) == 1 for prompt in prompts) else {}
         asked = say_first(model, vocabulary, prompts, seed=sampling.get("seed"), **care)
     answers = generate(model, vocabulary, asked * best_of, want, **sampling)

@@ -45,7 +45,7 @@ class SquaredReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         positive, = ctx.saved_tensors
-        return (gradient * positive).mul_(2)
+        return torch.addcmul(gradient.new_zeros(()), gradient, positive, value=2)      # 0 + 2 * gradient * positive
 
 
 class MLP(nn.Module):
@@ -136,8 +136,8 @@ class Transformer(nn.Module):
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.02)
 
-    def forward(self, ids: torch.Tensor, cache: "KVCache | None" = None) -> torch.Tensor:
-        """(B, T) int64 -> logits (B, T, vocab). With a cache, `ids` are the new tokens after those it holds."""
+    def hidden(self, ids: torch.Tensor, cache: "KVCache | None" = None) -> torch.Tensor:
+        """(B, T) int64 -> the residual stream after the last block, normed: (B, T, C)."""
         if ids.ndim != 2 or ids.shape[1] == 0:
             raise ValueError(f"ids have shape (B, T) with at least one token, got {tuple(ids.shape)}")
         B, T = ids.shape
@@ -151,7 +151,11 @@ class Transformer(nn.Module):
             raise ValueError(f"ids lie in 0..{self.vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}") from None
         for i, block in enumerate(self.blocks):
             x = block(x, cache.layers[i] if cache is not None else None)
-        return self.head(self.norm(x))                 # (B, T, C) -> (B, T, vocab)
+        return self.norm(x)
+
+    def forward(self, ids: torch.Tensor, cache: "KVCache | None" = None) -> torch.Tensor:
+        """(B, T) int64 -> logits (B, T, vocab). With a cache, `ids` are the new tokens after those it holds."""
+        return self.head(self.hidden(ids, cache))
 
     @property
     def device(self) -> torch.device:
@@ -186,10 +190,9 @@ class KVCache:
 
 def next_token_loss(model, ids: torch.Tensor, weights: torch.Tensor | None = None, pad: int = 0) -> torch.Tensor:
     """Mean cross-entropy in nats of each next token: ids (B, T), optional weights (B, T) of the predicted tokens."""
-    logits = model(ids[:, :-1])
-    targets = ids[:, 1:]
-    if weights is None:
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=pad)
-    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
-    keep = weights[:, 1:] * (targets != pad)
-    return (losses * keep).sum() / keep.sum()
+    hidden, targets = model.hidden(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()
+    weights = (targets != pad).float() if weights is None else weights[:, 1:].flatten() * (targets != pad)
+    total = 0.0
+    for x, y, w in zip(hidden.split(512), targets.split(512), weights.split(512), strict=True):    # so that they fit the cache
+        total = total + (F.cross_entropy(model.head(x), y, reduction="none") * w).sum()
+    return total / weights.sum()

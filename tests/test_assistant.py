@@ -18,6 +18,7 @@ from mmcourse import assistant as module
 from mmcourse import checkpoints
 from mmcourse.assistant import Audio, Image, Text
 from mmcourse.codec import AudioCodec
+from mmcourse.generate import generate_best
 from mmcourse.paths import CHECKPOINTS
 from mmcourse.vocabulary import MODALITIES, Segment
 from mmcourse.vqvae import VQVAE
@@ -493,3 +494,21 @@ def test_the_shipped_model_draws_what_it_is_told():
 def test_segments_of_a_prompt(tiny):
     assert tiny.segment("a cat") == tiny.segment(Text("A  cat."))
     assert tiny.segment(Image(CAT)).modality == "image" and isinstance(tiny.segment(Image(CAT)), Segment)
+
+
+def test_a_sound_is_heard_several_times_before_it_is_written_down(tiny, monkeypatch):
+    sound, asked = Audio(tone(0.5), 8000), []
+
+    def note(*args, hearings=None, **sampling):
+        asked.append((hearings, sampling))
+        return generate_best(*args, hearings=hearings, **sampling)
+    monkeypatch.setattr(module, "generate_best", note)
+    tiny.generate([sound], "text")
+    heard = asked[-1][0][0]
+    assert heard[0] == tiny.segment(sound) and len(heard) == len(module.TEMPOS)
+    assert len(heard[1].ids) > len(heard[0].ids) > len(heard[-1].ids), "slower is longer"
+    tiny.generate([sound], "image", best_of=1)
+    assert asked[-1][0] is not None, "what it says before it draws"
+    for parts, want, sampling in (([sound], "text", {"temperature": 0.0}), ([sound], "audio", {}), ([sound, "a cat"], "text", {})):
+        tiny.generate(parts, want, **sampling)
+        assert asked[-1][0] is None

@@ -10,6 +10,7 @@ from mmcourse.evaluate import Evaluation, agreement, evaluate, picture_rows, row
 from mmcourse.judges_audio import WordJudge
 from mmcourse.judges_net import PictureNet
 from mmcourse.paths import RESULTS
+from mmcourse.vocabulary import Segment
 from mmcourse.world.human_digits import HumanDigits
 from mmcourse.world.scene import WORDS, Group, Scene, is_held_out
 from mmcourse.world.speech import SpeechCorpus
@@ -18,7 +19,8 @@ from mmcourse.world.speech import SpeechCorpus
 KEYS = {
     "text->image": {"object", "count", "ground", "word", "sign_ocr", "object_net"},
     "image->text": {"exact", "object", "count", "ground", "word"},
-    "text->speech": {"word"}, "speech->text": {"word", "human_digit"}, "image->speech": {"word", "word_direct"},
+    "text->speech": {"word"}, "speech->text": {"word", "word_single", "human_digit"},
+    "image->speech": {"word", "word_direct"},
     "speech->image": {"object", "object_direct"},
     "image+text->image": {"change", "kept", "both", "copy", "ground", "noun", "sign", "add", "remove", "move"},
     "tokenizer:image": {"object", "word", "psnr_db", "codes_used"},
@@ -139,7 +141,7 @@ def test_human_digits_are_those_of_the_unknown_speaker(tiny, judged, monkeypatch
                          np.array([False, True] * 3))
     monkeypatch.setattr("mmcourse.world.human_digits.load_human_digits", lambda: digits)
     e = Evaluation(tiny, n=5, progress=False)
-    monkeypatch.setattr(e, "audio_segment", lambda clip: asked.append(clip) or tiny.segment("a"))
+    monkeypatch.setattr(tiny, "sound_segment", lambda clip: asked.append(clip) or Segment("audio", (1, 2)))
     found = e.speech_text()["human_digit"]
     assert found["n"] == 3 and found["chance"] == 0.1
     assert all(clip.max() > 0.05 for clip in asked[-3:]), "clips that something trains on are never asked"

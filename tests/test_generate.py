@@ -18,6 +18,7 @@ from mmcourse.generate import (
     read_back,
     sample,
     say_first,
+    transcribe,
 )
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import CLOSE, MODALITIES, OPEN, Segment, Vocabulary
@@ -358,3 +359,24 @@ def test_the_best_text_is_likely_both_ways():
     scores = there + read_back(model, SMALL, prompts * 5, every)
     best = generate_best(model, SMALL, prompts, "text", best_of=5, temperature=1.5, seed=2)
     assert best == [every[i::2][int(scores[i::2].argmax())] for i in (0, 1)]
+
+
+def test_what_is_heard_several_ways_is_written_as_all_of_them_suggest():
+    model = wild_model(9)
+    hearings = [[Segment("audio", (1, 2, 0, 3)), Segment("audio", (1, 2)), Segment("audio", (3, 0, 0, 3, 1, 1))],
+                [Segment("audio", (0, 0)), Segment("audio", (2, 2, 3, 3))]]
+    for sound, best in zip(hearings, transcribe(model, SMALL, hearings), strict=True):
+        proposals = generate(model, SMALL, [[heard] for heard in sound], "text", temperature=0.0)
+        means = [read_back(model, SMALL, [[text]] * len(sound), sound).mean() for text in proposals]
+        assert best == proposals[int(torch.stack(means).argmax())]
+    asked = [[sound[0]] for sound in hearings]
+    texts = transcribe(model, SMALL, hearings)
+    assert generate_best(model, SMALL, asked, "text", hearings=hearings, best_of=3) == texts
+    drawn = generate(model, SMALL, [[*p, t] for p, t in zip(asked, texts, strict=True)], "image", seed=4)
+    assert generate_best(model, SMALL, asked, "image", think=True, hearings=hearings, seed=4) == drawn
+    assert transcribe(model, SMALL, []) == []
+
+
+def test_one_hearing_is_the_likeliest_text():
+    model, sound = wild_model(9), Segment("audio", (1, 2, 0, 3))
+    assert transcribe(model, SMALL, [[sound]]) == generate(model, SMALL, [[sound]], "text", temperature=0.0)

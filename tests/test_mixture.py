@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmcourse.recipes.data import GIVEN_WEIGHT, Clips, Mixture, pad, stretch
+from mmcourse.recipes.data import GIVEN_WEIGHT, Clips, Mixture, mishear, near_codes, pad, stretch
 from mmcourse.vocabulary import CLOSE, OPEN, Vocabulary
-from mmcourse.world.augment import augment, equalise, faster, reverberate
+from mmcourse.world.augment import augment, equalise, faster, reshape_mouth, reverberate
 from mmcourse.world.edits import sample_edit
 from mmcourse.world.scene import caption, sample_scene
 
@@ -46,6 +46,49 @@ def test_faster_moves_pitch_and_length():
     quick = faster(tone, 1.25)
     assert len(quick) == pytest.approx(6400, abs=2)
     assert np.fft.rfftfreq(len(quick), 1 / 8000)[np.abs(np.fft.rfft(quick)).argmax()] == pytest.approx(500, abs=5)
+
+
+def test_a_mouth_moves_the_formants_and_nothing_else():
+    """A buzz of 125 Hz through one resonance at 1,000 Hz: the harmonics stay, the loudest one is another."""
+    time = np.arange(8000) / 8000
+    harmonics = np.arange(1, 30) * 125
+    buzz = sum(np.sin(2 * np.pi * f * time) * np.exp(-((f - 1000) / 200)**2) for f in harmonics)
+
+    def loudest(sound):
+        return np.fft.rfftfreq(8000, 1 / 8000)[np.abs(np.fft.rfft(sound)).argmax()]
+
+    same, up, down = (reshape_mouth(buzz, ratio) for ratio in (1.0, 1.25, 0.8))
+    np.testing.assert_allclose(same, buzz, atol=1e-9)
+    assert loudest(buzz) == 1000 and loudest(up) == pytest.approx(1250, abs=130) and loudest(down) == pytest.approx(800, abs=130)
+    for sound in (up, down):
+        assert sound.shape == buzz.shape and loudest(sound) % 125 == pytest.approx(0, abs=2)
+    assert np.isfinite(reshape_mouth(np.zeros(100), 1.2)).all()
+
+
+def test_mishearing_takes_a_code_for_one_that_sounds_like_it():
+    books = [torch.arange(8.0)[:, None] * scale for scale in (1.0, -2.0)]
+    near = near_codes(books, k=2)
+    assert near.shape == (2, 8, 2) and set(near[0, 3]) == {2, 4} and set(near[1, 0]) == {1, 2}
+    tokens = np.array([3, 0] * 2000)
+    heard = mishear(tokens, near, np.random.default_rng(0), rate=0.25)
+    assert set(heard[::2]) == {2, 3, 4} and set(heard[1::2]) == {0, 1, 2}
+    assert (heard != tokens).mean() == pytest.approx(0.25, abs=0.03)
+    assert np.array_equal(mishear(tokens, near, np.random.default_rng(0), rate=0.0), tokens)
+
+
+def test_edits_come_in_the_shares_that_were_asked_for(mixture):
+    rng = np.random.default_rng(1)
+    edits = [sample_edit(rng, "train") for _ in range(300)]
+    mixture.edits = edits, np.zeros((300, 2, 64), np.int16)
+    asked = Mixture(mixture.vocabulary, mixture.bpe, mixture.scenes, mixture.images, mixture.clips, {}, edits=mixture.edits,
+                    kinds={"sign": 3, "remove": 1})
+    kinds = [edits[asked.edit(rng)].kind for _ in range(400)]
+    assert set(kinds) == {"sign", "remove"} and kinds.count("sign") == pytest.approx(300, abs=40)
+    picture, instruction, said = asked.pair("image+text->text", rng)
+    assert [s.modality for s in (picture, instruction, said)] == ["image", "text", "text"]
+    assert [s.modality for s in asked.pair("image+text->text->image", rng)] == ["image", "text", "text", "image"]
+    seen = {asked.pair("text+text->text", rng)[1].ids for _ in range(50)}
+    assert len(seen) > 40, "captions are edited anew each time"
 
 
 def test_room_and_microphone_keep_the_length():

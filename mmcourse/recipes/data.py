@@ -80,14 +80,15 @@ class Clips:
 
 
 def heard_clips(codec, sounds: list[np.ndarray], words: list[str], levels: int, copies: int, name: str,
-                progress: bool = True) -> Clips:
-    """Clips to listen to: each as it is, and `copies` times through another throat, room and microphone. Cached."""
+                progress: bool = True, mouths: bool = False) -> Clips:
+    """Clips to listen to: each as it is, and `copies` times through another throat, room and microphone, with `mouths` through
+    another mouth too. Cached."""
     def make():
-        again = [augment(clip, np.random.default_rng((i, j, 5))) for j in range(copies) for i, clip in enumerate(sounds)]
+        again = [augment(clip, np.random.default_rng((i, j, 5)), mouths) for j in range(copies) for i, clip in enumerate(sounds)]
         rows = speech_tokens(codec, sounds + again, levels, progress)
         return np.concatenate([np.array([len(r) for r in rows], np.int16), *rows])
-    flat = _cached("heard", {"name": name, "n": len(sounds), "copies": copies, "levels": levels,
-                             "codec": checkpoints.manifest()["codec"]["sha256"]}, make)
+    key = {"name": name, "n": len(sounds), "copies": copies, "levels": levels, **({"mouths": 1} if mouths else {})}
+    flat = _cached("heard", {**key, "codec": checkpoints.manifest()["codec"]["sha256"]}, make)
     n = len(sounds) * (copies + 1)
     return Clips(np.split(flat[n:], np.cumsum(flat[:n - 1].astype(int))), words * (copies + 1))
 
@@ -99,17 +100,36 @@ def stretch(tokens: np.ndarray, levels: int, rng: np.random.Generator, rate: flo
     return np.repeat(frames, times, axis=0).reshape(-1) if times.any() else tokens
 
 
+def near_codes(codebooks: list[torch.Tensor], k: int = 4) -> np.ndarray:
+    """The `k` codes that sound most like each code: (levels, codes, k)."""
+    return np.stack([torch.cdist(book, book).topk(k + 1, largest=False).indices[:, 1:].numpy() for book in codebooks])
+
+
+def mishear(tokens: np.ndarray, near: np.ndarray, rng: np.random.Generator, rate: float = 0.15) -> np.ndarray:
+    """Each token (of frames * levels) is one of the codes that sound like it with probability `rate`.
+
+    A voice that was never heard falls between the codes: which of the near ones it gets is chance.
+    """
+    levels, _, k = near.shape
+    level = np.arange(len(tokens)) % levels
+    other = near[level, tokens, rng.integers(k, size=len(tokens))]
+    return np.where(rng.random(len(tokens)) < rate, other, tokens).astype(tokens.dtype)
+
+
 class Mixture:
     """Batches of all directions. A direction is a chain such as `text->image` or `audio->text->image`: given, then answers.
 
     `image+text->image` is an edit: a picture, an instruction, and the picture as it shall be. `image+text->text->image` first
-    says in a caption what it shall be. `text+text->text` is an edit of the caption alone.
+    says in a caption what it shall be; `image+text->text` says no more than that. `text+text->text` is an edit of the caption
+    alone.
 
     Args:
         clips: what the model learns to say: clean speech.
         heard: what it listens to: the same and its augmented copies; None: `clips`.
         people: recordings of people, the share `people_share` of what it transcribes; None: none.
         edits: edits and the image tokens (n, 2, 64) of their pictures, before and after; None: none.
+        kinds: how often each kind of edit is asked, as shares; None: as `sample_edit` makes them.
+        near: of each audio code those that sound like it (`near_codes`), which are heard in its place at times; None: never.
 
     Attributes:
         rows: how many sequences of each direction a batch has.
@@ -118,12 +138,14 @@ class Mixture:
 
     def __init__(self, vocabulary: Vocabulary, bpe, scenes, images: np.ndarray, clips: Clips, rows: dict[str, int],
                  text_weight: float = 1.0, heard: Clips | None = None, people: Clips | None = None,
-                 edits: tuple[list[Edit], np.ndarray] | None = None, people_share: float = 0.35):
+                 edits: tuple[list[Edit], np.ndarray] | None = None, people_share: float = 0.35,
+                 kinds: dict[str, float] | None = None, near: np.ndarray | None = None):
         self.vocabulary, self.bpe, self.rows, self.text_weight = vocabulary, bpe, rows, text_weight
         self.scenes, self.images, self.clips, self.people = scenes, images, clips, people
         self.heard = clips if heard is None else heard
         self.captions = [self.text(caption(s)) for s in scenes]
-        self.edits, self.people_share = edits, people_share
+        self.edits, self.people_share, self.kinds, self.near = edits, people_share, kinds, near
+        self.of_kind = {kind: [i for i, e in enumerate(edits[0]) if e.kind == kind] for kind in kinds} if kinds else {}
 
     def image(self, tokens: np.ndarray) -> Segment:
         return Segment("image", tuple(tokens.tolist()))
@@ -142,18 +164,32 @@ class Mixture:
         pool = self.people if self.people is not None and word is None and rng.random() < self.people_share else self.heard
         tokens, word = pool.pick(rng, word)
         levels = self.vocabulary.audio_levels
-        return self.audio(stretch(tokens, levels, rng) if pool is not self.clips else tokens), word
+        if pool is not self.clips:
+            tokens = stretch(tokens, levels, rng)
+            tokens = mishear(tokens, self.near, rng) if self.near is not None else tokens
+        return self.audio(tokens), word
+
+    def edit(self, rng: np.random.Generator) -> int:
+        """The number of an edit, of a kind by the shares of `kinds`."""
+        if not self.kinds:
+            return int(rng.integers(len(self.edits[0])))
+        return int(rng.choice(self.of_kind[self.kind(rng)]))
+
+    def kind(self, rng: np.random.Generator) -> str:
+        shares = np.array(list(self.kinds.values()), float)
+        return str(rng.choice(list(self.kinds), p=shares / shares.sum()))
 
     def pair(self, direction: str, rng: np.random.Generator) -> list[Segment]:
         """One sequence of a direction, as its segments."""
         if direction == "text+text->text":
-            edit = self.edits[0][int(rng.integers(len(self.edits[0])))]
+            edit = self.edits[0][self.edit(rng)] if not self.kinds else sample_edit(rng, "train", self.kind(rng))
             return [self.text(text) for text in (caption(edit.before), edit.instruction, caption(edit.after))]
         if direction.startswith("image+text->"):
             edits, pictures = self.edits
-            i = int(rng.integers(len(edits)))
-            said = [self.text(caption(edits[i].after))] if "->text->" in direction else []
-            return [self.image(pictures[i, 0]), self.text(edits[i].instruction), *said, self.image(pictures[i, 1])]
+            i = self.edit(rng)
+            said = [self.text(caption(edits[i].after))] if "->text" in direction else []
+            drawn = [self.image(pictures[i, 1])] if direction.endswith("->image") else []
+            return [self.image(pictures[i, 0]), self.text(edits[i].instruction), *said, *drawn]
         chain = direction.split("->")
         if set(chain) == {"text", "audio"}:
             audio, word = self.speech(rng, given=chain[0] == "audio")

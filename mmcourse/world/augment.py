@@ -9,6 +9,31 @@ def faster(samples: np.ndarray, ratio: float) -> np.ndarray:
     return np.interp(np.arange(0, len(samples) - 1, ratio), np.arange(len(samples)), samples)
 
 
+def reshape_mouth(samples: np.ndarray, ratio: float, window: int = 256, hop: int = 64, quefrencies: int = 24) -> np.ndarray:
+    """Move the formants up by `ratio`, and neither the pitch nor the tempo, as with a mouth of another length.
+
+    The envelope of each frame's spectrum is what the first `quefrencies` numbers of its cepstrum hold; it is stretched along
+    the frequencies, and the harmonics under it stay where they are. After Jaitly & Hinton 2013, who warp the whole spectrum.
+    """
+    shape = np.hanning(window + 1)[:-1]
+    padded = np.pad(np.asarray(samples, dtype=np.float64), (window, window + hop))
+    starts = np.arange(0, len(padded) - window + 1, hop)
+    spectrum = np.fft.rfft(padded[starts[:, None] + np.arange(window)] * shape)               # (frames, window / 2 + 1)
+    cepstrum = np.fft.irfft(np.log(np.abs(spectrum) + 1e-5))
+    cepstrum[:, quefrencies:window - quefrencies + 1] = 0
+    envelope = np.fft.rfft(cepstrum).real
+    at = np.arange(envelope.shape[1]) / ratio
+    low = np.minimum(at.astype(int), envelope.shape[1] - 2)
+    part = np.clip(at - low, 0, 1)
+    moved = envelope[:, low] * (1 - part) + envelope[:, low + 1] * part
+    frames = np.fft.irfft(spectrum * np.exp(np.clip(moved - envelope, -2.5, 2.5))) * shape
+    out, weight = np.zeros_like(padded), np.zeros_like(padded)
+    for start, frame in zip(starts, frames, strict=True):
+        out[start:start + window] += frame
+        weight[start:start + window] += shape**2
+    return (out / np.maximum(weight, 1e-3))[window:window + len(samples)]
+
+
 def equalise(samples: np.ndarray, rng: np.random.Generator, decibels: float = 8.0) -> np.ndarray:
     """Another microphone: a smooth random gain of up to about +-`decibels` from 60 Hz to 4 kHz."""
     spectrum = np.fft.rfft(samples)
@@ -27,8 +52,13 @@ def reverberate(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.convolve(samples, np.concatenate([[1.0], tail]))[:len(samples)]
 
 
-def augment(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another recording of the same words, as float32: other throat, microphone, room, noise and start. (samples,) at 8 kHz."""
+def augment(samples: np.ndarray, rng: np.random.Generator, mouths: bool = False) -> np.ndarray:
+    """Another recording of the same words, as float32: other throat, microphone, room, noise and start. (samples,) at 8 kHz.
+
+    With `mouths` the formants move by themselves too.
+    """
+    if mouths:
+        samples = reshape_mouth(samples, rng.uniform(0.84, 1.19))
     x = faster(np.asarray(samples, dtype=np.float64), rng.uniform(0.82, 1.22))
     if rng.random() < 0.7:
         x = equalise(x, rng)
