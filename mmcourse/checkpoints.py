@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mmcourse.paths import CHECKPOINTS
 
+SCALE = "|scale"                                        # the name of the scales beside the name of a matrix in int8
+
 
 def sha256(path) -> str:
     """The SHA-256 of a file, as 64 hexadecimal digits."""
@@ -36,7 +38,7 @@ def save(name: str, model, *, seed: int, steps: int, cpu_minutes: float, metrics
          dtype=None, **extra) -> Path:
     """Write a model as `name.safetensors` and record it. Either the old checkpoint stays or the new one is whole.
 
-    `dtype`, such as torch.float16, makes the file smaller; `load` gives float32 in any case.
+    `dtype` makes the file smaller: torch.float16, or torch.int8 for the matrices (`to_int8`); `load` gives float32 in any case.
     (A crash between the file and its record leaves a pair that `load` refuses: never new weights under an old name.)
     """
     from safetensors.torch import save_file
@@ -44,14 +46,42 @@ def save(name: str, model, *, seed: int, steps: int, cpu_minutes: float, metrics
     folder.mkdir(parents=True, exist_ok=True)
     path, temporary = folder / f"{name}.safetensors", folder / f"{name}.{os.getpid()}.part"
     try:
-        save_file({k: v.to(dtype if dtype and v.is_floating_point() else v.dtype).contiguous().clone()
-                   for k, v in model.state_dict().items()}, temporary)
+        save_file(_smaller(model.state_dict(), dtype), temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     record(name, path, folder=folder, model=f"{type(model).__module__}.{type(model).__qualname__}", config=model.config,
            seed=seed, steps=steps, cpu_minutes=round(cpu_minutes, 2), metrics=metrics, **extra)
     return path
+
+
+def to_int8(matrix) -> tuple:
+    """A matrix (rows, columns) as int8 and one float32 scale a row, (rows, 1): the largest number of a row becomes +-127."""
+    import torch
+    scale = matrix.abs().amax(1, keepdim=True).float().clamp(min=1e-30) / 127
+    return (matrix / scale).round().to(torch.int8), scale
+
+
+def _smaller(state: dict, dtype) -> dict:
+    import torch
+    out = {}
+    for name, value in state.items():
+        if dtype == torch.int8 and value.is_floating_point() and value.ndim == 2:
+            out[name], out[name + SCALE] = to_int8(value)
+        elif dtype and dtype != torch.int8 and value.is_floating_point():
+            out[name] = value.to(dtype).contiguous()
+        else:
+            out[name] = value.contiguous().clone()
+    return out
+
+
+def _whole(state: dict) -> dict:
+    """What `_smaller` made of a model's state, as numbers of the model again."""
+    bare = [name for name, value in state.items() if str(value.dtype) == "torch.int8" and name + SCALE not in state]
+    if bare:
+        raise RuntimeError(f"no scale for the 8-bit numbers of {', '.join(bare)}")
+    return {name: value * state[name + SCALE] if name + SCALE in state else value
+            for name, value in state.items() if not name.endswith(SCALE)}
 
 
 def verify(name: str, folder=CHECKPOINTS) -> tuple[Path, dict]:
@@ -89,7 +119,7 @@ def load(name: str, folder=CHECKPOINTS):
         raise ValueError(f"{path}: the config in the manifest is not one of {cls}: {error}. Restore data/checkpoints "
                          "with git") from None
     try:
-        model.load_state_dict(load_file(path), strict=True)
+        model.load_state_dict(_whole(load_file(path)), strict=True)
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{path} does not fit the config in the manifest: {str(error)[:300]}") from None
     return model.eval()

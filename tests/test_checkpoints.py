@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from mmcourse import checkpoints
+from mmcourse.transformer import Transformer
 from mmcourse.vqvae import VQVAE
 
 
@@ -170,3 +171,29 @@ def test_everything_that_is_shipped_is_what_its_manifest_records():
     assert "vqvae" in entries
     for name in entries:
         checkpoints.verify(name)
+
+
+def test_eight_bits_a_weight_are_nearly_the_same_weights(tmp_path):
+    torch.manual_seed(0)
+    model = Transformer(20, width=16, layers=1, heads=2, context=8)
+    model.state_dict()["head.weight"][3] = 0                          # a row of nothing has no largest number
+    path = checkpoints.save("small", model, seed=0, steps=0, cpu_minutes=0, metrics={}, folder=tmp_path, dtype=torch.int8)
+    loaded = checkpoints.load("small", tmp_path).state_dict()
+    for name, weight in model.state_dict().items():
+        assert loaded[name].dtype == torch.float32
+        step = weight.abs().amax(1, keepdim=True) / 127 if weight.ndim == 2 else torch.zeros(())
+        assert ((loaded[name] - weight).abs() <= step / 2 + 1e-7).all(), name
+    full = checkpoints.save("full", model, seed=0, steps=0, cpu_minutes=0, metrics={}, folder=tmp_path)
+    assert path.stat().st_size < 0.5 * full.stat().st_size
+
+
+def test_scales_that_are_missing_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+    model = Transformer(20, width=16, layers=1, heads=2, context=8)
+    path = checkpoints.save("small", model, seed=0, steps=0, cpu_minutes=0, metrics={}, folder=tmp_path, dtype=torch.int8)
+    state = load_file(path)
+    del state["head.weight|scale"]
+    save_file(state, path)
+    edit(tmp_path, sha256=checkpoints.sha256(path))
+    with pytest.raises(ValueError, match="no scale"):
+        checkpoints.load("small", tmp_path)

@@ -192,5 +192,5 @@ def ship(model: Transformer, vocabulary: Vocabulary, seed: int, steps: int, hist
     metrics = {"loss": round(sum(r["loss"] for r in tail) / len(tail), 4)}
     tokenizers = {name: checkpoints.manifest()[name]["sha256"] for name in ("bpe", "vqvae", "codec")}
     checkpoints.save("transformer", model, seed=seed, steps=steps, cpu_minutes=history.cpu_minutes, metrics=metrics,
-                     dtype=torch.float16, vocabulary=vocabulary.config, tokenizers=tokenizers, human_digits=human_digits)
+                     dtype=torch.int8, vocabulary=vocabulary.config, tokenizers=tokenizers, human_digits=human_digits)
     print(metrics)
