@@ -431,6 +431,15 @@ def limit_verdict(limits: dict, floor: float = 25.0) -> str:
     return f"{text} The {floor:.0f} dB hoped for are reached by: {'; '.join(reach) or 'none of them'}."
 
 
+def moved_rows(moved: dict) -> list[dict]:
+    """Rows for a table: tokenizers that grew up on moved pictures (`vq_moved`), by what they reach."""
+    rows = sorted(moved["rows"].items(), key=lambda row: row[1]["psnr_db"])
+    return [{"trained on moved pictures": name.replace("8192", "8,192"), "PSNR, dB": _decibels(r),
+             "objects": _percent(r["objects"]), "signs (OCR)": _percent(r.get("signs_ocr")),
+             "codes used": "–" if name.startswith("no codes") else r["codes_used"],
+             "CPU minutes": r["cpu_minutes"]} for name, r in rows]
+
+
 def peer_rows(bench: dict) -> list[dict]:
     """Rows for a table: our quantisers beside the library's (`tests/benchmarks/vq.py`)."""
     rows = [{"": name, "ours": f"{v['ours, ms']:.1f} ms", "the library's": f"{v['peer, ms']:.1f} ms",

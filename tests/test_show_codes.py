@@ -8,8 +8,8 @@ import torch
 
 from mmcourse import show, show_codes
 from mmcourse.paths import RESULTS
-from mmcourse.recipes import vq_limits, vq_sweep
-from mmcourse.vqvae import VQVAE
+from mmcourse.recipes import vq_limits, vq_moved, vq_sweep
+from mmcourse.vqvae import VQVAE, matte
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import Group, Scene
 
@@ -231,3 +231,25 @@ def test_a_search_makes_no_picture_worse_and_finds_a_spoilt_token(small):
     free = vq_limits.free(small, x, z, steps=5)
     assert free.shape == z.shape and not torch.equal(free, z)
     assert torch.allclose(vq_limits.paint_vectors(small, small.quantizer.codebook[ids]), small.decode(ids), atol=1e-5)
+
+
+def test_tokenizers_that_grow_up_on_moved_pictures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(vq_moved, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(vq_moved, "BATCH", 2)
+    monkeypatch.setattr(vq_moved, "measure", lambda model: {"psnr_db": 20.0 + model.quantizer.codes / 1000, "objects": 1.0,
+                                                            "codes_used": 7, "signs_ocr": None})
+    file, arms = tmp_path / "moved.json", ["512 codes, context 1", "no codes, context 3"]
+    found = vq_moved.main(["--steps", "2", "--arms", arms[1]], file)
+    assert list(found["rows"]) == arms[1:] and json.loads(file.read_text())["plan"]["steps"] == 2
+    found["rows"][arms[1]]["psnr_db"] = 30.0
+    file.write_text(json.dumps(found))
+    found = vq_moved.main(["--steps", "2", "--arms", *arms], file)
+    assert set(found["rows"]) == set(arms) and found["rows"][arms[1]]["psnr_db"] == 30.0, "what is there is not run again"
+    rows = show_codes.moved_rows(found)
+    assert [r["codes used"] for r in rows] == [7, "–"] and rows[0]["PSNR, dB"] == "20.5"
+
+
+def test_without_codes_the_vectors_pass_as_they_are():
+    model, x = vq_moved.make(None, 3), torch.rand(2, 3, 64, 64)
+    z = model.encoder(matte(x) * 2 - 1)
+    torch.testing.assert_close(model(x)[0], model.decoder(z) + 0.5)
