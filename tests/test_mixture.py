@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmcourse.recipes.data import GIVEN_WEIGHT, Clips, Mixture, mishear, near_codes, pad, stretch
+from mmcourse.recipes.data import GIVEN_WEIGHT, Clips, Mixture, fresh_edit, mishear, near_codes, pad, stretch
 from mmcourse.vocabulary import CLOSE, OPEN, Vocabulary
 from mmcourse.world.augment import augment, equalise, faster, reshape_mouth, reverberate
 from mmcourse.world.edits import sample_edit
@@ -81,9 +81,14 @@ def test_edits_come_in_the_shares_that_were_asked_for(mixture):
     edits = [sample_edit(rng, "train") for _ in range(300)]
     mixture.edits = edits, np.zeros((300, 2, 64), np.int16)
     asked = Mixture(mixture.vocabulary, mixture.bpe, mixture.scenes, mixture.images, mixture.clips, {}, edits=mixture.edits,
-                    kinds={"sign": 3, "remove": 1})
+                    kinds={"sign": 2, "long sign": 1, "remove": 1})
     kinds = [edits[asked.edit(rng)].kind for _ in range(400)]
     assert set(kinds) == {"sign", "remove"} and kinds.count("sign") == pytest.approx(300, abs=40)
+    words = [asked.edit(rng) for _ in range(400)]
+    assert {len(edits[i].after.sign) for i in words} >= {0, 3, 4, 5}
+    asked.kinds = {"long sign": 1}
+    assert all(len(edits[asked.edit(rng)].after.sign) > 3 for _ in range(50))
+    assert all(len(fresh_edit(rng, "long sign").after.sign) > 3 for _ in range(50))
     picture, instruction, said = asked.pair("image+text->text", rng)
     assert [s.modality for s in (picture, instruction, said)] == ["image", "text", "text"]
     assert [s.modality for s in asked.pair("image+text->text->image", rng)] == ["image", "text", "text", "image"]

@@ -10,7 +10,7 @@ from mmcourse import checkpoints
 from mmcourse.paths import cache_dir
 from mmcourse.vocabulary import PAD, Segment, Vocabulary
 from mmcourse.world.augment import augment
-from mmcourse.world.edits import Edit, sample_edit
+from mmcourse.world.edits import KINDS, Edit, sample_edit
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import Scene, caption, describe, sample_scene
 
@@ -116,6 +116,18 @@ def mishear(tokens: np.ndarray, near: np.ndarray, rng: np.random.Generator, rate
     return np.where(rng.random(len(tokens)) < rate, other, tokens).astype(tokens.dtype)
 
 
+def is_kind(edit: Edit, kind: str) -> bool:
+    """Whether an edit is of that kind; a `long sign` is one that gets a new sign of more than three letters."""
+    return len(edit.after.sign) > 3 and edit.kind == "sign" if kind == "long sign" else edit.kind == kind
+
+
+def fresh_edit(rng: np.random.Generator, kind: str) -> Edit:
+    """A new edit of the training split, of that kind (`is_kind`)."""
+    while not is_kind(edit := sample_edit(rng, "train", kind.removeprefix("long ")), kind):
+        pass
+    return edit
+
+
 class Mixture:
     """Batches of all directions. A direction is a chain such as `text->image` or `audio->text->image`: given, then answers.
 
@@ -128,11 +140,11 @@ class Mixture:
         heard: what it listens to: the same and its augmented copies; None: `clips`.
         people: recordings of people, the share `people_share` of what it transcribes; None: none.
         edits: edits and the image tokens (n, 2, 64) of their pictures, before and after; None: none.
-        kinds: how often each kind of edit is asked, as shares; None: as `sample_edit` makes them.
+        kinds: how often each kind of edit (`is_kind`) is asked, as shares; None: as `sample_edit` makes them.
         near: of each audio code those that sound like it (`near_codes`), which are heard in its place at times; None: never.
 
     Attributes:
-        rows: how many sequences of each direction a batch has.
+        rows: how many sequences of each direction a batch has. These, `text_weight` and `kinds` may change as training goes on.
         text_weight: how much a token of an answer in text counts; they are few, one word against 64 image tokens.
     """
 
@@ -145,7 +157,8 @@ class Mixture:
         self.heard = clips if heard is None else heard
         self.captions = [self.text(caption(s)) for s in scenes]
         self.edits, self.people_share, self.kinds, self.near = edits, people_share, kinds, near
-        self.of_kind = {kind: [i for i, e in enumerate(edits[0]) if e.kind == kind] for kind in kinds} if kinds else {}
+        self.of_kind = {kind: [i for i, e in enumerate(edits[0] if edits else ()) if is_kind(e, kind)]
+                        for kind in (*KINDS, "long sign")}
 
     def image(self, tokens: np.ndarray) -> Segment:
         return Segment("image", tuple(tokens.tolist()))
@@ -182,7 +195,7 @@ class Mixture:
     def pair(self, direction: str, rng: np.random.Generator) -> list[Segment]:
         """One sequence of a direction, as its segments."""
         if direction == "text+text->text":
-            edit = self.edits[0][self.edit(rng)] if not self.kinds else sample_edit(rng, "train", self.kind(rng))
+            edit = self.edits[0][self.edit(rng)] if not self.kinds else fresh_edit(rng, self.kind(rng))
             return [self.text(text) for text in (caption(edit.before), edit.instruction, caption(edit.after))]
         if direction.startswith("image+text->"):
             edits, pictures = self.edits
