@@ -440,6 +440,18 @@ def moved_rows(moved: dict) -> list[dict]:
              "CPU minutes": r["cpu_minutes"]} for name, r in rows]
 
 
+def moved_verdict(moved: dict, floor: float = 25.0) -> str:
+    """Two sentences: the best that codes reach on moved pictures, its cost, and no codes beside it; who reaches `floor` dB."""
+    rows = {name.replace("8192", "8,192"): r for name, r in moved["rows"].items()}
+    name = max((n for n in rows if not n.startswith("no codes")), key=lambda n: rows[n]["psnr_db"])
+    with_codes = rows[name]
+    without = max((r for n, r in rows.items() if n.startswith("no codes")), key=lambda r: r["psnr_db"])
+    reach = [n for n, r in rows.items() if r["psnr_db"] >= floor]
+    return (f"With codes the best is {with_codes['psnr_db']:.1f} dB and {with_codes['signs_ocr']:.0%} of the signs ({name}, "
+            f"{with_codes['cpu_minutes']:.0f} CPU minutes); without codes {without['psnr_db']:.1f} dB and "
+            f"{without['signs_ocr']:.0%}. The {floor:.0f} dB hoped for are reached by: {'; '.join(reach) or 'none of them'}.")
+
+
 def peer_rows(bench: dict) -> list[dict]:
     """Rows for a table: our quantisers beside the library's (`tests/benchmarks/vq.py`)."""
     rows = [{"": name, "ours": f"{v['ours, ms']:.1f} ms", "the library's": f"{v['peer, ms']:.1f} ms",

@@ -89,6 +89,8 @@ def test_edits_come_in_the_shares_that_were_asked_for(mixture):
     asked.kinds = {"long sign": 1}
     assert all(len(edits[asked.edit(rng)].after.sign) > 3 for _ in range(50))
     assert all(len(fresh_edit(rng, "long sign").after.sign) > 3 for _ in range(50))
+    one_of_two = [fresh_edit(rng, "noun of two") for _ in range(50)]
+    assert {(e.kind, len(e.before.groups), len(e.after.groups)) for e in one_of_two} == {("noun", 2, 2)}
     picture, instruction, said = asked.pair("image+text->text", rng)
     assert [s.modality for s in (picture, instruction, said)] == ["image", "text", "text"]
     assert [s.modality for s in asked.pair("image+text->text->image", rng)] == ["image", "text", "text", "image"]

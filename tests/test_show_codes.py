@@ -249,6 +249,18 @@ def test_tokenizers_that_grow_up_on_moved_pictures(tmp_path, monkeypatch, capsys
     assert [r["codes used"] for r in rows] == [7, "–"] and rows[0]["PSNR, dB"] == "20.5"
 
 
+def test_the_verdict_on_moved_pictures():
+    def rows(with_codes: float) -> dict:
+        return {"rows": {"8192 codes, context 1": {"psnr_db": with_codes, "signs_ocr": 0.9, "cpu_minutes": 7.4},
+                         "512 codes, context 1": {"psnr_db": 20.0, "signs_ocr": 0.7, "cpu_minutes": 5.0},
+                         "no codes, context 3": {"psnr_db": 26.0, "signs_ocr": 0.95, "cpu_minutes": 5.0}}}
+    said = show_codes.moved_verdict(rows(24.04))
+    assert said.startswith("With codes the best is 24.0 dB and 90% of the signs (8,192 codes, context 1, 7 CPU minutes); ")
+    assert "without codes 26.0 dB and 95%" in said and said.endswith("are reached by: no codes, context 3.")
+    assert "8,192 codes, context 1; no codes" in show_codes.moved_verdict(rows(25.0))
+    assert show_codes.moved_verdict(rows(24.0), floor=27).endswith("none of them.")
+
+
 def test_without_codes_the_vectors_pass_as_they_are():
     model, x = vq_moved.make(None, 3), torch.rand(2, 3, 64, 64)
     z = model.encoder(matte(x) * 2 - 1)

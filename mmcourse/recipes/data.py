@@ -117,13 +117,18 @@ def mishear(tokens: np.ndarray, near: np.ndarray, rng: np.random.Generator, rate
 
 
 def is_kind(edit: Edit, kind: str) -> bool:
-    """Whether an edit is of that kind; a `long sign` is one that gets a new sign of more than three letters."""
-    return len(edit.after.sign) > 3 and edit.kind == "sign" if kind == "long sign" else edit.kind == kind
+    """Whether an edit is of that kind. `long sign`: it gets a new sign of more than three letters; `noun of two`: one of two
+    things is replaced and the other stays."""
+    if kind == "long sign":
+        return edit.kind == "sign" and len(edit.after.sign) > 3
+    if kind == "noun of two":
+        return edit.kind == "noun" and len(edit.after.groups) == 2
+    return edit.kind == kind
 
 
 def fresh_edit(rng: np.random.Generator, kind: str) -> Edit:
     """A new edit of the training split, of that kind (`is_kind`)."""
-    while not is_kind(edit := sample_edit(rng, "train", kind.removeprefix("long ")), kind):
+    while not is_kind(edit := sample_edit(rng, "train", kind.removeprefix("long ").removesuffix(" of two")), kind):
         pass
     return edit
 
@@ -158,7 +163,7 @@ class Mixture:
         self.captions = [self.text(caption(s)) for s in scenes]
         self.edits, self.people_share, self.kinds, self.near = edits, people_share, kinds, near
         self.of_kind = {kind: [i for i, e in enumerate(edits[0] if edits else ()) if is_kind(e, kind)]
-                        for kind in (*KINDS, "long sign")}
+                        for kind in (*KINDS, "long sign", "noun of two")}
 
     def image(self, tokens: np.ndarray) -> Segment:
         return Segment("image", tuple(tokens.tolist()))

@@ -1,4 +1,4 @@
-"""One net for all modalities, or three specialists? `python -m mmcourse.recipes.specialists`, about six CPU minutes.
+"""One net for all modalities, or three specialists? `python -m mmcourse.recipes.specialists`, about twenty CPU minutes.
 
 Three tasks: draw (text to picture), describe (picture to text), and speech (hear and speak words). One net learns all three. The
 specialists learn one each, from the very same sequences, a step at a time, so that tokens are equal; once as three nets of
@@ -30,7 +30,7 @@ TASKS = {"draw": {"text->image": 6}, "describe": {"image->text": 4}, "speech": {
 NAMES = ("apple", "bee", "book", "cat", "crab", "fish", "guitar", "house", "key", "star", "tree", "whale")
 WHOLE = {"width": 96, "layers": 3, "heads": 4}
 THIRD = {"width": 68, "layers": 2, "heads": 4}          # 12 x width^2 x layers: a third of that of `WHOLE`
-STEPS, SEEDS = 300, 3
+STEPS, SEEDS = 1200, 3
 
 
 class World:

@@ -1,4 +1,4 @@
-"""What would moved pictures need? `python -m mmcourse.recipes.vq_moved`, some 50 CPU minutes for all rows.
+"""What would moved pictures need? `python -m mmcourse.recipes.vq_moved`, some 80 CPU minutes for all rows.
 
 `vq_limits` replaces parts of the finished tokenizer; here tokenizers grow up from nothing on pictures whose drawings are all
 moved: with 512 codes and with 8,192, with tokens that see their own patch and tokens that see their neighbours, and with no codes
@@ -46,6 +46,7 @@ def make(codes: int | None, context: int, seed: int = 0) -> VQVAE:
 # A name -> codes, context, and how many times `STEPS` it is trained.
 ARMS = {f"{codes or 'no'} codes, context {context}": (codes, context, 1) for context in (3, 1) for codes in (8192, None, 512)}
 ARMS["8192 codes, context 3, twice as long"] = (8192, 3, 2)
+ARMS["8192 codes, context 1, four times as long"] = (8192, 1, 4)
 
 
 def batch(rng: np.random.Generator) -> tuple[torch.Tensor]:
