@@ -268,9 +268,9 @@ class Assistant:
         ids = self.codec.encode(torch.from_numpy(np.asarray(samples, np.float32))[None])[0, :, :self.vocabulary.audio_levels]
         return Segment("audio", tuple(ids.flatten().tolist()))         # (frames, levels) -> frame after frame
 
-    def hearings(self, samples: np.ndarray) -> list[Segment]:
-        """The same at several tempos (`TEMPOS`), as it is first: what the model listens to before it writes anything down."""
-        return [self.sound_segment(samples if tempo == 1 else faster(samples, tempo)) for tempo in TEMPOS]
+    def hearings(self, samples: np.ndarray) -> list[list[Segment]]:
+        """Prompts: the same at several tempos (`TEMPOS`), as it is first. What is listened to before anything is written down."""
+        return [[self.sound_segment(samples if tempo == 1 else faster(samples, tempo))] for tempo in TEMPOS]
 
     def render(self, segment: Segment, decoder: str | None = None, steps: int = STEPS, seed: int = 0):
         """The thing that a segment stands for: Text, Image or Audio. Arguments as for `pixels`."""
@@ -330,10 +330,10 @@ class Assistant:
         prompt = [self.segment(part) for part in parts]
         if think is None:
             think = says_first(prompt, want)
-        hearings = None
+        views = None
         if len(parts) == 1 and isinstance(parts[0], Audio) and (think or want == "text" and not sampling):
-            hearings = [self.hearings(parts[0].speech(self.codec.sample_rate))]
-        return generate_best(self.transformer, self.vocabulary, [prompt], want, seed=seed, think=think, hearings=hearings,
+            views = [self.hearings(parts[0].speech(self.codec.sample_rate))]
+        return generate_best(self.transformer, self.vocabulary, [prompt], want, seed=seed, think=think, views=views,
                              **{**settings(prompt, want), **sampling})[0]
 
 

@@ -82,16 +82,16 @@ class Evaluation:
         self._speech = None
 
     def ask(self, prompts: list[list[Segment]], want: str, label: str, think: bool | None = None,
-            hearings: list[list[Segment]] | None = None, **sampling) -> list[Segment]:
+            views: list[list[list[Segment]]] | None = None, **sampling) -> list[Segment]:
         """The model's answers, in batches, with the assistant's own settings but for `think` and those in `sampling`."""
         from tqdm.auto import tqdm
         if think is None:
             think = bool(prompts) and says_first(prompts[0], want)
         out = []
         for i in tqdm(range(0, len(prompts), BATCH), desc=label, disable=not self.progress):
-            heard = hearings[i:i + BATCH] if hearings else None
+            batch_views = views[i:i + BATCH] if views else None
             out += generate_best(self.a.transformer, self.a.vocabulary, prompts[i:i + BATCH], want, seed=self.seed + i,
-                                 think=think, hearings=heard, **{**settings(prompts[i], want), **sampling})
+                                 think=think, views=batch_views, **{**settings(prompts[i], want), **sampling})
         return out
 
     def paint(self, segments: list[Segment]) -> torch.Tensor:
@@ -170,7 +170,8 @@ class Evaluation:
         return self.hear([self.sound(self.a.sound_segment(clips[i])) for i in chosen])
 
     def speech_text(self) -> dict:
-        """Words of held-out voices, written down; digits of a person never heard in training, if they are in the cache.
+        """Words of held-out voices, written down; digits of a person never heard in training, if they are in the cache, three
+        times as many.
 
         `_single`: the likeliest word after one hearing.
         """
@@ -178,7 +179,7 @@ class Evaluation:
         clips, labels = clips[:self.n], labels[:self.n]
         prompts, ceiling = [[self.a.sound_segment(c)] for c in clips], agreement(self.hear(clips), labels)
         out, hearings = {}, [self.a.hearings(c) for c in clips]
-        for key, how in (("word", {"hearings": hearings}), ("word_single", {"best_of": 1, "temperature": 0.0})):
+        for key, how in (("word", {"views": hearings}), ("word_single", {"best_of": 1, "temperature": 0.0})):
             words = self.written(self.ask(prompts, "text", f"speech->text, {key}", **how))
             out[key] = row(agreement(words, labels), ceiling, shuffled(words, labels), len(labels))
         return out | self._human_digits()
@@ -189,10 +190,10 @@ class Evaluation:
         if digits is None:
             return {"human_digit": row(None, None, 0.1, 0), "human_digit_single": row(None, None, 0.1, 0)}
         unknown = np.flatnonzero(np.array(digits.speakers) == HELD_OUT_SPEAKER)
-        order = np.random.default_rng((self.seed, 79)).permutation(unknown)[:self.n]
+        order = np.random.default_rng((self.seed, 79)).permutation(unknown)[:3 * self.n]   # one person: as many as there are
         clips, labels = [digits.clips[i] for i in order], [digits.words[i] for i in order]
         prompts, ceiling, out = [[self.a.sound_segment(c)] for c in clips], agreement(self.hear(clips), labels), {}
-        for key, how in (("human_digit", {"hearings": [self.a.hearings(c) for c in clips]}),
+        for key, how in (("human_digit", {"views": [self.a.hearings(c) for c in clips]}),
                          ("human_digit_single", {"best_of": 1, "temperature": 0.0})):
             words = self.written(self.ask(prompts, "text", f"speech->text, {key}", **how))
             out[key] = row(agreement(words, labels), ceiling, 0.1, len(labels))
@@ -222,7 +223,7 @@ class Evaluation:
         words, prompts = [labels[i] for i in keep], [[self.a.sound_segment(clips[i])] for i in keep]
         ceiling, out = agreement(self.hear([clips[i] for i in keep]), words), {}
         hearings = [self.a.hearings(clips[i]) for i in keep]
-        for key, how in (("object", {"hearings": hearings}), ("object_direct", {"think": False})):
+        for key, how in (("object", {"views": hearings}), ("object_direct", {"think": False})):
             pictures = self.paint(self.ask(prompts, "image", f"speech->image, {key}", **how))
             read = [s and s.groups[0].noun for s in self.reader.read(pictures)]
             out[key] = row(agreement(read, words), ceiling, shuffled(read, words), len(words))

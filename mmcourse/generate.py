@@ -137,6 +137,21 @@ def say_first(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Seg
 
 
 @torch.no_grad()
+def likelihood(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], answers: list[Segment]) -> torch.Tensor:
+    """Log-probability of each answer, its boundary tokens aside, after its prompt: (B,) in nats."""
+    rows = [(vocabulary.pack(prompt), vocabulary.pack([answer])) for prompt, answer in zip(prompts, answers, strict=True)]
+    ids = torch.full((len(rows), max(len(p) + len(a) for p, a in rows)), PAD)
+    asked = torch.zeros_like(ids, dtype=torch.bool)
+    for i, (prompt, answer) in enumerate(rows):
+        ids[i, :len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+        asked[i, len(prompt) + 1:len(prompt) + len(answer)] = True
+    ids, asked = ids.to(model.device), asked.to(model.device)
+    row, at = asked[:, 1:].nonzero(as_tuple=True)                      # only the tokens of answers need their logits
+    told = model.head(model.hidden(ids[:, :-1])[row, at]).log_softmax(-1)                  # (n, vocab)
+    told = told.gather(1, ids[row, at + 1][:, None])[:, 0]
+    return torch.zeros(len(rows), device=model.device).index_add(0, row, told).cpu()
+
+
 def read_back(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], answers: list[Segment],
               think: bool = False) -> torch.Tensor:
     """How well the model can tell the prompt from its answer: log-probability of each prompt's last segment, (B,) in nats.
@@ -145,41 +160,38 @@ def read_back(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Seg
     """
     given = [[answer] for answer in answers]
     given = say_first(model, vocabulary, given) if think else given
-    rows = [(vocabulary.pack(g), vocabulary.pack(prompt[-1:])) for prompt, g in zip(prompts, given, strict=True)]
-    ids = torch.full((len(rows), max(len(g) + len(p) for g, p in rows)), PAD)
-    asked = torch.zeros_like(ids, dtype=torch.bool)
-    for i, (g, prompt) in enumerate(rows):
-        ids[i, :len(g) + len(prompt)] = torch.tensor(g + prompt)
-        asked[i, len(g) + 1:len(g) + len(prompt)] = True
-    ids, asked = ids.to(model.device), asked.to(model.device)
-    row, at = asked[:, 1:].nonzero(as_tuple=True)                      # only the tokens that are told need their logits
-    told = model.head(model.hidden(ids[:, :-1])[row, at]).log_softmax(-1)                  # (n, vocab)
-    told = told.gather(1, ids[row, at + 1][:, None])[:, 0]
-    return torch.zeros(len(rows), device=model.device).index_add(0, row, told).cpu()
+    return likelihood(model, vocabulary, given, [prompt[-1] for prompt in prompts])
 
 
-@torch.no_grad()
-def transcribe(model: Transformer, vocabulary: Vocabulary, hearings: list[list[Segment]]) -> list[Segment]:
-    """One text for several hearings of each sound, such as the recording as it is and played a little faster and slower.
+def in_words(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]]) -> list[list[list[Segment]]]:
+    """Two views of each question: as it was asked, and with its pictures and sounds put into words."""
+    shown = list(dict.fromkeys(segment for prompt in prompts for segment in prompt if segment.modality != "text"))
+    said = say_first(model, vocabulary, [[segment] for segment in shown])
+    words = {segment: text for segment, text in said}
+    return [[prompt, [words.get(segment, segment) for segment in prompt]] for prompt in prompts]
 
-    Each hearing proposes its likeliest text; kept is the proposal that is likeliest after all of them, on average. What a change
+
+def consensus(model: Transformer, vocabulary: Vocabulary, views: list[list[list[Segment]]]) -> list[Segment]:
+    """One text for several views of each question, such as a recording at its own tempo and played a little faster and slower.
+
+    Each view proposes its likeliest text; kept is the proposal that is likeliest after all of them, on average. What a change
     that says nothing does to the answer is luck, and luck averages out (test-time augmentation, as in Krizhevsky et al. 2012).
 
     Args:
-        hearings: for each sound the segments (one at least) that it becomes when it is heard in different ways.
+        views: for each question the prompts (one at least) that it becomes when it is asked in different ways.
     """
-    each = generate(model, vocabulary, [[heard] for sound in hearings for heard in sound], "text", temperature=0.0)
-    each, out = iter(each), []
-    for sound in hearings:
-        proposals = list(dict.fromkeys(next(each) for _ in sound))
-        pairs = [(text, heard) for text in proposals for heard in sound]
-        scores = read_back(model, vocabulary, [[text] for text, _ in pairs], [heard for _, heard in pairs])
-        out.append(proposals[scores.view(len(proposals), len(sound)).mean(1).argmax()])
+    each = iter(generate(model, vocabulary, [view for question in views for view in question], "text", temperature=0.0))
+    out = []
+    for question in views:
+        proposals = list(dict.fromkeys(next(each) for _ in question))
+        pairs = [(view, text) for text in proposals for view in question]
+        scores = likelihood(model, vocabulary, [view for view, _ in pairs], [text for _, text in pairs])
+        out.append(proposals[scores.view(len(proposals), len(question)).mean(1).argmax()])
     return out
 
 
 def generate_best(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], want: str, *, best_of: int = 1,
-                  think: bool = False, hearings: list[list[Segment]] | None = None, **sampling) -> list[Segment]:
+                  think: bool = False, views: list[list[list[Segment]]] | None = None, **sampling) -> list[Segment]:
     """As `generate`, but of `best_of` answers keep the one from which the model itself can best tell the prompt.
 
     DALL-E (Ramesh et al. 2021) drew 512 pictures and let a second network, CLIP, choose. A model that goes both ways is
@@ -187,24 +199,27 @@ def generate_best(model: Transformer, vocabulary: Vocabulary, prompts: list[list
     Brown et al. 1993). With `think`, it says in words what it was given and answers from both, and in words what it
     answered; after an instruction it says what the answer shall be, and the best answer is the one that shows that.
 
-    `hearings` are the prompts, single sounds, in different ways (`transcribe`): words for them come from all of these.
+    `views` are the prompts, each in different ways: what is said in words comes from all of these (`consensus`). After an
+    instruction these are what is shown and what it is called (`in_words`), unless others are given.
     """
     if not isinstance(best_of, int) or best_of < 1:
         raise ValueError(f"best_of is a whole number of 1 or more, got {best_of!r}")
     asked = prompts
-    if hearings and want == "text":
-        return transcribe(model, vocabulary, hearings)
-    if think and hearings:
-        asked = [[*prompt, text] for prompt, text in zip(prompts, transcribe(model, vocabulary, hearings), strict=True)]
-    elif think:                                                        # one picture or sound is read with care
-        care = READING if all(len(prompt) == 1 for prompt in prompts) else {}
-        asked = say_first(model, vocabulary, prompts, seed=sampling.get("seed"), **care)
+    if views and want == "text":
+        return consensus(model, vocabulary, views)
+    if think and not views and all(len(prompt) > 1 for prompt in prompts):
+        views = in_words(model, vocabulary, prompts)
+    if think and views:
+        said = consensus(model, vocabulary, views)
+        asked = [[*prompt, text] for prompt, text in zip(prompts, said, strict=True)]
+    elif think:                                                         # one picture or sound is read with care
+        asked = say_first(model, vocabulary, prompts, seed=sampling.get("seed"), **READING)
     answers = generate(model, vocabulary, asked * best_of, want, **sampling)
     if best_of == 1 or not prompts:
         return answers
     told = think and any(len(prompt) > 1 for prompt in prompts)        # what was said is a caption of the answer
     scores = read_back(model, vocabulary, (asked if told else prompts) * best_of, answers, think and not told)
     if want == "text":
-        scores += read_back(model, vocabulary, [[a] for a in answers], [prompt[-1] for prompt in prompts * best_of])
+        scores += likelihood(model, vocabulary, prompts * best_of, answers)
     best = scores.view(best_of, len(prompts)).argmax(0).tolist()       # (best_of * B,) -> (best_of, B)
     return [answers[k * len(prompts) + i] for i, k in enumerate(best)]

@@ -39,17 +39,19 @@ def specialists(rows: Sequence[dict]) -> dict[str, dict[str, list[float]]]:
     """Draw and tabulate the rows of `specialists.json`; returns direction -> kind of net -> bits, one for each seed."""
     directions, kinds = (list(dict.fromkeys(r[key] for r in rows)) for key in ("direction", "net"))
     bits = {d: {k: [r["bits"] for r in rows if (r["direction"], r["net"]) == (d, k)] for k in kinds} for d in directions}
-    fig, axis = plt.subplots(figsize=(7, 3.2))
-    for j, kind in enumerate(kinds):
-        x = np.arange(len(directions)) + (j - (len(kinds) - 1) / 2) * 0.26
-        axis.bar(x, [np.mean(bits[d][kind]) for d in directions], width=0.24, color=show.COLOURS[j],
-                 hatch=("", "//", "..")[j % 3], edgecolor="white", label=kind)
-        for at, d in zip(x, directions, strict=True):
-            axis.plot([at] * len(bits[d][kind]), bits[d][kind], "k.", markersize=4)
-    axis.set_xticks(range(len(directions)), [d.replace("->", " → ") for d in directions])
-    axis.set_ylabel("bits a token of the answer")
-    axis.legend(fontsize=8)
-    show.figure(fig, "Held-out questions, lower is better: bars are means over the seeds, dots the seeds.")
+    fig, axes = plt.subplots(1, len(directions), figsize=(8.4, 2.6), squeeze=False, layout="constrained")
+    for axis, direction in zip(axes[0], directions, strict=True):
+        for j, kind in enumerate(kinds):
+            axis.bar(j, np.mean(bits[direction][kind]), color=show.COLOURS[j], hatch=("", "//", "..")[j % 3], edgecolor="white",
+                     label=kind)
+            axis.plot([j] * len(bits[direction][kind]), bits[direction][kind], "k.", markersize=4)
+        axis.set_title(direction.replace("->", " → "), fontsize=9)
+        axis.set_xticks([])
+    axes[0, 0].set_ylabel("bits a token of the answer")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds), fontsize=8,
+               frameon=False)
+    show.figure(fig, "Held-out questions, lower is better; each direction has a scale of its own. Bars are means over the seeds, "
+                     "dots the seeds.")
     table = []
     for kind in kinds:
         own = [r for r in rows if r["net"] == kind]

@@ -499,14 +499,14 @@ def test_segments_of_a_prompt(tiny):
 def test_a_sound_is_heard_several_times_before_it_is_written_down(tiny, monkeypatch):
     sound, asked = Audio(tone(0.5), 8000), []
 
-    def note(*args, hearings=None, **sampling):
-        asked.append((hearings, sampling))
-        return generate_best(*args, hearings=hearings, **sampling)
+    def note(*args, views=None, **sampling):
+        asked.append((views, sampling))
+        return generate_best(*args, views=views, **sampling)
     monkeypatch.setattr(module, "generate_best", note)
     tiny.generate([sound], "text")
     heard = asked[-1][0][0]
-    assert heard[0] == tiny.segment(sound) and len(heard) == len(module.TEMPOS)
-    assert len(heard[1].ids) > len(heard[0].ids) > len(heard[-1].ids), "slower is longer"
+    assert heard[0] == [tiny.segment(sound)] and len(heard) == len(module.TEMPOS)
+    assert len(heard[1][0].ids) > len(heard[0][0].ids) > len(heard[-1][0].ids), "slower is longer"
     tiny.generate([sound], "image", best_of=1)
     assert asked[-1][0] is not None, "what it says before it draws"
     for parts, want, sampling in (([sound], "text", {"temperature": 0.0}), ([sound], "audio", {}), ([sound, "a cat"], "text", {})):

@@ -19,7 +19,7 @@ from mmcourse.world.speech import SpeechCorpus
 KEYS = {
     "text->image": {"object", "count", "ground", "word", "sign_ocr", "object_net"},
     "image->text": {"exact", "object", "count", "ground", "word"},
-    "text->speech": {"word"}, "speech->text": {"word", "word_single", "human_digit"},
+    "text->speech": {"word"}, "speech->text": {"word", "word_single", "human_digit", "human_digit_single"},
     "image->speech": {"word", "word_direct"},
     "speech->image": {"object", "object_direct"},
     "image+text->image": {"change", "kept", "both", "copy", "ground", "noun", "sign", "add", "remove", "move"},

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from mmcourse.generate import (
     MAX_CONTENT,
     READING,
+    consensus,
     content_limit,
     filter_logits,
     generate,
     generate_best,
+    in_words,
+    likelihood,
     modality_mask,
     read_back,
     sample,
     say_first,
-    transcribe,
 )
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import CLOSE, MODALITIES, OPEN, Segment, Vocabulary
@@ -345,8 +347,7 @@ def test_thinking_answers_from_what_was_said_and_is_judged_by_what_was_asked():
 
 def test_after_an_instruction_the_best_picture_is_the_one_that_shows_what_was_said():
     model, prompts = wild_model(7), [[Segment("image", (1, 2, 3, 4, 5)), Segment("text", (1, 2))]]
-    said = say_first(model, SMALL, prompts)
-    assert said[0][:2] == prompts[0] and said[0][2].modality == "text"
+    said = [[*prompts[0], consensus(model, SMALL, in_words(model, SMALL, prompts))[0]]]
     tries = generate(model, SMALL, said * 6, "image", seed=3)
     best = read_back(model, SMALL, said * 6, tries).argmax()
     assert generate_best(model, SMALL, prompts, "image", think=True, best_of=6, seed=3) == [tries[best]]
@@ -363,20 +364,38 @@ def test_the_best_text_is_likely_both_ways():
 
 def test_what_is_heard_several_ways_is_written_as_all_of_them_suggest():
     model = wild_model(9)
-    hearings = [[Segment("audio", (1, 2, 0, 3)), Segment("audio", (1, 2)), Segment("audio", (3, 0, 0, 3, 1, 1))],
-                [Segment("audio", (0, 0)), Segment("audio", (2, 2, 3, 3))]]
-    for sound, best in zip(hearings, transcribe(model, SMALL, hearings), strict=True):
-        proposals = generate(model, SMALL, [[heard] for heard in sound], "text", temperature=0.0)
+    sounds = [[Segment("audio", (1, 2, 0, 3)), Segment("audio", (1, 2)), Segment("audio", (3, 0, 0, 3, 1, 1))],
+              [Segment("audio", (0, 0)), Segment("audio", (2, 2, 3, 3))]]
+    views = [[[heard] for heard in sound] for sound in sounds]
+    for sound, ways, best in zip(sounds, views, consensus(model, SMALL, views), strict=True):
+        proposals = generate(model, SMALL, ways, "text", temperature=0.0)
         means = [read_back(model, SMALL, [[text]] * len(sound), sound).mean() for text in proposals]
         assert best == proposals[int(torch.stack(means).argmax())]
-    asked = [[sound[0]] for sound in hearings]
-    texts = transcribe(model, SMALL, hearings)
-    assert generate_best(model, SMALL, asked, "text", hearings=hearings, best_of=3) == texts
+    asked = [ways[0] for ways in views]
+    texts = consensus(model, SMALL, views)
+    assert generate_best(model, SMALL, asked, "text", views=views, best_of=3) == texts
     drawn = generate(model, SMALL, [[*p, t] for p, t in zip(asked, texts, strict=True)], "image", seed=4)
-    assert generate_best(model, SMALL, asked, "image", think=True, hearings=hearings, seed=4) == drawn
-    assert transcribe(model, SMALL, []) == []
+    assert generate_best(model, SMALL, asked, "image", think=True, views=views, seed=4) == drawn
+    assert consensus(model, SMALL, []) == [] == in_words(model, SMALL, [])
 
 
-def test_one_hearing_is_the_likeliest_text():
-    model, sound = wild_model(9), Segment("audio", (1, 2, 0, 3))
-    assert transcribe(model, SMALL, [[sound]]) == generate(model, SMALL, [[sound]], "text", temperature=0.0)
+def test_one_view_gives_the_likeliest_text():
+    model, prompt = wild_model(9), [Segment("audio", (1, 2, 0, 3))]
+    assert consensus(model, SMALL, [[prompt]]) == generate(model, SMALL, [prompt], "text", temperature=0.0)
+
+
+def test_a_question_in_words():
+    model, cat, bell, told = wild_model(9), Segment("image", (1, 2, 3, 4, 5)), Segment("audio", (1, 2, 0, 3)), Segment("text", (1, 2))
+    (_, cat_said), (_, bell_said) = say_first(model, SMALL, [[cat], [bell]])
+    prompts = [[cat, told], [told, told], [bell, told, cat]]
+    assert in_words(model, SMALL, prompts) == [[[cat, told], [cat_said, told]], [[told, told], [told, told]],
+                                               [[bell, told, cat], [bell_said, told, cat_said]]]
+
+
+def test_likelihood_is_the_sum_over_the_tokens_of_the_answer():
+    model, prompt, answer = wild_model(3), [Segment("image", (1, 2, 3, 4, 5)), Segment("text", (1,))], Segment("text", (2, 0, 1))
+    given, asked = SMALL.pack(prompt), SMALL.pack([answer])
+    with torch.no_grad():
+        log_p = model(torch.tensor([given + asked[:-1]])).log_softmax(-1)[0]
+    expected = sum(log_p[len(given) + i, asked[i + 1]] for i in range(len(asked) - 1)).item()
+    assert likelihood(model, SMALL, [prompt, prompt[:1]], [answer, answer])[0].item() == pytest.approx(expected, rel=1e-4)

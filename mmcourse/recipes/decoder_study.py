@@ -24,7 +24,7 @@ from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import caption, sample_scene
 
-STEPS, BATCH, SEEDS, POOL, WIDE = 150, 32, (0, 1, 2), 3200, 94      # one call at width 92 costs what two at 64 cost
+STEPS, BATCH, SEEDS, POOL, WIDE = 150, 32, (0, 1, 2), 3200, 94      # one call at width 94 costs what two at 64 cost
 LONG_STEPS, TEACHER = 100, 4
 ARMS = {"flow": 64, "regression": 64, "wide regression": WIDE}
 FILE = RESULTS / "decoder_study.json"
