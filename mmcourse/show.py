@@ -200,10 +200,15 @@ def curve(
         smooth = (total[ends] - total[starts]) / (ends - starts)
         axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
         axis.plot(steps, smooth, _LINES[i % len(_LINES)], color=colour, linewidth=2, label=name)
-    for i, (name, level) in enumerate((floors or {}).items()):
+    for i, level in enumerate((floors or {}).values()):
         axis.axhline(level, color="black", linewidth=1.2, linestyle=_LINES[(i + 1) % len(_LINES)])
-        at = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+    bottom, top = axis.get_ylim()
+    for name, level in (floors or {}).items():
+        above = [other for other in floors.values() if 0 < other - level < 0.08 * (top - bottom)]
+        at = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "top" if above else "bottom"}
         axis.annotate(f"{name} {level:.3g}", (1, level), **at)
+        if above:                                                      # its name stands below the line: make room there
+            axis.set_ylim(min(bottom, level - 0.1 * (top - bottom)), top)
     axis.set_xlabel("step")
     axis.set_ylabel(ylabel or key)
     if len(runs) > 1:
