@@ -330,8 +330,8 @@ class Assistant:
         prompt = [self.segment(part) for part in parts]
         if think is None:
             think = says_first(prompt, want)
-        views = None
-        if len(parts) == 1 and isinstance(parts[0], Audio) and (think or want == "text" and not sampling):
+        views, listens = None, not sampling if want == "text" else think
+        if listens and len(parts) == 1 and isinstance(parts[0], Audio):
             views = [self.hearings(parts[0].speech(self.codec.sample_rate))]
         return generate_best(self.transformer, self.vocabulary, [prompt], want, seed=seed, think=think, views=views,
                              **{**settings(prompt, want), **sampling})[0]

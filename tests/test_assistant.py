@@ -509,6 +509,7 @@ def test_a_sound_is_heard_several_times_before_it_is_written_down(tiny, monkeypa
     assert len(heard[1][0].ids) > len(heard[0][0].ids) > len(heard[-1][0].ids), "slower is longer"
     tiny.generate([sound], "image", best_of=1)
     assert asked[-1][0] is not None, "what it says before it draws"
-    for parts, want, sampling in (([sound], "text", {"temperature": 0.0}), ([sound], "audio", {}), ([sound, "a cat"], "text", {})):
+    for parts, want, sampling in (([sound], "text", {"temperature": 0.0}), ([sound], "text", {"think": True, "temperature": 1.0}),
+                                  ([sound], "audio", {}), ([sound, "a cat"], "text", {})):
         tiny.generate(parts, want, **sampling)
         assert asked[-1][0] is None
