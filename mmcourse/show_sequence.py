@@ -82,6 +82,20 @@ def tax(bits: dict[str, dict[str, list[float]]], net: str = "one net") -> list[d
     return rows
 
 
+def ablations(found: Sequence[dict]) -> None:
+    """Tabulate `ablations.summary`: bits a token of the first arm, and what each other has more or fewer; a star: surely."""
+    table = []
+    for k, row in enumerate(found):
+        shown = {"one thing changed": row["arm"]}
+        for direction, value in row["bits"].items():
+            mean, half = value or (np.nan, np.nan)
+            cell = f"{mean:.3f}" if k == 0 else f"{mean:+.3f}" + "*" * (abs(mean) > half)
+            shown[direction.replace("->", " → ")] = cell if value else "diverged"
+        table.append({**shown, "CPU minutes": "" if row["cpu_minutes"] is None else f"{row['cpu_minutes']:.2f}"})
+    show.table(table, f"Bits a token of the answers to held-out questions: the first row as it is, then how many more (+: worse) or "
+                      f"fewer (-: better), {found[0]['seeds']} seeds in pairs. A star: 0 lies outside the 95 % interval.")
+
+
 def composition(rows: Sequence[dict]) -> None:
     """Tabulate `composition.json`: held-out and trained pairs, with and without colours that no caption names."""
     show.table([{"scenes on colours without a name": f"{r['unnamed']:.0%}", "weights": r["weights"],

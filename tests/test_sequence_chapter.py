@@ -7,10 +7,11 @@ import torch
 
 from mmcourse import show_sequence
 from mmcourse.paths import RESULTS
-from mmcourse.recipes import specialists
+from mmcourse.recipes import ablations, specialists
 from mmcourse.recipes.data import Clips, Mixture
+from mmcourse.recipes.reference import make_model, mixture_loss
 from mmcourse.transformer import Transformer
-from mmcourse.vocabulary import Vocabulary
+from mmcourse.vocabulary import OPEN, Vocabulary
 from mmcourse.world.scene import sample_scene
 
 
@@ -83,3 +84,58 @@ def test_edits_are_shown_in_threes():
 def test_the_composition_table_reads_the_shipped_file(capsys):
     show_sequence.composition(json.loads((RESULTS / "composition.json").read_text()))
     assert "held-out pairs" in capsys.readouterr().out
+
+
+def test_ablations_are_compared_seed_by_seed(capsys):
+    def rows(arm, *bits):
+        return [{"arm": arm, "seed": s, "bits": b and {"text->image": b}, "parameters": 9, "cpu_minutes": 0.5} for s, b in enumerate(bits)]
+    found = ablations.summary(rows("as it is", 2.0, 3.0, 4.0) + rows("wider", 1.5, 2.4, 3.45) + rows("other", 2.2, 2.8, 4.0)
+                              + rows("wild", 2.0, None, 3.0))
+    means = [row["bits"]["text->image"] and row["bits"]["text->image"][0] for row in found]
+    assert means[:3] == [pytest.approx(3.0), pytest.approx(-0.55), pytest.approx(0.0)] and means[3] is None
+    show_sequence.ablations(found)
+    said = capsys.readouterr().out
+    assert "-0.550*" in said and "0.000 " in said and "0.000*" not in said and "diverged" in said
+
+
+def test_an_arm_changes_what_it_says():
+    vocabulary, ids = Vocabulary(100, 64, 64, 2), torch.randint(7, 200, (2, 12))
+    ids[:, 0] = ids[:, 6] = OPEN["text"]
+
+    def answer(change=None, **size):
+        model = make_model(vocabulary, 0, **{**ablations.WHOLE, **size})
+        if change:
+            change(model)
+        return model(ids)
+    base = answer()
+    for name, arm in ablations.ARMS.items():
+        assert torch.equal(answer(arm.change, **arm.size), base) == (arm.change is None and not arm.size), name
+    weights = torch.rand(2, 12)
+    model = make_model(vocabulary, 0)
+    same = ablations.all_tokens_loss(model, ids, weights)["loss"]
+    assert same.item() == pytest.approx(mixture_loss(model, ids, torch.ones(2, 12))["loss"].item())
+    assert same.item() != pytest.approx(mixture_loss(model, ids, weights)["loss"].item(), rel=1e-6)
+
+
+def test_normed_queries_and_keys_have_one_length_and_values_are_left_alone():
+    linear, x = torch.nn.Linear(8, 24, bias=False), torch.randn(2, 5, 8)
+    plain, normed = linear(x).unflatten(-1, (3, 2, 4)), ablations.NormedQueriesAndKeys(linear, 2)(x).unflatten(-1, (3, 2, 4))
+    assert torch.equal(plain[..., 2, :, :], normed[..., 2, :, :])
+    assert torch.allclose(normed[..., :2, :, :].square().mean(-1), torch.ones(()), atol=1e-2)
+    assert torch.allclose(normed[..., 0, :, :], torch.nn.functional.layer_norm(plain[..., 0, :, :], (4,)))
+
+
+@pytest.mark.skipif(not (RESULTS / "ablations.json").exists(), reason="nobody has run the ablations yet")
+def test_the_shipped_ablations_are_complete():
+    rows = json.loads((RESULTS / "ablations.json").read_text(encoding="utf-8"))["rows"]
+    assert [(r["arm"], r["seed"]) for r in rows] == [(arm, seed) for arm in ablations.ARMS for seed in range(ablations.SEEDS)]
+
+
+def test_an_ablation_that_is_in_the_file_is_not_run_again(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(ablations, "run", lambda name, seed, steps: done.append((name, seed)) or {"arm": name, "seed": seed, "bits": None})
+    arms, file = list(ablations.ARMS)[:2], tmp_path / "ablations.json"
+    ablations.main(["--arms", arms[1], "--seeds", "0"], file)
+    found = ablations.main(["--arms", *arms, "--seeds", "0", "1"], file)
+    assert done == [(arms[1], 0), (arms[0], 0), (arms[0], 1), (arms[1], 1)]
+    assert json.loads(file.read_text())["rows"] == sorted(found["rows"], key=lambda r: (arms.index(r["arm"]), r["seed"]))

@@ -46,7 +46,7 @@ def make(codes: int | None, context: int, seed: int = 0) -> VQVAE:
 # A name -> codes, context, and how many times `STEPS` it is trained.
 ARMS = {f"{codes or 'no'} codes, context {context}": (codes, context, 1) for context in (3, 1) for codes in (8192, None, 512)}
 ARMS["8192 codes, context 3, twice as long"] = (8192, 3, 2)
-ARMS["8192 codes, context 1, four times as long"] = (8192, 1, 4)
+ARMS |= {f"{codes or 'no'} codes, context 1, four times as long": (codes, 1, 4) for codes in (8192, None, 512)}
 
 
 def batch(rng: np.random.Generator) -> tuple[torch.Tensor]:
