@@ -92,8 +92,8 @@ def ablations(found: Sequence[dict]) -> None:
             cell = f"{mean:.3f}" if k == 0 else f"{mean:+.3f}" + "*" * (abs(mean) > half)
             shown[direction.replace("->", " → ")] = cell if value else "diverged"
         table.append({**shown, "CPU minutes": "" if row["cpu_minutes"] is None else f"{row['cpu_minutes']:.2f}"})
-    show.table(table, f"Bits a token of the answers to held-out questions: the first row as it is, then how many more (+: worse) or "
-                      f"fewer (-: better), {found[0]['seeds']} seeds in pairs. A star: 0 lies outside the 95 % interval.")
+    show.table(table, f"Bits a token of the answers to held-out questions: the first row as it is, then how many more (+: worse) "
+                      f"or fewer (-: better), {found[0]['seeds']} seeds in pairs. A star: 0 lies outside the 95 % interval.")
 
 
 def composition(rows: Sequence[dict]) -> None:
