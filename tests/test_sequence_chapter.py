@@ -125,7 +125,6 @@ def test_normed_queries_and_keys_have_one_length_and_values_are_left_alone():
     assert torch.allclose(normed[..., 0, :, :], torch.nn.functional.layer_norm(plain[..., 0, :, :], (4,)))
 
 
-@pytest.mark.skipif(not (RESULTS / "ablations.json").exists(), reason="nobody has run the ablations yet")
 def test_the_shipped_ablations_are_complete():
     rows = json.loads((RESULTS / "ablations.json").read_text(encoding="utf-8"))["rows"]
     assert [(r["arm"], r["seed"]) for r in rows] == [(arm, seed) for arm in ablations.ARMS for seed in range(ablations.SEEDS)]

@@ -13,14 +13,11 @@ from functools import cache
 import torch
 from torch import nn
 
-from mmcourse import checkpoints
 from mmcourse.paths import RESULTS
-from mmcourse.recipes.data import heard_clips
 from mmcourse.recipes.decoder_study import interval
-from mmcourse.recipes.reference import AUDIO_LEVELS, AVERAGE, COPIES, LR, MUON_LR, make_model, mixture_loss
-from mmcourse.recipes.specialists import NAMES, TASKS, WHOLE, World, answer_bits
+from mmcourse.recipes.reference import AVERAGE, COPIES, LR, MUON_LR, make_model, mixture_loss
+from mmcourse.recipes.specialists import TASKS, WHOLE, World, answer_bits, made_with, save_rows
 from mmcourse.training import train
-from mmcourse.world.speech import load_speech
 
 STEPS, SEEDS, FASTER = 600, 3, 5
 FILE = RESULTS / "ablations.json"
@@ -93,13 +90,7 @@ def all_tokens_loss(model: nn.Module, *parts: torch.Tensor) -> dict:
 
 @cache
 def world_of(augmented: bool) -> World:
-    world = World()
-    if augmented:
-        corpus = load_speech(progress=False)
-        kept = [i for noun in NAMES for i in corpus.select(noun, held_out=False)]
-        world.mixtures[False].heard = heard_clips(checkpoints.load("codec"), [corpus.clips[i] for i in kept],
-                                                  [corpus.words[i] for i in kept], AUDIO_LEVELS, COPIES, "small world", False)
-    return world
+    return World(COPIES if augmented else 0)
 
 
 def learn(arm: Arm, seed: int, steps: int = STEPS) -> tuple[nn.Module, float]:
@@ -149,27 +140,19 @@ def main(argv: list[str] | None = None, file=FILE) -> dict:
     parser.add_argument("--steps", type=int, default=STEPS)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    made_with = {name: checkpoints.manifest()[name]["sha256"][:8] for name in ("bpe", "vqvae", "codec")}
-    result = {"plan": {"steps": args.steps, "tokenizers": made_with}, "rows": []}
+    result, order = {"plan": {"steps": args.steps, "tokenizers": made_with()}, "rows": []}, list(ARMS)
     if file.exists() and (old := json.loads(file.read_text(encoding="utf-8")))["plan"] == result["plan"]:
         result = old
     for seed in args.seeds:
         for name in args.arms:
             if any((row["arm"], row["seed"]) == (name, seed) for row in result["rows"]):
                 continue
-            result["rows"].append(run(name, seed, args.steps))
-            print(result["rows"][-1], flush=True)
-            save(result, file)
+            row = run(name, seed, args.steps)
+            print(row, flush=True)
+            result["rows"].append(row)
+            result["rows"].sort(key=lambda row: (order.index(row["arm"]), row["seed"]))
+            save_rows(file, {"plan": result["plan"]}, result["rows"])
     return result
-
-
-def save(result: dict, file=FILE) -> None:
-    """One line a row, in the order of `ARMS`."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    order = list(ARMS)
-    rows = sorted(result["rows"], key=lambda row: (order.index(row["arm"]), row["seed"]))
-    lines = ",\n  ".join(json.dumps(row) for row in rows)
-    file.write_text(f'{{"plan": {json.dumps(result["plan"])}, "rows": [\n  {lines}\n]}}\n', encoding="utf-8")
 
 
 if __name__ == "__main__":

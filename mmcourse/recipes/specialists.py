@@ -7,7 +7,9 @@ combinations and voices, three seeds. Written to data/results/specialists.json.
 """
 import json
 import math
+import os
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from mmcourse.bpe import BPETokenizer
 from mmcourse.generate import generate
 from mmcourse.judges import PictureReader
 from mmcourse.paths import CHECKPOINTS, RESULTS
-from mmcourse.recipes.data import Clips, Mixture, pad, speech_tokens
+from mmcourse.recipes.data import Clips, Mixture, heard_clips, pad, speech_tokens
 from mmcourse.recipes.reference import AUDIO_CODES, AUDIO_LEVELS, make_model, mixture_loss
 from mmcourse.training import train
 from mmcourse.vocabulary import Vocabulary
@@ -34,9 +36,13 @@ STEPS, SEEDS = 1200, 3
 
 
 class World:
-    """The small world, tokenised: one `Mixture` for training and one of held-out scenes and voices."""
+    """The small world, tokenised: one `Mixture` for training and one of held-out scenes and voices.
 
-    def __init__(self):
+    Args:
+        copies: how many augmented copies of each recording are listened to in training (`heard_clips`); 0: the recordings alone.
+    """
+
+    def __init__(self, copies: int = 0):
         self.bpe = BPETokenizer.load(CHECKPOINTS / "bpe.json")
         self.vqvae, codec = checkpoints.load("vqvae"), checkpoints.load("codec")
         self.vocabulary = Vocabulary(self.bpe.vocab_size, self.vqvae.vocab_size, AUDIO_CODES, AUDIO_LEVELS)
@@ -47,9 +53,12 @@ class World:
             part = [s for s in scenes if is_held_out(s) == held_out]
             images = torch.cat([self.vqvae.encode(draw_batch(part[i:i + 64])).flatten(1) for i in range(0, len(part), 64)])
             kept = [i for noun in NAMES for i in corpus.select(noun, held_out=held_out)]
-            clips = Clips(speech_tokens(codec, [corpus.clips[i] for i in kept], AUDIO_LEVELS, progress=False),
-                          [corpus.words[i] for i in kept])
-            self.mixtures[held_out] = Mixture(self.vocabulary, self.bpe, part, images.numpy(), clips, {})
+            sounds, words = [corpus.clips[i] for i in kept], [corpus.words[i] for i in kept]
+            clips = Clips(speech_tokens(codec, sounds, AUDIO_LEVELS, progress=False), words)
+            heard = None
+            if copies and not held_out:
+                heard = heard_clips(codec, sounds, words, AUDIO_LEVELS, copies, "small world", progress=False)
+            self.mixtures[held_out] = Mixture(self.vocabulary, self.bpe, part, images.numpy(), clips, {}, heard=heard)
 
     def batch(self, rng: np.random.Generator, tasks) -> tuple[torch.Tensor, ...]:
         """ids and weights of each task; the sequences of a task depend on the step alone, whoever else is learnt."""
@@ -115,16 +124,22 @@ def compare(steps: int = STEPS, seeds: int = SEEDS) -> list[dict]:
                                  "right": None if share is None else round(share, 4), "parameters": parameters,
                                  "cpu_minutes": round(minutes, 3)})
                     print(rows[-1], flush=True)
-        save(rows, steps)
+        save_rows(RESULTS / "specialists.json", {"steps": steps, "tokenizers": made_with()}, rows)
     return rows
 
 
-def save(rows: list[dict], steps: int) -> None:
-    RESULTS.mkdir(parents=True, exist_ok=True)
+def made_with() -> dict[str, str]:
+    """The tokenizers that a result rests on: name -> the first digits of its hash."""
+    return {name: checkpoints.manifest()[name]["sha256"][:8] for name in ("bpe", "vqvae", "codec")}
+
+
+def save_rows(file: Path, head: dict, rows: list[dict]) -> None:
+    """Write `head` and, under "rows", a line for each row, so that a crash leaves the old file whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n  ".join(json.dumps(row) for row in rows)
-    made_with = {name: checkpoints.manifest()[name]["sha256"][:8] for name in ("bpe", "vqvae", "codec")}
-    head = f'"steps": {steps}, "tokenizers": {json.dumps(made_with)}'
-    (RESULTS / "specialists.json").write_text(f'{{{head}, "rows": [\n  {lines}\n]}}\n', encoding="utf-8")
+    part = file.with_name(file.name + ".part")
+    part.write_text(f'{json.dumps(head)[:-1]}, "rows": [\n  {lines}\n]}}\n', encoding="utf-8")
+    os.replace(part, file)
 
 
 if __name__ == "__main__":
