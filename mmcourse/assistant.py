@@ -349,7 +349,7 @@ def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:
     for part, expected in entry["tokenizers"].items():
         if part not in entries or entries[part]["sha256"] != expected:
             raise ValueError(f"the transformer was trained on another {part}: its ids would mean other things. "
-                             "Restore data/checkpoints with git or run `python -m mmcourse train reference`")
+                             "Restore data/checkpoints with git or run `python -m mmcourse train transformer`")
     decoders = {name: checkpoints.load(name, folder) if name in entries else None for name in ("decoder", "decoder128")}
     transformer, vocabulary = checkpoints.load("transformer", folder), Vocabulary(**entry["vocabulary"])
     if transformer.vocab_size != vocabulary.size:

@@ -16,8 +16,8 @@ from mmcourse import checkpoints
 from mmcourse.assistant import Assistant, Text, load, says_first, settings
 from mmcourse.generate import generate_best
 from mmcourse.judges import PictureReader, read_sign
-from mmcourse.judges_audio import stack
-from mmcourse.judges_net import halves
+from mmcourse.judges.hearing import stack
+from mmcourse.judges.picture_net import halves
 from mmcourse.paths import RESULTS
 from mmcourse.vocabulary import Segment
 from mmcourse.world.edits import KINDS, Edit, sample_edit
@@ -267,7 +267,7 @@ class Evaluation:
 
     def tokenizer_audio(self) -> dict:
         """Speech of held-out voices through the codec and back: all levels, and those that the transformer models."""
-        from mmcourse.judges_audio import measure_codec
+        from mmcourse.judges.hearing import measure_codec
         from mmcourse.world.speech import load_speech
         codec, used = self.a.codec, self.a.vocabulary.audio_levels
         bits = codec.frame_rate * math.log2(codec.codebook_size)       # a second, for each level

@@ -64,8 +64,8 @@ def train_codec(steps: int | None = None, resume=None, *, seed: int = 0, progres
 
 
 def measure(codec: AudioCodec) -> dict:
-    """Held-out voices through the codec (`mmcourse.judges_audio.measure_codec`), with the judge if it is there."""
-    from mmcourse.judges_audio import measure_codec
+    """Held-out voices through the codec (`mmcourse.judges.hearing.measure_codec`), with the judge if it is there."""
+    from mmcourse.judges.hearing import measure_codec
     try:
         judge = checkpoints.load("word_judge")
     except FileNotFoundError:

@@ -51,7 +51,7 @@ def measure(n: int = 256, seed: int = 0, steps: int = 8, sampler: str = "euler",
     were drawn plays no part: the finer ruler (`fd_same_blur`: true pictures with a 3x3 blur). `nouns_*`: share of pictures
     that PictureNet reads rightly. `sharpness_*`: see `sharpness`. `ms_*`: CPU milliseconds a picture, one by one.
     """
-    from mmcourse.judges_net import frechet_distance, noun_accuracy
+    from mmcourse.judges.picture_net import frechet_distance, noun_accuracy
     net, vqvae, decoder = (checkpoints.load(name) for name in ("picture_judge", "vqvae", "decoder"))
     scenes = held_out_scenes(n, seed, jitter)
     truth, other = draw_batch(scenes), draw_batch(held_out_scenes(n, seed + 1000, jitter))
@@ -88,7 +88,7 @@ def measure_generated(n: int = 128, seed: int = 0, steps: int = 2) -> dict:
     """
     from mmcourse.assistant import load
     from mmcourse.judges import read_sign
-    from mmcourse.judges_net import frechet_distance, noun_accuracy
+    from mmcourse.judges.picture_net import frechet_distance, noun_accuracy
     from mmcourse.world.scene import caption
     assistant, net, scenes = load(), checkpoints.load("picture_judge"), held_out_scenes(n, seed)
     truth = draw_batch(scenes)
@@ -126,7 +126,7 @@ def count_flops(scale: int = 1) -> dict:
 
 
 def main(argv: list[str] | None = None) -> History:
-    """Train (or go on training) the decoder, ship it, and write `data/results/decoder.json`."""
+    """Train (or go on training) the decoder, ship it, and write `data/results/ch07_decoder.json`."""
     from mmcourse.recipes import options
     args = options("decoder", argv, steps=STEPS)
     vqvae, made_with = checkpoints.load("vqvae"), checkpoints.manifest()["vqvae"]["sha256"]
@@ -148,7 +148,7 @@ def main(argv: list[str] | None = None) -> History:
 
 
 def write_results(n: int = 256) -> dict:
-    """The table of chapter 07 over numbers of steps and samplers, as `data/results/decoder.json`."""
+    """The table of chapter 07 over numbers of steps and samplers, as `data/results/ch07_decoder.json`."""
     results = {"steps": [measure(n, steps=steps) for steps in (1, 2, 4, 8, 16)],
                "heun": [measure(n, steps=steps, sampler="heun") for steps in (2, 4, 8)],
                "seeds": [measure(n, seed) for seed in (1, 2)],
@@ -156,7 +156,7 @@ def write_results(n: int = 256) -> dict:
                "generated": [measure_generated(seed=seed) for seed in (0, 1, 2)],
                "jitter": [measure(n, steps=steps, jitter=JITTER) for steps in (1, 2, 4, 8)]}
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "decoder.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "ch07_decoder.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return results
 
 

@@ -54,7 +54,7 @@ def measure(n: int = 200, seed: int = 0, steps: int = 2, jitter: int = 0) -> dic
     what 64x64 pixels cannot hold, as a share of what true pictures have of it. `ms_*`: CPU milliseconds a picture.
     """
     from mmcourse.judges import read_sign
-    from mmcourse.judges_net import frechet_distance, noun_accuracy
+    from mmcourse.judges.picture_net import frechet_distance, noun_accuracy
     net, vqvae, decoder = (checkpoints.load(name) for name in ("picture_judge", "vqvae", "decoder128"))
     scenes = held_out_scenes(n, seed, jitter)
     truth, ids = draw_batch(scenes, SIZE), vqvae.encode(draw_batch(scenes))
@@ -91,7 +91,7 @@ def measure(n: int = 200, seed: int = 0, steps: int = 2, jitter: int = 0) -> dic
 
 
 def main(argv: list[str] | None = None) -> History:
-    """Train (or go on training) the decoder, ship it, and write `data/results/decoder128.json`."""
+    """Train (or go on training) the decoder, ship it, and write `data/results/ch07_decoder128.json`."""
     from mmcourse.recipes import options
     args = options("decoder128", argv, steps=STEPS)
     vqvae, made_with = checkpoints.load("vqvae"), checkpoints.manifest()["vqvae"]["sha256"]
@@ -112,12 +112,12 @@ def main(argv: list[str] | None = None) -> History:
 
 
 def write_results(n: int = 200) -> dict:
-    """The table of chapter 07, as `data/results/decoder128.json`."""
+    """The table of chapter 07, as `data/results/ch07_decoder128.json`."""
     results = {"steps": [measure(n, steps=steps) for steps in (1, 2, 4, 8)],
                "seeds": [measure(n, seed) for seed in (1, 2)],
                "jitter": [measure(n, jitter=JITTER)]}
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "decoder128.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "ch07_decoder128.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return results
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.judges_net import PictureNet, halves, noun_accuracy, picture_loss
+from mmcourse.judges.picture_net import PictureNet, halves, noun_accuracy, picture_loss
 from mmcourse.paths import cache_dir
 from mmcourse.training import History, train
 from mmcourse.world.pictures import draw_batch

@@ -2,7 +2,7 @@
 measured.
 
 `python -m mmcourse train sound_decoder --study` also trains the controls, measures all of them beside the
-plain decoder and writes `data/results/sound_decoder.json`: about half an hour of one core. STOI and PESQ
+plain decoder and writes `data/results/ch07_sound.json`: about half an hour of one core. STOI and PESQ
 need the `test` extra.
 """
 
@@ -17,20 +17,20 @@ import torch
 from mmcourse import checkpoints
 from mmcourse.codec import AudioCodec, level_sound, log_mel
 from mmcourse.diffusion import flow_loss
-from mmcourse.judges_audio import pesq, stack, stoi
-from mmcourse.judges_net import frechet_distance
+from mmcourse.judges.hearing import pesq, stack, stoi
+from mmcourse.judges.picture_net import frechet_distance
 from mmcourse.paths import CHECKPOINTS, RESULTS, cache_dir
 from mmcourse.recipes import options
 from mmcourse.recipes.codec import CodecBatches
-from mmcourse.recipes.codec_sweep import save
 from mmcourse.sound_decoder import SoundDecoder, mel_to_sound, plain_mel_and_codes
+from mmcourse.studies.ch04_sweep import save
 from mmcourse.training import History, train
 from mmcourse.world.human_digits import HELD_OUT_SPEAKER, load_human_digits
 from mmcourse.world.scene import WORDS
 from mmcourse.world.speech import VOICES, _finish, _speak, load_speech
 
 STEPS, SHORT, BATCH, LR, MUON_LR, AVERAGE = 2400, 200, 32, 1.5e-3, 0.02, 0.998
-FILE = RESULTS / "sound_decoder.json"
+FILE = RESULTS / "ch07_sound.json"
 LENGTH, PER_VOICE, JOINED, SEED = (
     24 * 320,
     16,

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from mmcourse import checkpoints
-from mmcourse.judges_audio import LENGTH, WordJudge
+from mmcourse.judges.hearing import LENGTH, WordJudge
 from mmcourse.paths import CHECKPOINTS, cache_dir
 from mmcourse.recipes import options
 from mmcourse.training import History, train

@@ -1,6 +1,6 @@
 """Side by side in one run: this course's BPE, Hugging Face's, tiktoken's, and a plain one in the style of minbpe.
 
-    python tests/benchmarks/bpe.py        # prints, and writes data/results/bpe.json (two minutes of one core)
+    python tests/benchmarks/bpe.py        # prints, and writes data/results/ch02_benchmark.json (two minutes of one core)
 
 CPU seconds of one thread. What is short runs in turns, us and them, and the fastest of five counts; what takes
 seconds runs once. Read the ratios: absolute times belong to the machine. The floors were fixed beforehand.
@@ -155,7 +155,7 @@ def main() -> None:
     missed = [name for name in FLOORS if not result[name]["met"]]
     print("all floors met" if not missed else f"MISSED: {', '.join(missed)}")
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "bpe.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "ch02_benchmark.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

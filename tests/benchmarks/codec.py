@@ -1,6 +1,6 @@
 """Our sound tokenizer beside the speech coders of the telephone: codec2 and Opus, on the same sounds in one run.
 
-    python tests/benchmarks/codec.py      # prints, and writes data/results/codec_peers.json (two minutes of one core)
+    python tests/benchmarks/codec.py      # prints, and writes data/results/ch04_peers.json (two minutes of one core)
 
 The peers are programs: `apt-get install codec2 opus-tools` on Debian or Ubuntu. A row whose program is missing says so, and
 is kept as it was measured last. STOI and PESQ (narrow band) need the `test` extra.
@@ -23,13 +23,13 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.judges_audio import pesq, stack, stoi
+from mmcourse.judges.hearing import pesq, stack, stoi
 from mmcourse.paths import RESULTS
 from mmcourse.world.human_digits import HELD_OUT_SPEAKER, load_human_digits
 from mmcourse.world.scene import WORDS
 from mmcourse.world.speech import SAMPLE_RATE, VOICES, _finish, _speak, load_speech
 
-FILE = RESULTS / "codec_peers.json"
+FILE = RESULTS / "ch04_peers.json"
 JOINED, GAP, SEED = 5, 800, 0                   # words in a sound; samples of silence after each
 PEERS = {"codec2 700C": ("c2enc", 700), "codec2 1300": ("c2enc", 1300), "codec2 2400": ("c2enc", 2400),
          "opus 6k": ("opusenc", 6000)}

@@ -1,6 +1,6 @@
 """Side by side in one run: this course's transformer, a GPT of the usual kind from torch's own layers, and Hugging Face.
 
-    python tests/benchmarks/transformer.py    # prints, and writes data/results/transformer_benchmark.json (five minutes)
+    python tests/benchmarks/transformer.py    # prints, and writes data/results/ch05_benchmark.json (five minutes)
 
 One thread; `pip install transformers` for the last comparison, which is left out without it. Times are CPU seconds. Whatever
 is compared takes turns, and each has its fastest turn, so that a busy machine slows all alike. The peer is what nanoGPT
@@ -225,7 +225,7 @@ def main() -> None:
     for name, value in met.items():
         print(f"{'met   ' if value else 'MISSED'} {name}")
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "transformer_benchmark.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / "ch05_benchmark.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

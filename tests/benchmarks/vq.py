@@ -1,6 +1,6 @@
 """Side by side in one run: this course's vector quantiser and FSQ, and those of `vector-quantize-pytorch` (test extra).
 
-    python tests/benchmarks/vq.py         # prints, and writes data/results/vq_benchmark.json (six minutes of one core)
+    python tests/benchmarks/vq.py         # prints, and writes data/results/ch03_benchmark.json (six minutes of one core)
 
 One thread. Times are CPU seconds of the quantiser alone (4,096 vectors of 64 numbers, forwards and backwards, training),
 each the fastest of some runs; the two take turns. Quality: the chapter's small tokenizer, in which only the quantiser differs.
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from mmcourse.paths import RESULTS
-from mmcourse.recipes import vq_sweep as sweep
+from mmcourse.studies import ch03_sweep as sweep
 from mmcourse.training import train
 from mmcourse.vqvae import FSQ, VectorQuantizer, nearest_code
 
@@ -141,7 +141,7 @@ def main() -> None:
     result["met"] = met
     for name, value in met.items():
         print(f"{'met   ' if value else 'MISSED'} {name}")
-    sweep.save(result, RESULTS / "vq_benchmark.json")
+    sweep.save(result, RESULTS / "ch03_benchmark.json")
 
 
 if __name__ == "__main__":

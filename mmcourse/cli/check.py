@@ -1,0 +1,43 @@
+"""`mmcourse check`: are the notebooks clean, and do they agree with the package?"""
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+
+from mmcourse.cli import ROOT, find_notebook, usage_error
+
+
+def check(argv: list[str]) -> int:
+    """Lint the notebooks, compare their definitions with the package's, and run ruff over all."""
+    parser = argparse.ArgumentParser(
+        prog="mmcourse check", description="Are the notebooks clean and in step?"
+    )
+    parser.add_argument("notebooks", nargs="*", help="which notebooks (default: all)")
+    args = parser.parse_args(argv)
+    from mmcourse.cli import notebooks
+
+    try:
+        paths = [find_notebook(name) for name in args.notebooks] or notebooks.all_notebooks()
+    except ValueError as error:
+        return usage_error(str(error))
+    problems = []
+    for path in paths:
+        book = notebooks.Notebook.read(path)
+        print(f"{path.name}: {notebooks.statistics(book)}")
+        for note in notebooks.notes(book):
+            print(f"  note: {note}")
+        problems += notebooks.lint(book) + notebooks.drift(book) + notebooks.exercise_problems(book)
+    for problem in problems:
+        print(f"PROBLEM {problem}")
+    code = 0
+    if importlib.util.find_spec("ruff"):
+        targets = [str(p) for p in paths] if args.notebooks else [str(ROOT)]
+        code = subprocess.run(
+            [sys.executable, "-m", "ruff", "check", "--quiet", "--output-format=concise", *targets], cwd=ROOT
+        ).returncode
+    else:
+        print('ruff is not installed: `pip install -e ".[test]" -c constraints.txt` brings it')
+    print(f"{len(paths)} notebooks, {len(problems)} problems" + (", and ruff complains" if code else ""))
+    return 1 if problems or code else 0

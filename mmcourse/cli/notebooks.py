@@ -1,0 +1,286 @@
+"""Reading the chapters as a machine does: are they clean runs, and is their code the package's code?
+
+Used by `mmcourse check` and by the tests. Nothing here runs a notebook: `mmcourse test` does that with nbval.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+
+PACKAGE = Path(__file__).resolve().parents[1]
+NOTEBOOKS = PACKAGE.parent / "notebooks"
+LARGEST = 1_500_000  # bytes: more than this, and code-hosting pages refuse to show a notebook
+_REMOTE = re.compile(
+    r"""!\[[^\]]*\]\(\s*(?:https?:)?//|<(?:img|audio|video|script|iframe)\b[^>]*\bsrc\s*=\s*["']?"""
+    r"""(?:https?:)?//|<link\b[^>]*\bhref\s*=\s*["']?(?:https?:)?//""",
+    re.IGNORECASE,
+)
+_PRIVATE = re.compile(r"(?:/home/|/root/|/Users/|/work/main|/tmp/|[A-Z]:\\\\?Users\\)[\w.\\/-]*")
+
+
+def all_notebooks() -> list[Path]:
+    """The chapters in order."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """One notebook as parsed JSON, with where it came from and how many bytes it had."""
+
+    path: Path
+    content: dict
+    size: int
+
+    @classmethod
+    def read(cls, path: Path) -> Notebook:
+        """Read a notebook; ValueError if it is not one."""
+        raw = Path(path).read_bytes()
+        try:
+            content = json.loads(raw)
+            if not isinstance(content["cells"], list):
+                raise TypeError
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path} is not a notebook: open it in JupyterLab and save it again") from None
+        return cls(Path(path), content, len(raw))
+
+    @property
+    def code(self) -> list[dict]:
+        """The code cells that hold anything."""
+        return [c for c in self.content["cells"] if c["cell_type"] == "code" and source(c).strip()]
+
+    @property
+    def prose(self) -> list[str]:
+        """The text of each markdown cell."""
+        return [source(c) for c in self.content["cells"] if c["cell_type"] == "markdown"]
+
+
+def source(cell: dict) -> str:
+    """A cell's text, however it is stored."""
+    return "".join(cell.get("source", ""))
+
+
+def parse(cell: dict) -> ast.Module:
+    """A code cell as a syntax tree, IPython's % and ! lines made into Python first; or SyntaxError."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return ast.parse(TransformerManager().transform_cell(source(cell)))
+
+
+def _texts(output: dict) -> dict[str, str]:
+    """The textual parts of an output: what a reader could read, or a page could load."""
+    if output["output_type"] == "stream":
+        return {"text": "".join(output["text"])}
+    bundle = output.get("data", {})
+    return {
+        kind: "".join(text)
+        for kind, text in bundle.items()
+        if isinstance(text, (str, list)) and (kind.startswith("text/") or kind == "image/svg+xml")
+    }
+
+
+def lint(book: Notebook) -> list[str]:
+    """What keeps this notebook from being a clean run that a page can show, one sentence each."""
+    name, problems = book.path.name, []
+    counts = [c.get("execution_count") for c in book.code]
+    if counts != list(range(1, len(counts) + 1)):
+        first = next(i for i, n in enumerate(counts) if n != i + 1)
+        problems.append(
+            f"{name}: not one clean run: code cell {first + 1} has execution count {counts[first]}; "
+            "restart the kernel, run all, save"
+        )
+    for i, cell in enumerate(book.code, 1):
+        try:
+            parse(cell)
+        except SyntaxError as error:
+            problems.append(f"{name}: code cell {i} is not Python: {error.msg}")
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "error":
+                problems.append(
+                    f"{name}: code cell {i} ends in {output.get('ename')}: {output.get('evalue')}"
+                )
+            for kind, text in _texts(output).items():
+                if _REMOTE.search(text):
+                    problems.append(f"{name}: the output of code cell {i} loads something from the network")
+                leak = None if kind == "text/html" and "data:" in text else _PRIVATE.search(text)
+                if leak:
+                    problems.append(
+                        f"{name}: the output of code cell {i} shows a folder of one machine: {leak[0]}"
+                    )
+    for text in book.prose:
+        for hit in _REMOTE.finditer(text):
+            shown = text[hit.start() : hit.start() + 70].split("\n")[0]
+            problems.append(f"{name}: the prose loads something from the network: {shown}")
+    if book.size > LARGEST:
+        problems.append(
+            f"{name}: {book.size / 1e6:.2f} MB, more than {LARGEST / 1e6} MB: smaller figures, shorter sounds"
+        )
+    meta = book.content.get("metadata", {})
+    if meta.get("kernelspec", {}).get("name") != "python3":
+        problems.append(
+            f"{name}: its kernel is {meta.get('kernelspec', {}).get('name')!r}, which others may lack: "
+            "choose 'python3'"
+        )
+    if meta.get("language_info", {}).get("name") != "python":
+        problems.append(f"{name}: the metadata does not say that its language is python")
+    return problems
+
+
+def _lengths(book: Notebook) -> list[int]:
+    """Lines of each code cell, blank lines and comments left out."""
+    return [
+        sum(1 for line in source(c).splitlines() if line.strip() and not line.lstrip().startswith("#"))
+        for c in book.code
+    ]
+
+
+def _words(book: Notebook) -> int:
+    """Words of prose; folded solutions (<details>) and code blocks do not count."""
+    text = re.sub(r"<details>.*?</details>|```.*?```", " ", "\n\n".join(book.prose), flags=re.DOTALL)
+    return len(re.findall(r"[^\W\d_][\w'’-]*", text))
+
+
+def statistics(book: Notebook) -> str:
+    """One line on a chapter's shape: cells, lines, words, size."""
+    lines = _lengths(book) or [0]
+    long = sum(n > 20 for n in lines) / len(lines)
+    return (
+        f"{len(book.code)} code cells, median {median(lines):g} lines, {long:.0%} over 20, "
+        f"{sum(lines)} lines, {_words(book):,} words, {book.size / 1e6:.2f} MB"
+    )
+
+
+def notes(book: Notebook) -> list[str]:
+    """Where a chapter leaves the house style: lengths, and warnings shown (taste, so no error)."""
+    lines, said = _lengths(book) or [0], []
+    if median(lines) > 6:
+        said.append(f"the median code cell has {median(lines):g} lines; 3 to 6 keeps a reader with you")
+    if sum(n > 20 for n in lines) > 0.1 * len(lines):
+        said.append("more than one cell in ten is over 20 lines")
+    if not 2000 <= _words(book) <= 3500:
+        said.append(f"{_words(book):,} words of prose; chapters have 2,000 to 3,500")
+    long = sum(len(line) > 110 for cell in book.code for line in source(cell).splitlines())
+    if long:
+        said.append(f"{long} lines of code are wider than 110 characters")
+    for i, cell in enumerate(book.code, 1):
+        if any("Warning" in text for output in cell.get("outputs", []) for text in _texts(output).values()):
+            said.append(f"code cell {i} shows a warning")
+    return said
+
+
+def _definitions(tree: ast.Module) -> list[ast.stmt]:
+    """The functions and classes at the top of a module or cell, also under `if`, `try` and `with`."""
+    kinds, found, todo = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef), [], list(tree.body)
+    while todo:
+        node = todo.pop(0)
+        if isinstance(node, kinds):
+            found.append(node)
+        elif isinstance(node, (ast.If, ast.Try, ast.With)):
+            todo += [n for n in ast.iter_child_nodes(node) if isinstance(n, ast.stmt)]
+    return found
+
+
+def meaning(node: ast.AST) -> str:
+    """A definition as text that is equal for equal code: docstrings, comments and layout do not count."""
+    node = ast.parse(ast.unparse(node))
+    for part in ast.walk(node):
+        body = getattr(part, "body", None)
+        if (
+            isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            and ast.get_docstring(part) is not None
+        ):
+            part.body = body[1:] or [ast.Pass()]
+    return ast.dump(node)
+
+
+def is_naive(cell: dict) -> bool:
+    """True for a cell that says, in its first line, that it holds a first version: `# naive: ...`."""
+    return source(cell).lstrip().startswith("# naive:")
+
+
+def exercise_of(node: ast.AST) -> str | None:
+    """The name in `@exercise("03.psnr")` above a definition, if it is there."""
+    for mark in getattr(node, "decorator_list", []):
+        if isinstance(mark, ast.Call) and mark.args and isinstance(mark.args[0], ast.Constant):
+            called = mark.func
+            if (getattr(called, "id", None) or getattr(called, "attr", None)) == "exercise":
+                return mark.args[0].value
+    return None
+
+
+@lru_cache(maxsize=1)
+def package_definitions() -> dict[str, dict[str, str]]:
+    """{name: {module: meaning}} for every function and class at the top of a module of the package.
+
+    The exercises are left out (a reference solution is called as the learner's is), and so are `main`s.
+    """
+    table: dict[str, dict[str, str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] == "exercises":
+            continue
+        for node in _definitions(ast.parse(path.read_text("utf-8"))):
+            if node.name != "main":
+                table.setdefault(node.name, {})[".".join(("mmcourse", *parts))] = meaning(node)
+    return table
+
+
+def drift(book: Notebook, package: dict[str, dict[str, str]] | None = None) -> list[str]:
+    """Definitions that bear a name of the package but are not its code, one sentence each."""
+    package = package_definitions() if package is None else package
+    problems = []
+    for i, cell in enumerate(book.code, 1):
+        if is_naive(cell):
+            continue
+        try:
+            nodes = _definitions(parse(cell))
+        except SyntaxError:
+            continue  # lint says so
+        for node in nodes:
+            homes = package.get(node.name)
+            if homes and exercise_of(node) is None and meaning(node) not in homes.values():
+                problems.append(
+                    f"{book.path.name}: code cell {i} defines {node.name} otherwise than "
+                    f"{' or '.join(homes)}; make them the same, or begin the cell with '# naive: why'"
+                )
+    return problems
+
+
+def exercises_in(book: Notebook) -> list[str]:
+    """The names of the exercises of this notebook, in order."""
+    found = []
+    for cell in book.code:
+        try:
+            found += [name for node in _definitions(parse(cell)) if (name := exercise_of(node))]
+        except SyntaxError:
+            continue
+    return found
+
+
+def exercise_problems(book: Notebook) -> list[str]:
+    """Exercises of this notebook that are in the wrong chapter, twice there, or not left as a stub."""
+    name, seen, problems = book.path.name, set(), []
+    for cell in book.code:
+        try:
+            nodes = _definitions(parse(cell))
+        except SyntaxError:
+            continue
+        for node in nodes:
+            task = exercise_of(node)
+            if task is None:
+                continue
+            if not task.startswith(name[:2] + "."):
+                problems.append(f"{name}: exercise {task} belongs to another chapter")
+            if task in seen:
+                problems.append(f"{name}: exercise {task} is there twice")
+            seen.add(task)
+            if "NotImplementedError" not in ast.unparse(node):
+                problems.append(
+                    f"{name}: exercise {task} is not left as a stub that raises NotImplementedError"
+                )
+    return problems

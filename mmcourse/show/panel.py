@@ -1,0 +1,286 @@
+"""Asking the model by hand: a question and its answers drawn side by side, and a panel of inputs that calls the same.
+
+Sequences of tokens are drawn here too, coloured by modality. Nothing here trains anything.
+"""
+import html
+import json
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from mmcourse import show
+from mmcourse.assistant import MAX_SECONDS, Assistant, Audio, Image, Text
+from mmcourse.paths import RESULTS
+from mmcourse.vocabulary import MODALITIES, SPECIAL, Vocabulary
+from mmcourse.world.pictures import draw
+from mmcourse.world.scene import COUNTS, GROUNDS, NOUNS, Group, Scene
+
+COLOURS = {"text": "#cfe4f5", "image": "#fbdcc9", "audio": "#cdeadf", "special": "#333333"}
+NAMES = {"text": "text", "image": "picture", "audio": "sound"}
+WHO = {"vq": "plain decoder", "diffusion": "diffusion decoder", "diffusion128": "diffusion, 128x128"}
+
+
+# ---------------------------------------------------------------- a question and its answers
+
+def loudest(sound: Audio, seconds: float = 0.9) -> Audio:
+    """The part of a long recording that most likely holds a word: the `seconds` with the most energy."""
+    n = int(seconds * sound.rate)
+    if len(sound.samples) <= n:
+        return sound
+    energy = np.concatenate([[0.0], np.square(sound.samples - sound.samples.mean(), dtype=np.float64).cumsum()])
+    return sound.cut(int((energy[n:] - energy[:-n]).argmax()) / sound.rate, seconds)
+
+
+def shorten(sound: Audio) -> tuple[Audio, str]:
+    """A sound that the model can listen to, and what was done to it ("" if nothing)."""
+    if sound.seconds <= MAX_SECONDS:
+        return sound, ""
+    part = loudest(sound)
+    return part, f"{sound.seconds:.1f} s is more than one word: these are the loudest {part.seconds:.1f} s."
+
+
+def cards(things: list[tuple[str, object]], caption: str = "") -> None:
+    """Draw (title, Text | Image | Audio) side by side; sounds get a player below."""
+    fig, axes = plt.subplots(1, len(things), figsize=(2.3 * len(things), 2.3), squeeze=False)
+    sounds = []
+    for axis, (title, thing) in zip(axes[0], things, strict=True):
+        if isinstance(thing, Audio):
+            show._spectrogram(axis, thing.samples, thing.rate, "")
+            sounds.append((title, thing))
+        else:
+            axis.axis("off")
+        if isinstance(thing, Image):
+            axis.imshow(thing.pixels, interpolation="nearest")
+        if isinstance(thing, Text):
+            lines = textwrap.wrap(thing.text.replace("$", r"\$"), 22)[:8]
+            axis.text(0.5, 0.5, "\n".join(lines), ha="center", va="center", fontsize=10, transform=axis.transAxes)
+        axis.set_title(title, fontsize=9)
+    show.figure(fig, caption)
+    if sounds and show._in_notebook():
+        from IPython.display import HTML, display
+        box = '<div style="display:inline-block;margin:0 1em 1em 0">'
+        display(HTML("".join(f"{box}{html.escape(t)}<br>{show.player(s.samples, s.rate)}</div>" for t, s in sounds)))
+
+
+def ask(assistant: Assistant, given, want: str, seed: int = 0, decoders: tuple[str, ...] | None = None, judge=None,
+        caption: str = "", change: str = "", **sampling):
+    """Ask once; draw the question beside its answer. A picture is painted by both decoders, from the same tokens.
+
+    Args:
+        given: a string, Text, Image or Audio.
+        judge: a `WordJudge`: what it hears in a spoken answer is written above it.
+        change: an instruction for a picture, such as `make the ground green`: the answer is the picture, changed.
+
+    Returns:
+        the answer (a picture: as the first of the decoders paints it). Errors as `Assistant.generate`.
+    """
+    given = Text(given) if isinstance(given, str) else given
+    if change and not (isinstance(given, Image) and want == "image"):
+        raise ValueError("an instruction goes with a picture, and the answer is a picture: choose both, or leave it empty")
+    segment = assistant.tokens([given, Text(change)] if change else [given], want, seed, **sampling)
+    asked = {Text: "text", Image: "image", Audio: "audio"}[type(given)]
+    if decoders is None:
+        decoders = ("vq", "diffusion") if assistant.decoder is not None else ("vq",)
+    answers = [assistant.render(segment, decoder=d, seed=seed) for d in (decoders if want == "image" else (None,))]
+    titles = [f"out: {WHO[d]}" for d in decoders] if want == "image" else [f"out: {NAMES[want]}"]
+    if judge is not None and want == "audio":
+        titles = [f"out: sound; the judge hears\n“{judge.hear(answers[0].samples[None])[0]}”"]
+    shown = Image(given.square()[0]) if isinstance(given, Image) else given
+    said = caption or f"{NAMES[asked]} in, {NAMES[want]} out. ".capitalize() + " → ".join(
+        f"“{x}”" if isinstance(x, Text) else NAMES[n] for x, n in ((given, asked), (answers[0], want)))
+    said = f"A picture and “{change}” in, the changed picture out." if change and not caption else said
+    cards([(f"in: {NAMES[asked]}", shown), *zip(titles, answers, strict=True)], said)
+    return answers[0]
+
+
+def compose(left: str = "cat", left_count: str = "one", right: str = "", right_count: str = "one", ground: str = "blue",
+            sign: str = "") -> Image:
+    """A picture put together by hand. Three or four objects fill the picture, so they stand alone.
+
+    ValueError if nothing stands in it, or if the sign is not 3 to 5 letters.
+    """
+    counts = [COUNTS.index(c) + 1 for c in (left_count, right_count)]
+    chosen = [(n, c, p) for n, c, p in zip((left, right), counts, ("left", "right"), strict=True) if n]
+    if not chosen:
+        raise ValueError("the picture is empty: choose something for the left or for the right")
+    if len(chosen) == 2 and max(counts) > 2:
+        raise ValueError("three or four things fill the whole picture: choose nothing for the other side, or fewer of them")
+    groups = tuple(Group(n, c, p if c <= 2 else "") for n, c, p in chosen)
+    return Image(draw(Scene(groups, ground, sign.strip().upper())))
+
+
+# ---------------------------------------------------------------- the panel
+
+def some(value, otherwise: str):
+    """`value`, or ValueError with the sentence `otherwise` if there is none."""
+    if not value:
+        raise ValueError(otherwise)
+    return value
+
+
+class Panel:
+    """Six ways to ask (type; put together, draw or upload a picture; record or upload a sound), one button, any modality back."""
+
+    def __init__(self, assistant: Assistant):
+        import ipywidgets as w
+
+        from mmcourse.show.inputs import Canvas, Microphone, css
+        self.assistant, wide = assistant, w.Layout(width="34em")
+        self.text = w.Textarea("two cats on the left, a sun on the right, blue ground, sign KITE", layout=wide)
+        things, counts = [("nothing", ""), *((n, n) for n in NOUNS)], list(COUNTS)
+        self.scene = {"left": w.Dropdown(options=things, value="cat", description="left"),
+                      "left_count": w.Dropdown(options=counts, description="how many"),
+                      "right": w.Dropdown(options=things, value="", description="right"),
+                      "right_count": w.Dropdown(options=counts[:2], description="how many"),
+                      "ground": w.Dropdown(options=list(GROUNDS), value="blue", description="ground"),
+                      "sign": w.Text("", description="sign", placeholder="3 to 5 letters, or nothing")}
+        self.picture = w.FileUpload(accept="image/*", multiple=False, description="choose a picture")
+        self.sound = w.FileUpload(accept="audio/*,.wav,.flac,.ogg,.mp3", multiple=False, description="choose a sound")
+        self.canvas, self.microphone = Canvas(), Microphone()
+        behind = w.Dropdown(options=[(name, css(rgb)) for name, rgb in GROUNDS.items()], value=self.canvas.ground,
+                            description="ground")
+        w.link((behind, "value"), (self.canvas, "ground"))
+        ways = {"Type": self.text, "Put together": w.VBox(list(self.scene.values())), "Draw": w.VBox([behind, self.canvas]),
+                "Upload a picture": self.picture, "Record": self.microphone, "Upload a sound": self.sound}
+        self.tabs = w.Tab(list(ways.values()), titles=list(ways))
+        self.change = w.Text("", description="change it", layout=wide,
+                             placeholder="with a picture, if you like: make the ground green, remove the sign, ...")
+        self.want = w.Dropdown(options=[(NAMES[m], m) for m in MODALITIES], value="image", description="answer in")
+        self.seed = w.BoundedIntText(0, min=0, max=9999, description="seed")
+        self.button = w.Button(description="Ask", button_style="primary", icon="play")
+        self.out = w.Output()
+        self.button.on_click(lambda _: self.answer())
+        self.box = w.VBox([self.tabs, self.change, w.HBox([self.want, self.seed, self.button]), self.out])
+
+    def question(self) -> tuple[object, str]:
+        """What is asked with the open tab, and a remark on it. ValueError if it is not there or cannot be read."""
+        way = self.tabs.titles[self.tabs.selected_index or 0]
+        if way == "Type":
+            return Text(self.text.value), ""
+        if way == "Put together":
+            return compose(**{k: v.value for k, v in self.scene.items()}), ""
+        if way == "Draw":
+            return Image(some(self.canvas.file, "nothing drawn yet: draw with the mouse or a finger first")), ""
+        if way == "Record":
+            return shorten(Audio(some(self.microphone.file, "nothing recorded yet: press “record a word” first")))
+        upload, kind = (self.picture, Image) if way == "Upload a picture" else (self.sound, Audio)
+        found = kind(bytes(some(upload.value, f"no file yet: press “{upload.description}” first")[0]["content"]))
+        return shorten(found) if kind is Audio else (found, "")
+
+    def answer(self) -> None:
+        """Ask with what is set now. What cannot be answered is said in one sentence."""
+        self.out.clear_output(wait=True)
+        with self.out:
+            try:
+                given, remark = self.question()
+                if remark:
+                    show.caption(remark)
+                ask(self.assistant, given, self.want.value, self.seed.value, change=self.change.value.strip())
+            except (ValueError, TypeError) as error:
+                show.caption(f"⚠ {error}")
+
+
+def panel(assistant: Assistant) -> None:
+    """Show the panel. On a page without a kernel one sentence stands in its place."""
+    from IPython.display import display
+    bundle = Panel(assistant).box._repr_mimebundle_()
+    bundle["text/plain"] = (
+        "[The panel: type; put together, draw or upload a picture; record or upload a sound. It needs a running kernel.]")
+    display(bundle, raw=True)
+
+
+# ---------------------------------------------------------------- the design, the matrix
+
+def diagram() -> None:
+    """The one drawing of the course: three tokenizers, one vocabulary, one transformer, and back."""
+    fig, axis = plt.subplots(figsize=(9.2, 2.9))
+    axis.set(xlim=(0, 100), ylim=(0, 30))
+    axis.axis("off")
+
+    def box(x, y, text, colour, width=13, height=6):
+        axis.add_patch(plt.Rectangle((x, y - height / 2), width, height, facecolor=colour, edgecolor="black"))
+        axis.text(x + width / 2, y, text, ha="center", va="center", fontsize=9)
+
+    def arrow(x, y, to_x, to_y):
+        axis.annotate("", (to_x, to_y), (x, y), arrowprops={"arrowstyle": "->", "linewidth": 1.3})
+    tokenizers = (("text", 25, "BPE"), ("image", 15, "VQ-VAE"), ("audio", 5, "codec"))
+    for kind, y, name in tokenizers:
+        for x, word in ((0, NAMES[kind]), (73, NAMES[kind])):
+            axis.text(x + (3.5 if x == 0 else 10.5), y, word, ha="center", va="center", fontsize=10)
+        box(10, y, name, COLOURS[kind])
+        box(59, y, name, COLOURS[kind])
+        arrow(7, y, 10, y)
+        arrow(23, y, 30, 15 + (y - 15) / 3)
+        arrow(52, 15 + (y - 15) / 3, 59, y)
+        arrow(72, y, 79, y)
+    box(30, 15, "one vocabulary\none causal transformer", "#f5dcea", 22, 14)
+    box(88, 10, "diffusion\ndecoder", "#eeeeee", 11.5)
+    arrow(86.5, 14, 89.5, 13.2)
+    arrow(86.5, 6, 89.5, 6.8)
+    show.figure(fig, "Everything is a token. Text, pictures and sound each have a tokenizer that turns them into whole numbers "
+                     "and back; one transformer predicts the next number and never asks which kind it is; a diffusion decoder "
+                     "adds detail.")
+
+
+def matrix_rows(matrix: dict) -> list[dict]:
+    """The matrix of `mmcourse.evaluate` as rows for a table: score, ceiling, share of the ceiling, chance."""
+    def say(x):
+        return "–" if x is None else f"{x:.2f}"
+    rows = []
+    for direction, measures in matrix.items():
+        for measure, v in measures.items():
+            if isinstance(v, dict) and "score" in v:
+                share = f"{v['score'] / v['ceiling']:.0%}" if v["score"] is not None and v["ceiling"] else "–"
+                rows.append({"direction": direction.replace("->", " → "), "measure": measure, "score": say(v["score"]),
+                             "ceiling": say(v["ceiling"]), "share of the ceiling": share, "chance": say(v["chance"]),
+                             "n": v["n"]})
+    return rows
+
+
+def matrix(path=RESULTS / "evaluate.json") -> dict:
+    """Show the measured any-to-any matrix and return it; {} with a sentence if nobody has measured it yet."""
+    if not Path(path).exists():
+        show.caption("No measured matrix is here yet: `python -m mmcourse evaluate --save` makes one in a few minutes.")
+        return {}
+    result = json.loads(Path(path).read_text(encoding="utf-8"))
+    show.table(matrix_rows(result["matrix"]), f"The any-to-any matrix on held-out combinations and voices (n = {result['n']} "
+               f"scenes, seed {result['seed']}). Ceiling: the same judge on the truth, sent through the tokenizers. Chance: the "
+               "same judge on answers that were shuffled.")
+    return result["matrix"]
+
+
+# ---------------------------------------------------------------- sequences of tokens
+
+def token_line(ids, vocabulary: Vocabulary, bpe=None, caption: str = "") -> None:
+    """A sequence as one line, coloured by modality: blue text, orange picture, green sound, black boundaries.
+
+    In a notebook, hold the pointer over a token to see what it is.
+    """
+    spans, plain, start = [], [], 0
+    for place, token in enumerate(int(i) for i in ids):
+        kind = vocabulary.modality(token)
+        if kind == "special":
+            start, word, hint = place + 1, SPECIAL[token], "boundary token" if token else "padding"
+        else:
+            index = place - start
+            own = token - vocabulary.allowed(kind, index).start
+            word, hint = str(own), f"picture token {index}: row {index // 8}, column {index % 8}"
+            if kind == "text":
+                word = bpe.decode([own]).replace(" ", "␣") if bpe is not None else word
+                hint = f"text token {own}"
+            elif kind == "audio":
+                frame, level = divmod(index, vocabulary.audio_levels)
+                hint = f"frame {frame}, {frame * 40} ms, level {level}"
+        style = f"background:{COLOURS[kind]};color:{'#fff' if kind == 'special' else '#000'}"
+        spans.append(f'<span title="{html.escape(hint)}; id {token}" style="{style};padding:1px 3px;margin:1px;'
+                     f'border-radius:3px;display:inline-block">{html.escape(word)}</span>')
+        plain.append(word)
+    if show._in_notebook():
+        from IPython.display import display
+        body = f'<p style="line-height:1.7;max-width:62em;font:12px monospace">{"".join(spans)}</p>'
+        display({"text/html": body, "text/plain": " ".join(plain)}, raw=True)
+    else:
+        print(" ".join(plain))
+    show.caption(caption)

@@ -1,0 +1,153 @@
+"""The command line: what it prints, what it returns, and a real JupyterLab server on loopback."""
+
+import contextlib
+import json
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from mmcourse import __main__ as cli
+from mmcourse import cli as commands_package
+from mmcourse.cli import data as data_verb
+from mmcourse.cli import lab
+from mmcourse.cli import test as test_verb
+from mmcourse.cli import train as train_verb
+
+EMPTY = {"cells": [], "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+         "nbformat": 4, "nbformat_minor": 5}
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    path = tmp_path / "00_start_here.ipynb"
+    path.write_text(json.dumps(EMPTY), "utf-8")
+    return path
+
+
+def test_help_imports_no_torch():
+    code = "import sys; from mmcourse.__main__ import main; main(['--help']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for verb in ("lab", "test", "check", "data", "train", "evaluate", "gallery"):
+        assert f"mmcourse {verb}" in done.stdout
+
+
+def test_what_it_does_not_know_it_says(capsys):
+    assert cli.main(["paint"]) == 2
+    assert "no command 'paint'" in capsys.readouterr().err
+    assert cli.main(["train", "everything"]) == 2
+    said = capsys.readouterr().err
+    assert "nothing to train is called 'everything'" in said and "bpe" in said
+    assert cli.main([]) == 2
+
+
+def test_train_study_and_evaluate_reach_their_modules(monkeypatch):
+    import types
+
+    called = []
+
+    def module(name):
+        return types.SimpleNamespace(main=lambda argv: called.append((name, argv)) or 1)
+
+    found = {name: module(name) for name in ("mmcourse.recipes.a", "mmcourse.recipes.b", "mmcourse.recipes.transformer",
+                                             "mmcourse.studies.ch01_x", "mmcourse.evaluate")}
+    real = cli.importlib.import_module
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: found[name] if name in found else real(name))
+    monkeypatch.setattr(train_verb, "recipes", lambda: ["a", "b"])
+    monkeypatch.setattr(train_verb, "studies", lambda: ["ch01_x"])
+    assert cli.main(["train", "a", "--steps", "3"]) == 0
+    assert cli.main(["train", "all", "--seed", "1"]) == 0
+    assert cli.main(["study", "ch01_x"]) == 0
+    assert cli.main(["train", "ch01_x"]) == 2                                # a study makes no checkpoint
+    assert cli.main(["evaluate", "--json"]) == 1
+    monkeypatch.setattr(train_verb, "recipes", lambda: ["transformer"])
+    assert cli.main(["train", "reference"]) == 0                             # its name in the first edition
+    assert called == [("mmcourse.recipes.a", ["--steps", "3"]), ("mmcourse.recipes.a", ["--seed", "1"]),
+                      ("mmcourse.recipes.b", ["--seed", "1"]), ("mmcourse.studies.ch01_x", []),
+                      ("mmcourse.evaluate", ["--json"]), ("mmcourse.recipes.transformer", [])]
+
+
+def test_what_can_be_trained_and_measured_is_listed_from_the_folders(capsys):
+    assert cli.main(["train", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("all", "bpe", "vqvae", "codec", "transformer", "sound_decoder"))
+    assert cli.main(["study", "--help"]) == 0
+    assert "ch03_sweep" in capsys.readouterr().out
+    assert set(train_verb.ORDER) <= set(train_verb.recipes())
+
+
+def test_ctrl_c_ends_quietly(monkeypatch, capsys):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data_verb, "data", interrupted)
+    assert cli.main(["data"]) == 130
+    assert "stopped" in capsys.readouterr().err
+
+
+def test_lab_check_starts_a_server_and_stops_it(notebook, capsys):
+    assert cli.main(["lab", "--check", str(notebook)]) == 0
+    assert "OK" in capsys.readouterr().out
+
+
+def test_the_server_listens_on_loopback_and_wants_its_token(notebook):
+    with lab.running_server(notebook) as (server, base, token):
+        family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+        listening = []
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):            # the server asks short-lived programs: they listen to nothing
+                listening += [c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        assert listening and set(listening) == {"127.0.0.1"}
+        assert token not in " ".join(psutil.Process(server.pid).cmdline())
+        for path in ("/api/contents/00_start_here.ipynb", "/api/kernels", "/api/status"):
+            assert lab._ask(base + path, token)[0] == 200
+            assert lab._ask(base + path, None)[0] in (401, 403)
+            assert lab._ask(base + path, token[:-1] + "!")[0] in (401, 403)
+    assert server.poll() is not None
+
+
+def test_lab_check_on_a_port_in_use_fails_with_the_log(notebook, capsys):
+    with lab.socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert cli.main(["lab", "--check", "--port", str(taken.getsockname()[1]), str(notebook)]) == 1
+    assert "the JupyterLab server stopped" in capsys.readouterr().err
+
+
+def test_a_chapter_is_found_by_number_name_or_path(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(commands_package, "NOTEBOOKS", tmp_path)
+    made = [tmp_path / f"{name}.ipynb" for name in ("00_start_here", "03_images")]
+    for path in made:
+        path.write_text("{}")
+    for name in ("3", "03", "03_images", "03_images.ipynb", str(made[1])):
+        assert commands_package.find_notebook(name).name == "03_images.ipynb"
+    assert cli.main(["lab", "--check", "17"]) == 2
+    said = capsys.readouterr().err
+    assert "no chapter '17'" in said and "03_images" in said
+
+
+def test_signed_notebooks_are_trusted(notebook, tmp_path, monkeypatch):
+    import nbformat
+    from nbformat.sign import NotebookNotary
+
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    content = nbformat.read(notebook, as_version=4)
+    assert not NotebookNotary().check_signature(content)
+    (tmp_path / "broken.ipynb").write_text("{")
+    lab._trust([tmp_path / "broken.ipynb", tmp_path / "missing.ipynb", notebook])
+    assert NotebookNotary().check_signature(content)
+
+
+def test_test_says_what_is_missing(monkeypatch, capsys):
+    real = test_verb.importlib.util.find_spec
+    monkeypatch.setattr(test_verb.importlib.util, "find_spec", lambda m: None if m == "hypothesis" else real(m))
+    assert cli.main(["test"]) == 2
+    assert 'the tests need hypothesis: run `pip install -e ".[test]"' in capsys.readouterr().err
+
+
+def test_data_says_where(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path / "cache"))
+    assert cli.main(["data", "--where"]) == 0
+    assert str(tmp_path / "cache") in capsys.readouterr().out
