@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmcourse.world.scene import GROUNDS, NOUNS, Scene, held_out_pair
+from mmcourse.world.scene import BACKGROUNDS, NOUNS, Scene, held_out_pair
 
 # Typefaces that ship with matplotlib; the last two are for testing alone.
 FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique",
@@ -29,7 +29,7 @@ def token_bits(tokens: float, vocab_size: int) -> float:
 
 
 def stack_rate(frame_rate: float, levels: int, codebook_size: int) -> float:
-    """Bits a second of a residual quantiser: `levels` codes in each of `frame_rate` frames a second."""
+    """Bits a second of a residual quantizer: `levels` codes in each of `frame_rate` frames a second."""
     return frame_rate * levels * math.log2(codebook_size)
 
 
@@ -135,7 +135,7 @@ def segment_bits(transformer, vocabulary, segment, given=()) -> np.ndarray:
 @lru_cache(maxsize=4)
 def _accepted(split: str) -> float:
     """The share of the draws (ground, nouns) that `sample_scene` keeps."""
-    n = [sum(not held_out_pair(noun, ground) for noun in NOUNS) for ground in GROUNDS]
+    n = [sum(not held_out_pair(noun, background) for noun in NOUNS) for background in BACKGROUNDS]
     k = len(NOUNS)
     train = float(np.mean([m / k / 2 + m * (m - 1) / (k * (k - 1)) / 2 for m in n]))
     return {"train": train, "held-out": 1 - train, "any": 1.0}[split]
@@ -148,7 +148,7 @@ def scene_bits(scene: Scene, split: str = "train") -> float:
     Held-out signs are taken as one in ten exactly; the hash makes it so to a fraction of a percent.
     """
     k, groups = len(NOUNS), scene.groups
-    p = 1 / len(GROUNDS) / 2 / (k if len(groups) == 1 else k * (k - 1)) / _accepted(split)
+    p = 1 / len(BACKGROUNDS) / 2 / (k if len(groups) == 1 else k * (k - 1)) / _accepted(split)
     if len(groups) == 1:
         p *= (0.5, 0.2, 0.15, 0.15)[groups[0].count - 1] / (2 if groups[0].place else 1)
     else:

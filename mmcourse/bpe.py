@@ -1,6 +1,6 @@
 """Text <-> ids: byte-pair encoding (Sennrich et al., 2016) with GPT-2's rules (Radford et al., 2019).
 
-A text is cut into words, a word is a row of bytes, and the commonest pair of neighbours is merged into a new
+A text is cut into words, a word is a row of bytes, and the most frequent pair of neighbours is merged into a new
 token, again and again. The speed comes from one trick: a word is a Python `str` of `chr(id)`, so that a merge
 is `word.replace(pair, new)` and runs in C.
 """
@@ -17,8 +17,10 @@ from pathlib import Path
 
 import regex
 
+from mmcourse.files import write_text
+
 # GPT-2's cut: a contraction; letters, digits or other signs with at most one space before; or spaces.
-WORDS = regex.compile(r"'(?:[stmd]|re|ve|ll)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+SPLIT_PATTERN = regex.compile(r"'(?:[stmd]|re|ve|ll)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 LONG_WORD = 200        # above this length it is faster to replay every merge than to look for the next one
 CACHE_SIZE = 200_000   # distinct words whose ids are remembered
 
@@ -35,7 +37,7 @@ TO_IDS = bytes(BYTES.index(b) for b in range(256))                   # a table f
 LETTERS = [chr(b) if i < 188 else chr(256 + i - 188) for i, b in enumerate(BYTES)]
 
 
-def spell(word: str) -> str:
+def to_byte_chars(word: str) -> str:
     """A word as one character a byte: `chr(id)` of the byte in UTF-8. ValueError if not Unicode."""
     try:
         return word.encode("utf-8").translate(TO_IDS).decode("latin-1")
@@ -47,11 +49,12 @@ def spell(word: str) -> str:
 def count_words(text: str | Iterable[str]) -> Counter[str]:
     """How often each word occurs, spelled in byte ids. `text` is one string or several."""
     counts = Counter()
-    for part in text if isinstance(text, Iterable) and not isinstance(text, (str, bytes)) else [text]:
+    parts = [text] if isinstance(text, (str, bytes)) or not isinstance(text, Iterable) else text
+    for part in parts:
         if not isinstance(part, str):
             raise TypeError(f"the text must be a str or an iterable of str, got {type(part).__name__}")
-        counts.update(WORDS.findall(part))
-    return Counter({spell(word): count for word, count in counts.items()})
+        counts.update(SPLIT_PATTERN.findall(part))
+    return Counter({to_byte_chars(word): count for word, count in counts.items()})
 
 
 def pairs(word: str) -> Iterable[str]:
@@ -66,7 +69,7 @@ def pairs(word: str) -> Iterable[str]:
 def learn_merges(word_counts: Counter[str], n_merges: int) -> list[str]:
     """The first `n_merges` merges (fewer if the pairs run out): merge i turns a pair into `chr(256 + i)`.
 
-    The commonest pair comes first; of equally common ones, that with the smaller ids (left, then right).
+    The most frequent pair comes first; of equally frequent ones, that with the smaller ids (left, then right).
     """
     words, counts = list(word_counts), list(word_counts.values())
     pair_count, where = defaultdict(int), defaultdict(set)
@@ -85,28 +88,28 @@ def learn_merges(word_counts: Counter[str], n_merges: int) -> list[str]:
             continue
         new = chr(256 + len(merges))
         merges.append(pair)
-        for fresh in merge_words(words, counts, pair, new, pair_count, where):
-            heapq.heappush(heap, (-pair_count[fresh], fresh))
+        for created in merge_words(words, counts, pair, new, pair_count, where):
+            heapq.heappush(heap, (-pair_count[created], created))
     return merges
 
 
 def merge_words(words: list[str], counts: list[int], pair: str, new: str,
                 pair_count: dict[str, int], where: dict[str, set[int]]) -> set[str]:
     """Merge `pair` into `new` in `words`; updates `pair_count` and `where`. Returns pairs with `new`."""
-    fresh = set()
+    created = set()
     for i in where.pop(pair):
-        old, count = words[i], counts[i]
-        word = words[i] = old.replace(pair, new)
-        if word == old:                                    # an earlier merge took the pair out of this word
+        before, count = words[i], counts[i]
+        after = words[i] = before.replace(pair, new)
+        if after == before:                                # an earlier merge took the pair out of this word
             continue
-        for gone in pairs(old):
-            pair_count[gone] -= count
-        for here in pairs(word):
-            pair_count[here] += count
-            if new in here:
-                fresh.add(here)
-                where[here].add(i)
-    return fresh
+        for old in pairs(before):
+            pair_count[old] -= count
+        for now in pairs(after):
+            pair_count[now] += count
+            if new in now:
+                created.add(now)
+                where[now].add(i)
+    return created
 
 
 def apply_merges(word: str, merged: dict[str, str]) -> str:
@@ -137,7 +140,7 @@ class _WordIds(dict):
         self.merged = merged
 
     def __missing__(self, word: str) -> tuple[int, ...]:
-        ids = tuple(map(ord, apply_merges(spell(word), self.merged)))
+        ids = tuple(map(ord, apply_merges(to_byte_chars(word), self.merged)))
         if len(self) < CACHE_SIZE and len(word) <= LONG_WORD:
             self[word] = ids
         return ids
@@ -146,7 +149,7 @@ class _WordIds(dict):
 class BPETokenizer:
     """Text <-> ids. Ids 0-255 are the bytes in GPT-2's order, then the merges, then the special tokens.
 
-    Make one with `train`, `load` or `from_lines`. A special token comes out of `encode` only if the caller
+    Make one with `train`, `load` or `from_gpt2_merges`. A special token comes out of `encode` only if the caller
     names it in `allowed_special`: what a user types stays text.
 
     >>> tokenizer = BPETokenizer.train("a cat, a cat, a cat", 258)
@@ -204,7 +207,7 @@ class BPETokenizer:
             raise ValueError(f"{sorted(unknown)} are not special tokens of this vocabulary, which has "
                              f"{list(self.special_tokens)}")
         if not allowed:
-            return list(chain.from_iterable(map(self._word_ids.__getitem__, WORDS.findall(text))))
+            return list(chain.from_iterable(map(self._word_ids.__getitem__, SPLIT_PATTERN.findall(text))))
         longest_first = sorted(allowed, key=len, reverse=True)
         ids = []
         for part in regex.split("(" + "|".join(map(regex.escape, longest_first)) + ")", text):
@@ -221,7 +224,7 @@ class BPETokenizer:
             raise ValueError(f"ids out of range: {wrong}; this vocabulary has ids 0 to {self.vocab_size - 1}")
         return b"".join(map(self.tokens.__getitem__, ids)).decode("utf-8", errors="replace")
 
-    def visible(self, i: int) -> str:
+    def render_token(self, i: int) -> str:
         """A token as GPT-2 prints it, one visible character a byte: ``" cat"`` is ``"Ġcat"``."""
         if not 0 <= operator.index(i) < self.vocab_size:
             raise ValueError(f"id out of range: {i}; this vocabulary has ids 0 to {self.vocab_size - 1}")
@@ -230,7 +233,7 @@ class BPETokenizer:
         return names[i - first] if i >= first else "".join(LETTERS[TO_IDS[b]] for b in self.tokens[i])
 
     @classmethod
-    def from_lines(cls, lines: Iterable[str], special_tokens: Sequence[str] = ()) -> "BPETokenizer":
+    def from_gpt2_merges(cls, lines: Iterable[str], special_tokens: Sequence[str] = ()) -> "BPETokenizer":
         """From merges as GPT-2 published them (`vocab.bpe`): two visible tokens a line, a space between."""
         char, merges = {letter: chr(i) for i, letter in enumerate(LETTERS)}, []
         for number, line in enumerate(lines):
@@ -243,18 +246,12 @@ class BPETokenizer:
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the vocabulary as JSON that a person can read: one merge a line. The write is atomic."""
-        lines = [f"{self.visible(ord(left))} {self.visible(ord(right))}" for left, right in self.merges]
+        lines = [f"{self.render_token(ord(left))} {self.render_token(ord(right))}" for left, right in self.merges]
         content = {"format": "mmcourse-bpe", "version": 1, "vocab_size": self.vocab_size,
-                   "pattern": WORDS.pattern, "special_tokens": list(self.special_tokens), "merges": lines}
+                   "pattern": SPLIT_PATTERN.pattern, "special_tokens": list(self.special_tokens), "merges": lines}
         text = json.dumps({**content, "sha256": _digest(content)}, indent=1, ensure_ascii=False) + "\n"
-        path = Path(path)
-        draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            draft.write_text(text, encoding="utf-8", newline="\n")
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
-        return path
+        write_text(path, text)
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "BPETokenizer":
@@ -268,9 +265,9 @@ class BPETokenizer:
             raise ValueError(f"{path} is no vocabulary of this course (format 'mmcourse-bpe'); {again}")
         if content.get("version") != 1:
             raise ValueError(f"{path} has version {content.get('version')!r}, this package reads 1; {again}")
-        if content.pop("sha256", None) != _digest(content) or content.get("pattern") != WORDS.pattern:
+        if content.pop("sha256", None) != _digest(content) or content.get("pattern") != SPLIT_PATTERN.pattern:
             raise ValueError(f"{path} was altered: its content does not match its checksum; {again}")
-        return cls.from_lines(content["merges"], content["special_tokens"])
+        return cls.from_gpt2_merges(content["merges"], content["special_tokens"])
 
 
 def _numbered(special_tokens: Sequence[str], first: int) -> dict[str, int]:
@@ -280,7 +277,7 @@ def _numbered(special_tokens: Sequence[str], first: int) -> dict[str, int]:
     if "" in special_tokens or len(set(special_tokens)) != len(special_tokens):
         raise ValueError(f"special tokens must be distinct and not empty, got {list(special_tokens)}")
     for name in special_tokens:
-        spell(name)
+        to_byte_chars(name)
     return {name: first + i for i, name in enumerate(special_tokens)}
 
 

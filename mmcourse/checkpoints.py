@@ -1,13 +1,23 @@
 """Shipped models: safetensors files and one manifest.json that says how each was made. Strict, checked, atomic."""
 import hashlib
 import importlib
-import json
-import os
 from pathlib import Path
 
+from mmcourse.files import atomic_write, read_json, write_json
 from mmcourse.paths import CHECKPOINTS
 
 SCALE = "|scale"                                        # the name of the scales beside the name of a matrix in int8
+# What a manifest may name, and where it is: a module may move, and a manifest can run nothing else.
+CLASSES = {
+    "BPETokenizer": "mmcourse.bpe",
+    "VQVAE": "mmcourse.vqvae",
+    "AudioCodec": "mmcourse.codec",
+    "Transformer": "mmcourse.transformer",
+    "FlowDecoder": "mmcourse.diffusion",
+    "SoundDecoder": "mmcourse.sound_decoder",
+    "PictureNet": "mmcourse.judges.picture_net",
+    "WordJudge": "mmcourse.judges.hearing",
+}
 
 
 def sha256(path) -> str:
@@ -18,10 +28,17 @@ def sha256(path) -> str:
 def manifest(folder=CHECKPOINTS) -> dict:
     """Everything that is known of the checkpoints in a folder: name -> entry."""
     path = Path(folder) / "manifest.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON any more ({error}): restore it with git") from None
+    return read_json(path) if path.exists() else {}
+
+
+def identity(name: str, folder=CHECKPOINTS) -> str:
+    """What stands for a checkpoint's weights in the names of cached files and in what was trained on it.
+
+    It is the SHA-256 of the file that first held them. A file may be written anew with other names for the same weights; the
+    manifest then keeps the first hash as `identity`, and whatever was made with the old file stays valid.
+    """
+    entry = manifest(folder)[name]
+    return entry.get("identity", entry["sha256"])
 
 
 def record(name: str, file, *, folder=CHECKPOINTS, **entry) -> None:
@@ -29,9 +46,7 @@ def record(name: str, file, *, folder=CHECKPOINTS, **entry) -> None:
     folder = Path(folder)
     entries = manifest(folder)
     entries[name] = {"file": Path(file).name, "sha256": sha256(folder / Path(file).name), **entry}
-    temporary = folder / f"manifest.{os.getpid()}.part"
-    temporary.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "manifest.json")
+    write_json(folder / "manifest.json", dict(sorted(entries.items())))
 
 
 def save(name: str, model, *, seed: int, steps: int, cpu_minutes: float, metrics: dict, folder=CHECKPOINTS,
@@ -42,15 +57,10 @@ def save(name: str, model, *, seed: int, steps: int, cpu_minutes: float, metrics
     (A crash between the file and its record leaves a pair that `load` refuses: never new weights under an old name.)
     """
     from safetensors.torch import save_file
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path, temporary = folder / f"{name}.safetensors", folder / f"{name}.{os.getpid()}.part"
-    try:
-        save_file(_smaller(model.state_dict(), dtype), temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    record(name, path, folder=folder, model=f"{type(model).__module__}.{type(model).__qualname__}", config=model.config,
+    path = Path(folder) / f"{name}.safetensors"
+    with atomic_write(path) as draft:
+        save_file(quantize_state(model.state_dict(), dtype), draft)
+    record(name, path, folder=folder, model=type(model).__qualname__, config=model.config,
            seed=seed, steps=steps, cpu_minutes=round(cpu_minutes, 2), metrics=metrics, **extra)
     return path
 
@@ -62,7 +72,8 @@ def to_int8(matrix) -> tuple:
     return (matrix / scale).round().to(torch.int8), scale
 
 
-def _smaller(state: dict, dtype) -> dict:
+def quantize_state(state: dict, dtype) -> dict:
+    """A model's state with smaller numbers: float16, or int8 with scales for the matrices; None: as it is."""
     import torch
     out = {}
     for name, value in state.items():
@@ -75,8 +86,8 @@ def _smaller(state: dict, dtype) -> dict:
     return out
 
 
-def _whole(state: dict) -> dict:
-    """What `_smaller` made of a model's state, as numbers of the model again."""
+def dequantize_state(state: dict) -> dict:
+    """What `quantize_state` made of a model's state, as numbers of the model again."""
     bare = [name for name, value in state.items() if str(value.dtype) == "torch.int8" and name + SCALE not in state]
     if bare:
         raise RuntimeError(f"no scale for the 8-bit numbers of {', '.join(bare)}")
@@ -102,24 +113,36 @@ def verify(name: str, folder=CHECKPOINTS) -> tuple[Path, dict]:
 
 
 def load(name: str, folder=CHECKPOINTS):
-    """The model of a checkpoint, in eval mode. The hash, every name and every shape must fit, else ValueError."""
+    """The model of a checkpoint, in eval mode, or the tokenizer that a `.json` holds.
+
+    The hash, every name and every shape must fit, else ValueError.
+    """
+    path, entry = verify(name, folder)
+    make = class_of(entry["model"], path)
+    if path.suffix == ".json":
+        return make.load(path)
+    return fill(make, path, entry)
+
+
+def class_of(name: str, path):
+    """The class that a manifest names; ValueError if it is not one of `CLASSES`. (Older manifests name its module too.)"""
+    cls = name.rpartition(".")[2]
+    if cls not in CLASSES:
+        raise ValueError(f"{path}: the manifest names the class {name!r}, which is not of this package")
+    return getattr(importlib.import_module(CLASSES[cls]), cls)
+
+
+def fill(make, path: Path, entry: dict):
+    """A model made by its config, with the weights of a file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    path, entry = verify(name, folder)
-    module, _, cls = entry["model"].rpartition(".")
-    try:
-        if not module.startswith("mmcourse."):
-            raise ImportError
-        make = getattr(importlib.import_module(module), cls)
-    except (ImportError, AttributeError):
-        raise ValueError(f"{path}: the manifest names the class {entry['model']!r}, which is not of this package") from None
     try:
         model = make(**entry["config"])
     except TypeError as error:
-        raise ValueError(f"{path}: the config in the manifest is not one of {cls}: {error}. Restore data/checkpoints "
-                         "with git") from None
+        raise ValueError(f"{path}: the config in the manifest is not one of {make.__name__}: {error}. Restore "
+                         "data/checkpoints with git") from None
     try:
-        model.load_state_dict(_whole(load_file(path)), strict=True)
+        model.load_state_dict(dequantize_state(load_file(path)), strict=True)
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{path} does not fit the config in the manifest: {str(error)[:300]}") from None
     return model.eval()

@@ -1,13 +1,16 @@
 """The tokenised world: scenes and speech turned into segments once, kept in the cache, and made into training batches."""
 import hashlib
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from mmcourse import checkpoints
+from mmcourse.files import atomic_write
 from mmcourse.paths import cache_dir
+from mmcourse.transformer import Transformer, next_token_loss
 from mmcourse.vocabulary import PAD, Segment, Vocabulary
 from mmcourse.world.augment import augment
 from mmcourse.world.edits import KINDS, Edit, sample_edit
@@ -38,9 +41,8 @@ def _cached(name: str, key: dict, make):
     path = cache_dir() / f"{name}-{digest}.npy"
     if not path.exists():
         array = make()
-        temporary = path.with_suffix(".part.npy")
-        np.save(temporary, array)
-        temporary.replace(path)
+        with atomic_write(path) as draft:
+            np.save(draft, array)
     return np.load(path)
 
 
@@ -53,7 +55,7 @@ def image_tokens(vqvae, scenes: list[Scene], key: dict, progress: bool = True) -
         for i in tqdm(range(0, len(scenes), 64), desc="pictures to tokens", disable=not progress):
             out.append(vqvae.encode(draw_batch(scenes[i:i + 64])).flatten(1).numpy().astype(np.int16))
         return np.concatenate(out)
-    return _cached("image-tokens", {"n": len(scenes), "vqvae": checkpoints.manifest()["vqvae"]["sha256"], **key}, make)
+    return _cached("image-tokens", {"n": len(scenes), "vqvae": checkpoints.identity("vqvae"), **key}, make)
 
 
 def speech_tokens(codec, sounds: list[np.ndarray], levels: int, progress: bool = True) -> list[np.ndarray]:
@@ -80,15 +82,15 @@ class Clips:
 
 
 def heard_clips(codec, sounds: list[np.ndarray], words: list[str], levels: int, copies: int, name: str,
-                progress: bool = True, mouths: bool = False) -> Clips:
-    """Clips to listen to: each as it is, and `copies` times through another throat, room and microphone, with `mouths` through
+                progress: bool = True, vocal_tract: bool = False) -> Clips:
+    """Clips to listen to: each as it is, and `copies` times through another throat, room and microphone, with `vocal_tract` through
     another mouth too. Cached."""
     def make():
-        again = [augment(clip, np.random.default_rng((i, j, 5)), mouths) for j in range(copies) for i, clip in enumerate(sounds)]
+        again = [augment(clip, np.random.default_rng((i, j, 5)), vocal_tract) for j in range(copies) for i, clip in enumerate(sounds)]
         rows = speech_tokens(codec, sounds + again, levels, progress)
         return np.concatenate([np.array([len(r) for r in rows], np.int16), *rows])
-    key = {"name": name, "n": len(sounds), "copies": copies, "levels": levels, **({"mouths": 1} if mouths else {})}
-    flat = _cached("heard", {**key, "codec": checkpoints.manifest()["codec"]["sha256"]}, make)
+    key = {"name": name, "n": len(sounds), "copies": copies, "levels": levels, **({"mouths": 1} if vocal_tract else {})}
+    flat = _cached("heard", {**key, "codec": checkpoints.identity("codec")}, make)
     n = len(sounds) * (copies + 1)
     return Clips(np.split(flat[n:], np.cumsum(flat[:n - 1].astype(int))), words * (copies + 1))
 
@@ -105,7 +107,7 @@ def near_codes(codebooks: list[torch.Tensor], k: int = 4) -> np.ndarray:
     return np.stack([torch.cdist(book, book).topk(k + 1, largest=False).indices[:, 1:].numpy() for book in codebooks])
 
 
-def mishear(tokens: np.ndarray, near: np.ndarray, rng: np.random.Generator, rate: float = 0.15) -> np.ndarray:
+def confuse_codes(tokens: np.ndarray, near: np.ndarray, rng: np.random.Generator, rate: float = 0.15) -> np.ndarray:
     """Each token (of frames * levels) is one of the codes that sound like it with probability `rate`.
 
     A voice that was never heard falls between the codes: which of the near ones it gets is chance.
@@ -134,11 +136,7 @@ def fresh_edit(rng: np.random.Generator, kind: str) -> Edit:
 
 
 class Mixture:
-    """Batches of all directions. A direction is a chain such as `text->image` or `audio->text->image`: given, then answers.
-
-    `image+text->image` is an edit: a picture, an instruction, and the picture as it shall be. `image+text->text->image` first
-    says in a caption what it shall be; `image+text->text` says no more than that. `text+text->text` is an edit of the caption
-    alone.
+    """Batches of all directions, from data that was tokenized once. `DIRECTIONS` says how a sequence of each is made.
 
     Args:
         clips: what the model learns to say: clean speech.
@@ -161,68 +159,61 @@ class Mixture:
         self.scenes, self.images, self.clips, self.people = scenes, images, clips, people
         self.heard = clips if heard is None else heard
         self.captions = [self.text(caption(s)) for s in scenes]
-        self.edits, self.people_share, self.kinds, self.near = edits, people_share, kinds, near
-        self.of_kind = {kind: [i for i, e in enumerate(edits[0] if edits else ()) if is_kind(e, kind)]
+        self.edits, self.edit_images = edits if edits else ([], None)
+        self.people_share, self.kinds, self.near = people_share, kinds, near
+        self.of_kind = {kind: [i for i, e in enumerate(self.edits) if is_kind(e, kind)]
                         for kind in (*KINDS, "long sign", "noun of two")}
 
+    # ---- segments
+
     def image(self, tokens: np.ndarray) -> Segment:
+        """(64,) image tokens as a segment."""
         return Segment("image", tuple(tokens.tolist()))
 
     def audio(self, tokens: np.ndarray) -> Segment:
+        """(frames * levels,) audio tokens as a segment."""
         return Segment("audio", tuple(tokens.tolist()))
 
     def text(self, text: str) -> Segment:
+        """A text as a segment."""
         return Segment("text", tuple(self.bpe.encode(" " + text)))
 
-    def speech(self, rng: np.random.Generator, given: bool, word: str | None = None) -> tuple[Segment, str]:
-        """Somebody says a word: to be listened to (`given`), with all that may happen to a recording, or to be learnt."""
-        if not given:
-            tokens, word = self.clips.pick(rng, word)
-            return self.audio(tokens), word
-        pool = self.people if self.people is not None and word is None and rng.random() < self.people_share else self.heard
-        tokens, word = pool.pick(rng, word)
-        levels = self.vocabulary.audio_levels
-        if pool is not self.clips:
-            tokens = stretch(tokens, levels, rng)
-            tokens = mishear(tokens, self.near, rng) if self.near is not None else tokens
+    # ---- what is drawn at random
+
+    def draw_scene(self, rng: np.random.Generator) -> int:
+        """The number of a scene."""
+        return int(rng.integers(len(self.scenes)))
+
+    def spoken(self, rng: np.random.Generator, word: str | None = None) -> tuple[Segment, str]:
+        """A clean clip that is to be learned, and what it says: any word, or `word`."""
+        tokens, word = self.clips.pick(rng, word)
         return self.audio(tokens), word
 
-    def edit(self, rng: np.random.Generator) -> int:
-        """The number of an edit, of a kind by the shares of `kinds`."""
-        if not self.kinds:
-            return int(rng.integers(len(self.edits[0])))
-        return int(rng.choice(self.of_kind[self.kind(rng)]))
+    def overheard(self, rng: np.random.Generator, word: str | None = None) -> tuple[Segment, str]:
+        """A clip to be listened to, with all that may happen to a recording, and what it says: any word, or `word`."""
+        pool = self.people if self.people is not None and word is None and rng.random() < self.people_share else self.heard
+        tokens, word = pool.pick(rng, word)
+        if pool is not self.clips:
+            tokens = stretch(tokens, self.vocabulary.audio_levels, rng)
+            tokens = confuse_codes(tokens, self.near, rng) if self.near is not None else tokens
+        return self.audio(tokens), word
 
-    def kind(self, rng: np.random.Generator) -> str:
+    def draw_kind(self, rng: np.random.Generator) -> str:
+        """A kind of edit by the shares of `kinds`."""
         shares = np.array(list(self.kinds.values()), float)
         return str(rng.choice(list(self.kinds), p=shares / shares.sum()))
 
-    def pair(self, direction: str, rng: np.random.Generator) -> list[Segment]:
+    def draw_edit(self, rng: np.random.Generator) -> tuple[Edit, Segment, Segment]:
+        """An edit with its pictures before and after, of a kind by the shares of `kinds`."""
+        i = int(rng.choice(self.of_kind[self.draw_kind(rng)])) if self.kinds else int(rng.integers(len(self.edits)))
+        before, after = self.edit_images[i]
+        return self.edits[i], self.image(before), self.image(after)
+
+    # ---- sequences and batches
+
+    def sequence(self, name: str, rng: np.random.Generator) -> list[Segment]:
         """One sequence of a direction, as its segments."""
-        if direction == "text+text->text":
-            edit = self.edits[0][self.edit(rng)] if not self.kinds else fresh_edit(rng, self.kind(rng))
-            return [self.text(text) for text in (caption(edit.before), edit.instruction, caption(edit.after))]
-        if direction.startswith("image+text->"):
-            edits, pictures = self.edits
-            i = self.edit(rng)
-            said = [self.text(caption(edits[i].after))] if "->text" in direction else []
-            drawn = [self.image(pictures[i, 1])] if direction.endswith("->image") else []
-            return [self.image(pictures[i, 0]), self.text(edits[i].instruction), *said, *drawn]
-        chain = direction.split("->")
-        if set(chain) == {"text", "audio"}:
-            audio, word = self.speech(rng, given=chain[0] == "audio")
-            parts = {"text": self.text(word), "audio": audio}
-        else:
-            i = int(rng.integers(len(self.scenes)))
-            parts = {"image": self.image(self.images[i]), "text": self.captions[i]}
-            if "audio" in chain:                                       # the first noun of the scene is spoken
-                noun = self.scenes[i].groups[0].noun
-                parts["audio"] = self.speech(rng, chain[0] == "audio", noun)[0]
-                if chain[0] == "audio":                                # what was heard is written down; a picture is described
-                    parts["text"] = self.text(noun)
-            elif chain[0] == "text" and rng.random() < 0.15:           # people leave things out
-                parts["text"] = self.text(partial_caption(self.scenes[i], rng))
-        return [parts[modality] for modality in chain]
+        return DIRECTIONS[name].make(self, rng)
 
     def weighted(self, segments: list[Segment], given: int = 1) -> tuple[list[int], list[float]]:
         """A sequence as ids, and how much the loss counts each: the answers, and a part of the `given` first segments."""
@@ -236,14 +227,146 @@ class Mixture:
             weights += [min(weight, GIVEN_WEIGHT[segments[0].modality])] + [weight] * (len(packed) - 1)
         return ids, weights
 
+    def row(self, name: str, rng: np.random.Generator) -> tuple[list[int], list[float]]:
+        """One sequence of a direction as ids and weights."""
+        return self.weighted(self.sequence(name, rng), DIRECTIONS[name].given)
+
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
         """ids and weights (B, T) of the sequences, in up to `PARTS` parts of similar length, so that little is padding."""
-        rows = [self.weighted(self.pair(direction, rng), given=direction.count("+") + 1)
-                for direction, n in self.rows.items() for _ in range(n)]
+        rows = [self.row(name, rng) for name, n in self.rows.items() for _ in range(n)]
         rows.sort(key=lambda row: len(row[0]))
         size = -(-len(rows) // PARTS)
         parts = [rows[i:i + size] for i in range(0, len(rows), size)]
         return tuple(pad([row[k] for row in part], dtype) for part in parts for k, dtype in ((0, torch.long), (1, torch.float)))
+
+
+def mixture_loss(model: Transformer, *parts: torch.Tensor) -> dict:
+    """Weighted cross-entropy in nats a token over all parts of a batch, together; `parts` are ids, weights, ids, weights, ..."""
+    total, count = 0.0, 0.0
+    for ids, weights in zip(parts[::2], parts[1::2]):
+        counted = weights[:, 1:].sum()
+        total, count = total + counted * next_token_loss(model, ids, weights), count + counted
+    return {"loss": total / count}
+
+
+# ---------------------------------------------------------------- directions
+
+@dataclass(frozen=True)
+class Direction:
+    """A kind of sequence: `make(mixture, rng)` gives its segments, of which the first `given` are the question."""
+    name: str
+    make: Callable
+    given: int = 1
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those of the segments, in order."""
+        return tuple(self.name.replace("+", "->").split("->"))
+
+
+DIRECTIONS: dict[str, Direction] = {}
+PARTIAL = 0.15          # how often a caption leaves something out, as people do
+
+
+def direction(name: str):
+    """Register a function as the maker of sequences of that name: modalities joined by "+" (given together) and "->".
+
+    >>> DIRECTIONS["image+text->text->image"].given
+    2
+    """
+    def add(make: Callable) -> Callable:
+        DIRECTIONS[name] = Direction(name, make, given=name.count("+") + 1)
+        return make
+    return add
+
+
+@direction("text->image")
+def draw_caption(m: Mixture, rng: np.random.Generator) -> list[Segment]:
+    """A caption, at times not all of it, and its picture."""
+    i = m.draw_scene(rng)
+    text = m.text(partial_caption(m.scenes[i], rng)) if rng.random() < PARTIAL else m.captions[i]
+    return [text, m.image(m.images[i])]
+
+
+@direction("image->text")
+def describe_image(m: Mixture, rng: np.random.Generator) -> list[Segment]:
+    """A picture and its caption."""
+    i = m.draw_scene(rng)
+    return [m.image(m.images[i]), m.captions[i]]
+
+
+@direction("text->audio")
+def speak_word(m: Mixture, rng: np.random.Generator) -> list[Segment]:
+    """A word, spoken."""
+    audio, word = m.spoken(rng)
+    return [m.text(word), audio]
+
+
+@direction("audio->text")
+def write_down(m: Mixture, rng: np.random.Generator) -> list[Segment]:
+    """A word that is heard, written down."""
+    audio, word = m.overheard(rng)
+    return [audio, m.text(word)]
+
+
+@direction("audio->image")
+def draw_heard(m: Mixture, rng: np.random.Generator) -> list[Segment]:
+    """The first noun of a scene is heard; the scene is drawn."""
+    i = m.draw_scene(rng)
+    audio, _ = m.overheard(rng, m.scenes[i].groups[0].noun)
+    return [audio, m.image(m.images[i])]
+
+
+@direction("audio->text->image")
+def write_then_draw(m: Mixture, rng: np.random.Generator) -> list[Segment]:
+    """As `draw_heard`, but what was heard is written down first."""
+    i = m.draw_scene(rng)
+    audio, noun = m.overheard(rng, m.scenes[i].groups[0].noun)
+    return [audio, m.text(noun), m.image(m.images[i])]
+
+
+@direction("image->audio")
+def name_image(m: Mixture, rng: np.random.Generator) -> list[Segment]:
+    """A picture; the first noun of its scene is spoken."""
+    i = m.draw_scene(rng)
+    audio, _ = m.spoken(rng, m.scenes[i].groups[0].noun)
+    return [m.image(m.images[i]), audio]
+
+
+@direction("image->text->audio")
+def describe_then_name(m: Mixture, rng: np.random.Generator) -> list[Segment]:
+    """As `name_image`, but the picture is described first."""
+    i = m.draw_scene(rng)
+    audio, _ = m.spoken(rng, m.scenes[i].groups[0].noun)
+    return [m.image(m.images[i]), m.captions[i], audio]
+
+
+@direction("image+text->image")
+def edit_image(m: Mixture, rng: np.random.Generator) -> list[Segment]:
+    """A picture, an instruction, and the picture as it shall be."""
+    edit, before, after = m.draw_edit(rng)
+    return [before, m.text(edit.instruction), after]
+
+
+@direction("image+text->text->image")
+def say_then_edit(m: Mixture, rng: np.random.Generator) -> list[Segment]:
+    """As `edit_image`, but a caption says first what the picture shall be."""
+    edit, before, after = m.draw_edit(rng)
+    return [before, m.text(edit.instruction), m.text(caption(edit.after)), after]
+
+
+@direction("image+text->text")
+def say_edit(m: Mixture, rng: np.random.Generator) -> list[Segment]:
+    """A picture, an instruction, and the caption of what it shall be."""
+    edit, before, _ = m.draw_edit(rng)
+    return [before, m.text(edit.instruction), m.text(caption(edit.after))]
+
+
+@direction("text+text->text")
+def edit_caption(m: Mixture, rng: np.random.Generator) -> list[Segment]:
+    """A caption, an instruction, and the caption as it shall be; an edit made anew if kinds are asked for."""
+    edit = fresh_edit(rng, m.draw_kind(rng)) if m.kinds else m.draw_edit(rng)[0]
+    return [m.text(text) for text in (caption(edit.before), edit.instruction, caption(edit.after))]
 
 
 def partial_caption(scene: Scene, rng: np.random.Generator) -> str:

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmcourse.vqvae import VQVAE, ChannelNorm
+from mmcourse.vqvae import VQVAE, ChannelNorm, check_image_ids
 
 
-def mix(data: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+def interpolate(data: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """The straight path from noise (t = 0) to data (t = 1): shapes (B, ...), (B, ...), (B,) -> (B, ...)."""
     t = t.view(-1, *[1] * (data.ndim - 1))                             # (B,) -> (B, 1, ...)
     return t * data + (1 - t) * noise
@@ -24,15 +24,15 @@ def flow_loss(model: nn.Module, data: torch.Tensor, *condition: torch.Tensor) ->
     The velocity at x is (data - x) / (1 - t), so an error of the prediction counts 1 / (1 - t) times. It is held
     below 4: near t = 1 there is hardly any noise left, and nothing to learn.
     """
-    t, noise = torch.rand(len(data)), torch.randn_like(data)
-    error = model(mix(data, noise, t), t, *condition) - data
+    t, noise = torch.rand(len(data), device=data.device), torch.randn_like(data)
+    error = model(interpolate(data, noise, t), t, *condition) - data
     return (error / (1 - t).clamp(min=0.25).view(-1, *[1] * (data.ndim - 1))).square().mean()
 
 
 def velocity_of(model: nn.Module, *condition: torch.Tensor):
     """The velocity field v(x, t) of a model that predicts the data: from x straight to where it expects the end."""
     def velocity(x: torch.Tensor, t: float) -> torch.Tensor:
-        return (model(x, torch.full((len(x),), t), *condition) - x) / (1 - t)
+        return (model(x, torch.full((len(x),), t, device=x.device), *condition) - x) / (1 - t)
     return velocity
 
 
@@ -50,10 +50,10 @@ def heun(velocity, x: torch.Tensor, steps: int) -> list[torch.Tensor]:
     states = [x]
     for i in range(steps):
         first = velocity(states[-1], i / steps)
-        there = states[-1] + first / steps
+        ahead = states[-1] + first / steps
         if i + 1 < steps:
-            there = states[-1] + (first + velocity(there, (i + 1) / steps)) / (2 * steps)
-        states.append(there)
+            ahead = states[-1] + (first + velocity(ahead, (i + 1) / steps)) / (2 * steps)
+        states.append(ahead)
     return states
 
 
@@ -62,11 +62,11 @@ SAMPLERS = {"euler": euler, "heun": heun}
 
 def time_features(t: torch.Tensor, dim: int = 64) -> torch.Tensor:
     """Sines and cosines of t at `dim` / 2 frequencies: (B,) -> (B, dim). A network cannot read one bare number well."""
-    angles = t[:, None] * torch.exp(torch.linspace(0, math.log(200), dim // 2))
+    angles = t[:, None] * torch.exp(torch.linspace(0, math.log(200), dim // 2, device=t.device))
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
-class TimedBlock(nn.Module):
+class TimeConditionedBlock2d(nn.Module):
     """A residual block that knows the time, which scales and shifts its normalised input: (B, C, H, W), (B, T) -> same."""
 
     def __init__(self, channels: int, time: int):
@@ -85,29 +85,29 @@ class TimedBlock(nn.Module):
 class FlowDecoder(nn.Module):
     """A small U-Net that turns noise into what the plain decoder's picture lacks, told that picture and the codes.
 
-    The flow runs on the plain decoder's error divided by `error`: the first state of the picture is the plain picture
-    with that much grain on it, enough to hide an outline, so that each is decided as a whole and not pixel by pixel.
+    The flow runs on the plain decoder's error divided by `residual_std`: the first state of the picture is the plain picture
+    with that much noise on it, enough to hide an outline, so that each is decided as a whole and not pixel by pixel.
     All work is done on 16x16 and 8x8 grids: 4x4 pixels of the plain picture are one position. With `scale` 2 the picture
     is painted twice as large, so that 8x8 of its pixels are one.
     """
 
-    def __init__(self, code_dim: int = 16, width: int = 64, depth: int = 2, time: int = 128, error: float = 0.15,
+    def __init__(self, code_dim: int = 16, width: int = 64, depth: int = 2, time: int = 128, residual_std: float = 0.15,
                  scale: int = 1):
         super().__init__()
-        self.config = {"code_dim": code_dim, "width": width, "depth": depth, "time": time, "error": error, "scale": scale}
-        self.error, self.scale = error, scale
+        self.config = {"code_dim": code_dim, "width": width, "depth": depth, "time": time, "residual_std": residual_std, "scale": scale}
+        self.residual_std, self.scale = residual_std, scale
         self.time = nn.Sequential(nn.Linear(64, time), nn.SiLU(), nn.Linear(time, time), nn.SiLU())
-        self.enter = nn.Conv2d(48 * scale**2 + 48, width, 3, padding=1)
-        self.down = nn.ModuleList(TimedBlock(width, time) for _ in range(depth))
-        self.shrink = nn.Conv2d(width, 2 * width, 2, stride=2)
+        self.conv_in = nn.Conv2d(48 * scale**2 + 48, width, 3, padding=1)
+        self.down = nn.ModuleList(TimeConditionedBlock2d(width, time) for _ in range(depth))
+        self.downsample = nn.Conv2d(width, 2 * width, 2, stride=2)
         self.codes = nn.Conv2d(code_dim, 2 * width, 1)
-        self.middle = nn.ModuleList(TimedBlock(2 * width, time) for _ in range(depth + 1))
-        self.grow = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 1), nn.PixelShuffle(2))
-        self.join = nn.Conv2d(2 * width, width, 1)
-        self.up = nn.ModuleList(TimedBlock(width, time) for _ in range(depth))
-        self.leave = nn.Sequential(ChannelNorm(width), nn.SiLU(), nn.Conv2d(width, 48 * scale**2, 3, padding=1))
-        nn.init.zeros_(self.leave[-1].weight)                          # it begins as the plain decoder: no correction
-        nn.init.zeros_(self.leave[-1].bias)
+        self.middle = nn.ModuleList(TimeConditionedBlock2d(2 * width, time) for _ in range(depth + 1))
+        self.upsample = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 1), nn.PixelShuffle(2))
+        self.skip = nn.Conv2d(2 * width, width, 1)
+        self.up = nn.ModuleList(TimeConditionedBlock2d(width, time) for _ in range(depth))
+        self.conv_out = nn.Sequential(ChannelNorm(width), nn.SiLU(), nn.Conv2d(width, 48 * scale**2, 3, padding=1))
+        nn.init.zeros_(self.conv_out[-1].weight)                          # it begins as the plain decoder: no correction
+        nn.init.zeros_(self.conv_out[-1].bias)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, plain: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Noisy error (B, 3, sH, sW), time (B,), plain picture (B, 3, H, W), code vectors (B, D, H/8, W/8) -> clean error.
@@ -117,49 +117,44 @@ class FlowDecoder(nn.Module):
         time = self.time(time_features(t))
         noisy = F.pixel_unshuffle(x, 4 * self.scale)                   # (B, 3, sH, sW) -> (B, 48 s^2, H/4, W/4)
         seen = F.pixel_unshuffle(plain * 2 - 1, 4)                     # (B, 3, H, W) -> (B, 48, H/4, W/4)
-        h = self.enter(torch.cat([noisy, seen], 1).contiguous(memory_format=torch.channels_last))
+        h = self.conv_in(torch.cat([noisy, seen], 1).contiguous(memory_format=torch.channels_last))
         for block in self.down:
             h = block(h, time)
-        fine, h = h, self.shrink(h) + self.codes(codes)                # (B, C, H/4, W/4), (B, 2C, H/8, W/8)
+        fine, h = h, self.downsample(h) + self.codes(codes)                # (B, C, H/4, W/4), (B, 2C, H/8, W/8)
         for block in self.middle:
             h = block(h, time)
-        h = self.join(torch.cat([fine, self.grow(h)], 1))
+        h = self.skip(torch.cat([fine, self.upsample(h)], 1))
         for block in self.up:
             h = block(h, time)
-        return F.pixel_shuffle(self.leave(h), 4 * self.scale)          # (B, 48 s^2, H/4, W/4) -> (B, 3, sH, sW)
+        return F.pixel_shuffle(self.conv_out(h), 4 * self.scale)          # (B, 48 s^2, H/4, W/4) -> (B, 3, sH, sW)
 
-    def decode(self, ids: torch.Tensor, steps: int = 8, seed: int = 0, vqvae: VQVAE | None = None,
-               sampler: str = "euler", path: bool = False):
-        """Image tokens (B, h, w) int64 -> pictures (B, 3, 8sh, 8sw) in [0, 1]: see `paint_flow`."""
-        return paint_flow(self, ids, steps, seed, vqvae, sampler, path)
+    def decode(self, ids: torch.Tensor, vqvae: VQVAE, steps: int = 8, seed: int = 0, sampler: str = "euler") -> torch.Tensor:
+        """Image tokens (B, h, w) int64 -> pictures (B, 3, 8sh, 8sw) in [0, 1]: the last of `paint_flow`'s states."""
+        return paint_flow(self, ids, vqvae, steps, seed, sampler)[-1]
 
 
 @torch.no_grad()
-def paint_flow(model: FlowDecoder, ids: torch.Tensor, steps: int = 8, seed: int = 0, vqvae: VQVAE | None = None,
-               sampler: str = "euler", path: bool = False):
-    """Image tokens (B, h, w) int64 -> pictures (B, 3, 8sh, 8sw) in [0, 1]; the same ids and seed give the same picture.
+def paint_flow(model: FlowDecoder, ids: torch.Tensor, vqvae: VQVAE, steps: int = 8, seed: int = 0,
+               sampler: str = "euler") -> list[torch.Tensor]:
+    """Image tokens (B, h, w) int64 -> the `steps` + 1 states on the way from the plain picture with noise on it to the
+    finished one, pictures (B, 3, 8sh, 8sw) in [0, 1]; the same ids and seed give the same pictures.
 
     Args:
-        vqvae: the tokenizer that made the ids; the shipped one if None.
+        vqvae: the tokenizer that made the ids.
         sampler: `euler` (`steps` calls of the network) or `heun` (2 `steps` - 1).
-        path: return the list of the `steps` + 1 states instead, from plain picture with grain to the last.
     """
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps is a whole number of 1 or more, got {steps!r}; 8 is a good choice")
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler is 'euler' or 'heun', got {sampler!r}")
-    if vqvae is None:
-        from mmcourse.checkpoints import load
-        vqvae = load("vqvae")
+    check_sampling(steps, sampler)
     plain, codes = plain_and_codes(vqvae, ids)
-    if codes.shape[1] != model.config["code_dim"]:
-        raise ValueError(f"this decoder knows codes of {model.config['code_dim']} numbers, the tokenizer's have "
-                         f"{codes.shape[1]}: give the tokenizer that it was trained with")
+    check_codes(codes, model.config["code_dim"])
     large = enlarge(plain, model.scale)
-    noise = torch.randn(large.shape, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(large.shape, generator=torch.Generator().manual_seed(seed)).to(large)
     states = SAMPLERS[sampler](velocity_of(model, plain, codes), noise, steps)
-    pictures = [(large + model.error * state).clamp(0, 1) for state in (states if path else states[-1:])]
-    return pictures if path else pictures[-1]
+    return [(large + model.residual_std * state).clamp(0, 1) for state in states]
+
+
+def decoder_loss(model: FlowDecoder, images: torch.Tensor, plain: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Flow matching whose data is what the plain picture, enlarged, got wrong, in units of the model's `residual_std`."""
+    return flow_loss(model, (images - enlarge(plain, model.scale)) / model.residual_std, plain, codes)
 
 
 def enlarge(pictures: torch.Tensor, scale: int) -> torch.Tensor:
@@ -172,7 +167,21 @@ def enlarge(pictures: torch.Tensor, scale: int) -> torch.Tensor:
 @torch.no_grad()
 def plain_and_codes(vqvae: VQVAE, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """What the flow is told: the plain decoder's pictures (B, 3, 8h, 8w) and the code vectors (B, D, h, w) of ids (B, h, w)."""
-    if not isinstance(ids, torch.Tensor) or ids.ndim != 3 or not ids.numel():
-        raise ValueError(f"image ids are an integer tensor of shape (B, 8, 8), got {tuple(getattr(ids, 'shape', ()))}")
-    plain = vqvae.decode(ids)                                          # checks the ids' range
+    check_image_ids(ids, vqvae.vocab_size)
+    plain = vqvae.decode(ids)
     return plain, vqvae.quantizer.codebook[ids].permute(0, 3, 1, 2)    # (B, h, w, D) -> (B, D, h, w)
+
+
+def check_sampling(steps: int, sampler: str = "euler") -> None:
+    """ValueError for a number of steps or a sampler that is none."""
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"steps is a whole number of 1 or more, got {steps!r}; 8 is a good choice")
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler is {' or '.join(map(repr, SAMPLERS))}, got {sampler!r}")
+
+
+def check_codes(codes: torch.Tensor, code_dim: int) -> None:
+    """ValueError if the code vectors (B, D, ...) are not of the tokenizer that a decoder was trained with."""
+    if codes.shape[1] != code_dim:
+        raise ValueError(f"this decoder knows codes of {code_dim} numbers, the tokenizer's have {codes.shape[1]}: "
+                         "give the tokenizer that it was trained with")

@@ -29,7 +29,7 @@ EDIT_DIRECT = {"temperature": 0.0, "best_of": 1, "guidance": 1.0}
 READ = {                                                # what is compared: scene -> something that must be equal
     "object": lambda s: s and [g.noun for g in s.groups],
     "count": lambda s: s and s.groups,
-    "ground": lambda s: s and s.ground,
+    "ground": lambda s: s and s.background,
     "word": lambda s: s and s.sign,
 }
 
@@ -178,8 +178,8 @@ class Evaluation:
         clips, labels, _ = self.speech
         clips, labels = clips[:self.n], labels[:self.n]
         prompts, ceiling = [[self.a.sound_segment(c)] for c in clips], agreement(self.hear(clips), labels)
-        out, hearings = {}, [self.a.hearings(c) for c in clips]
-        for key, how in (("word", {"views": hearings}), ("word_single", {"best_of": 1, "temperature": 0.0})):
+        out, augmented_views = {}, [self.a.augmented_views(c) for c in clips]
+        for key, how in (("word", {"views": augmented_views}), ("word_single", {"best_of": 1, "temperature": 0.0})):
             words = self.written(self.ask(prompts, "text", f"speech->text, {key}", **how))
             out[key] = row(agreement(words, labels), ceiling, shuffled(words, labels), len(labels))
         return out | self._human_digits()
@@ -193,7 +193,7 @@ class Evaluation:
         order = np.random.default_rng((self.seed, 79)).permutation(unknown)[:3 * self.n]   # one person: as many as there are
         clips, labels = [digits.clips[i] for i in order], [digits.words[i] for i in order]
         prompts, ceiling, out = [[self.a.sound_segment(c)] for c in clips], agreement(self.hear(clips), labels), {}
-        for key, how in (("human_digit", {"views": [self.a.hearings(c) for c in clips]}),
+        for key, how in (("human_digit", {"views": [self.a.augmented_views(c) for c in clips]}),
                          ("human_digit_single", {"best_of": 1, "temperature": 0.0})):
             words = self.written(self.ask(prompts, "text", f"speech->text, {key}", **how))
             out[key] = row(agreement(words, labels), ceiling, 0.1, len(labels))
@@ -222,8 +222,8 @@ class Evaluation:
         keep = [i for i, w in enumerate(labels) if w in NOUNS][:self.n]
         words, prompts = [labels[i] for i in keep], [[self.a.sound_segment(clips[i])] for i in keep]
         ceiling, out = agreement(self.hear([clips[i] for i in keep]), words), {}
-        hearings = [self.a.hearings(clips[i]) for i in keep]
-        for key, how in (("object", {"views": hearings}), ("object_direct", {"think": False})):
+        augmented_views = [self.a.augmented_views(clips[i]) for i in keep]
+        for key, how in (("object", {"views": augmented_views}), ("object_direct", {"think": False})):
             pictures = self.paint(self.ask(prompts, "image", f"speech->image, {key}", **how))
             read = [s and s.groups[0].noun for s in self.reader.read(pictures)]
             out[key] = row(agreement(read, words), ceiling, shuffled(read, words), len(words))

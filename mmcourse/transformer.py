@@ -23,29 +23,10 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)    # (B, heads, T, C / heads)
         if cache is not None:
             k, v = cache.append(k, v)                                          # (B, heads, past + T, C / heads)
-        causal = k.shape[2] == T                                               # with a past, new tokens come one by one
-        if not causal and T > 1:
-            past = k.shape[2] - T
-            mask = torch.ones(T, k.shape[2], dtype=torch.bool, device=x.device).tril(past)
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        else:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=causal and T > 1)
+        past = k.shape[2] - T                                                  # tokens that were seen before these
+        mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past) if past and T > 1 else None
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=past == 0)
         return self.out(y.transpose(1, 2).reshape(B, T, C))                    # (B, heads, T, C / heads) -> (B, T, C)
-
-
-class SquaredReLU(torch.autograd.Function):
-    """max(x, 0)^2 with its gradient by hand, 2 max(x, 0): fewer passes over large tensors than autograd makes."""
-
-    @staticmethod
-    def forward(ctx, x):
-        positive = F.relu(x)
-        ctx.save_for_backward(positive)
-        return positive * positive
-
-    @staticmethod
-    def backward(ctx, gradient):
-        positive, = ctx.saved_tensors
-        return torch.addcmul(gradient.new_zeros(()), gradient, positive, value=2)      # 0 + 2 * gradient * positive
 
 
 class MLP(nn.Module):
@@ -57,7 +38,7 @@ class MLP(nn.Module):
         self.down = nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x):
-        return self.down(SquaredReLU.apply(self.up(x)))
+        return self.down(F.relu(self.up(x)).square())
 
 
 class Block(nn.Module):
@@ -90,12 +71,13 @@ class LayerCache:
         return self.keys[:, :, :end], self.values[:, :, :end]
 
 
-def segment_positions(ids: torch.Tensor, openers: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where each token stands: (B, T) -> its offset in its segment (B, T) and its segment's number (B, T).
+def segment_positions(ids: torch.Tensor, segment_starts: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where each token stands: (B, T) -> its position in its segment (B, T) and the number of its segment (B, T).
 
-    A segment starts at an opening boundary token, so image token 5 stands at offset 6, whatever came before the picture.
+    A segment starts at an opening boundary token, so image token 5 stands at position 6, whatever came before the picture.
     """
-    opens = torch.isin(ids, torch.tensor(openers, device=ids.device)) if openers else torch.zeros_like(ids).bool()
+    starts = torch.tensor(segment_starts, dtype=ids.dtype, device=ids.device)
+    opens = torch.isin(ids, starts)
     steps = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     last_open = torch.where(opens, steps, 0).cummax(1).values
     return steps - last_open, opens.cumsum(1)
@@ -112,16 +94,16 @@ class Transformer(nn.Module):
     """
 
     def __init__(self, vocab_size: int, width: int = 192, layers: int = 6, heads: int = 6, context: int = 256,
-                 openers: tuple[int, ...] = (), segments: int = 16):
+                 segment_starts: tuple[int, ...] = (), segments: int = 16):
         super().__init__()
         if width % heads:
             raise ValueError(f"width must be a multiple of heads, got {width} and {heads}")
         self.config = {"vocab_size": vocab_size, "width": width, "layers": layers, "heads": heads, "context": context,
-                       "openers": list(openers), "segments": segments}
-        self.vocab_size, self.context, self.openers, self.segments = vocab_size, context, tuple(openers), segments
+                       "segment_starts": list(segment_starts), "segments": segments}
+        self.vocab_size, self.context, self.segment_starts, self.segments = vocab_size, context, tuple(segment_starts), segments
         self.heads, self.width = heads, width
         self.token_embed = nn.Embedding(vocab_size, width)
-        self.offset_embed = nn.Embedding(context, width)
+        self.position_embed = nn.Embedding(context, width)
         self.segment_embed = nn.Embedding(segments + 1, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
@@ -138,17 +120,10 @@ class Transformer(nn.Module):
 
     def hidden(self, ids: torch.Tensor, cache: "KVCache | None" = None) -> torch.Tensor:
         """(B, T) int64 -> the residual stream after the last block, normed: (B, T, C)."""
-        if ids.ndim != 2 or ids.shape[1] == 0:
-            raise ValueError(f"ids have shape (B, T) with at least one token, got {tuple(ids.shape)}")
-        B, T = ids.shape
-        past = cache.length if cache is not None else 0
-        if past + T > self.context:
-            raise ValueError(f"{past + T} tokens do not fit the context of {self.context}: shorten the prompt")
-        offsets, numbers = segment_positions(ids, self.openers) if cache is None else cache.positions(ids, self.openers)
-        try:
-            x = self.token_embed(ids) + self.offset_embed(offsets) + self.segment_embed(numbers.clamp(max=self.segments))
-        except IndexError:
-            raise ValueError(f"ids lie in 0..{self.vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}") from None
+        check_ids(ids, self, cache)
+        locate = segment_positions if cache is None else cache.positions
+        positions, segment_ids = locate(ids, self.segment_starts)
+        x = self.token_embed(ids) + self.position_embed(positions) + self.segment_embed(segment_ids.clamp(max=self.segments))
         for i, block in enumerate(self.blocks):
             x = block(x, cache.layers[i] if cache is not None else None)
         return self.norm(x)
@@ -161,31 +136,45 @@ class Transformer(nn.Module):
     def device(self) -> torch.device:
         return self.token_embed.weight.device
 
-    def new_cache(self, batch: int) -> "KVCache":
-        """An empty cache for sequences of up to `context` tokens."""
-        return KVCache(self, batch)
-
 
 class KVCache:
-    """What generation need not compute twice: keys and values of every layer, and where the last token stood."""
+    """What generation need not compute twice: keys and values of every layer, and where the last token stood.
+
+    It is made for `batch` sequences of up to `context` tokens.
+    """
 
     def __init__(self, model: Transformer, batch: int):
         weight, dim = model.token_embed.weight, model.width // model.heads
         self.layers = [LayerCache(batch, model.heads, model.context, dim, weight) for _ in model.blocks]
-        self.offset = torch.full((batch, 1), -1, device=model.device)          # -1: the first token will stand at 0
-        self.number = torch.zeros_like(self.offset)
+        self.last_position = torch.full((batch, 1), -1, device=model.device)   # -1: the first token will stand at 0
+        self.last_segment = torch.zeros_like(self.last_position)
 
     @property
     def length(self) -> int:
         return self.layers[0].filled
 
-    def positions(self, ids, openers):
-        """The positions of the new tokens (B, T), counted on from those that were seen."""
-        offsets, numbers = segment_positions(ids, openers)
-        offsets = torch.where(numbers == 0, offsets + self.offset + 1, offsets)            # no segment has opened yet
-        numbers = numbers + self.number
-        self.offset, self.number = offsets[:, -1:], numbers[:, -1:]
-        return offsets, numbers
+    def positions(self, ids: torch.Tensor, segment_starts: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `segment_positions` for the new tokens (B, T), counted on from those that were seen."""
+        positions, segment_ids = segment_positions(ids, segment_starts)
+        positions = torch.where(segment_ids == 0, positions + self.last_position + 1, positions)   # no new segment yet
+        segment_ids = segment_ids + self.last_segment
+        self.last_position, self.last_segment = positions[:, -1:], segment_ids[:, -1:]
+        return positions, segment_ids
+
+
+def check_ids(ids: torch.Tensor, model: Transformer, cache: KVCache | None = None) -> None:
+    """Clear errors for ids that are no batch of sequences, too many, or not of this vocabulary (looked at on the CPU only:
+    on a GPU the look would wait for all work before it)."""
+    if ids.ndim != 2 or ids.shape[1] == 0:
+        raise ValueError(f"ids have shape (B, T) with at least one token, got {tuple(ids.shape)}")
+    length = ids.shape[1] + (cache.length if cache is not None else 0)
+    if length > model.context:
+        raise ValueError(f"{length} tokens do not fit the context of {model.context}: shorten the prompt")
+    if ids.device.type == "cpu" and not 0 <= int(ids.min()) <= int(ids.max()) < model.vocab_size:
+        raise ValueError(f"ids lie in 0..{model.vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}")
+
+
+LOSS_CHUNK = 512        # tokens whose logits are made at once: those of a whole batch would be large
 
 
 def next_token_loss(model, ids: torch.Tensor, weights: torch.Tensor | None = None, pad: int = 0) -> torch.Tensor:
@@ -193,6 +182,6 @@ def next_token_loss(model, ids: torch.Tensor, weights: torch.Tensor | None = Non
     hidden, targets = model.hidden(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()
     weights = (targets != pad).float() if weights is None else weights[:, 1:].flatten() * (targets != pad)
     total = 0.0
-    for x, y, w in zip(hidden.split(512), targets.split(512), weights.split(512), strict=True):    # so that they fit the cache
+    for x, y, w in zip(hidden.split(LOSS_CHUNK), targets.split(LOSS_CHUNK), weights.split(LOSS_CHUNK)):
         total = total + (F.cross_entropy(model.head(x), y, reduction="none") * w).sum()
     return total / weights.sum()

@@ -3,7 +3,7 @@
     0 .. 6        <pad> <text> </text> <image> </image> <audio> </audio>
     7 ..          text tokens (BPE)
     then          image tokens (VQ-VAE)
-    then          audio tokens, one range for each level of the residual quantiser
+    then          audio tokens, one range for each level of the residual quantizer
 """
 import operator
 from dataclasses import dataclass

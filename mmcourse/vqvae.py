@@ -1,85 +1,9 @@
-"""Image <-> 64 integers: a convolutional autoencoder with a vector quantiser in the middle (VQ-VAE, van den Oord 2017)."""
+"""Image <-> 64 integers: a convolutional autoencoder with a vector quantizer in the middle (VQ-VAE, van den Oord 2017)."""
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-
-def nearest_code(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-    """The index of the nearest code for each vector: (N, d), (K, d) -> (N,) int64.
-
-    |x - e|^2 = |x|^2 - 2 x.e + |e|^2, and |x|^2 is the same for every code: one matrix product decides.
-    """
-    return torch.addmm(codebook.square().sum(1), x, codebook.T, alpha=-2).argmin(1)
-
-
-class VectorQuantizer(nn.Module):
-    """A codebook of K vectors. It follows the data by moving averages (EMA), and codes that die are born again.
-
-    Sources: van den Oord et al. 2017 (straight-through gradient, EMA), Dhariwal et al. 2020 (restarts).
-    """
-
-    def __init__(self, codes: int = 512, dim: int = 16, decay: float = 0.98, commitment: float = 0.25):
-        super().__init__()
-        self.codes, self.decay, self.commitment = codes, decay, commitment
-        self.register_buffer("codebook", torch.randn(codes, dim))
-        self.register_buffer("counts", torch.ones(codes))              # moving average of how often a code is used
-        self.register_buffer("sums", self.codebook.clone())           # moving average of the sum of its vectors
-        self.register_buffer("ready", torch.zeros(()))                 # 1 once the codebook was filled from data
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, d) -> quantised (N, d), indices (N,), commitment loss. The gradient passes straight through."""
-        if self.training and not self.ready:
-            self._restart(x.detach(), torch.ones_like(self.counts, dtype=torch.bool))
-            self.ready.fill_(1)
-        indices = nearest_code(x.detach(), self.codebook)
-        quantised = self.codebook[indices]
-        loss = self.commitment * F.mse_loss(x, quantised)              # pulls the encoder towards its codes
-        if self.training:
-            self._follow(x.detach(), indices)
-        return x + (quantised - x).detach(), indices, loss
-
-    @torch.no_grad()
-    def _follow(self, x: torch.Tensor, indices: torch.Tensor) -> None:
-        """Each code moves to the running mean of the vectors that chose it."""
-        self.counts.mul_(self.decay).add_(torch.bincount(indices, minlength=self.codes), alpha=1 - self.decay)
-        self.sums.mul_(self.decay).index_add_(0, indices, x, alpha=1 - self.decay)
-        self.codebook.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
-        fair_share = len(x) / self.codes                               # the threshold must scale with tokens a step
-        self._restart(x, self.counts < 0.03 * fair_share)
-
-    @torch.no_grad()
-    def _restart(self, x: torch.Tensor, dead: torch.Tensor) -> None:
-        """Dead codes are put onto random vectors of this batch, with a fair share of use."""
-        if n := int(dead.sum()):
-            self.codebook[dead] = x[torch.randint(len(x), (n,))]
-            self.counts[dead] = len(x) / self.codes
-            self.sums[dead] = self.codebook[dead] * self.counts[dead, None]
-
-
-class FSQ(nn.Module):
-    """Finite scalar quantisation (Mentzer et al. 2023): squash each number, round it to one of a few levels. The codebook
-    is the fixed grid of all combinations, so nothing is learnt, and nothing can die. ValueError for a level below 2.
-    """
-
-    def __init__(self, levels: tuple[int, ...] = (8, 8, 8)):
-        super().__init__()
-        if not levels or min(levels) < 2:
-            raise ValueError(f"FSQ needs two levels or more in every dimension, got {levels}")
-        sizes = torch.tensor(levels)
-        self.levels, self.codes = tuple(levels), int(sizes.prod())
-        self.register_buffer("sizes", sizes, persistent=False)
-        self.register_buffer("places", sizes.cumprod(0) // sizes, persistent=False)    # 1, 8, 64: the digits' worth
-        digits = torch.arange(self.codes)[:, None] // self.places % sizes
-        self.register_buffer("codebook", digits / (sizes - 1) * 2 - 1, persistent=False)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, d) -> quantised (N, d) in [-1, 1], indices (N,), a loss of zero. The gradient passes straight through."""
-        top = self.sizes - 1
-        squashed = (x.tanh() + 1) / 2 * top                            # each number in 0 .. levels - 1
-        digits = squashed.round()
-        indices = (digits.detach().long() * self.places).sum(1)
-        out = squashed + (digits - squashed).detach()
-        return out / top * 2 - 1, indices, x.new_zeros(())
+from mmcourse.quantize import VectorQuantizer, nearest_code
 
 
 class ChannelNorm(nn.Module):
@@ -106,7 +30,7 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
 
 
-def ground_colour(images: torch.Tensor) -> torch.Tensor:
+def border_colour(images: torch.Tensor) -> torch.Tensor:
     """The colour that a picture stands on, the median of its border: (B, 3, H, W) -> (B, 3, 1, 1)."""
     border = torch.cat([images[:, :, 0], images[:, :, -1], images[:, :, :, 0], images[:, :, :, -1]], 2)
     return border.median(2).values[:, :, None, None]                   # (B, 3, 2H + 2W) -> (B, 3, 1, 1)
@@ -117,7 +41,7 @@ def matte(images: torch.Tensor, patch: int = 8, softness: float = 0.05) -> torch
 
     So a cat's ear has the same code on every ground, and the empty patches say which ground it is. (B, 3, H, W) -> same.
     """
-    difference = (images - ground_colour(images)).abs().amax(1, keepdim=True)          # (B, 1, H, W)
+    difference = (images - border_colour(images)).abs().amax(1, keepdim=True)          # (B, 1, H, W)
     alpha = (difference / softness).clamp(max=1)
     empty = F.interpolate((F.max_pool2d(alpha, patch) < 0.5).float(), scale_factor=patch)
     alpha = torch.maximum(alpha, empty)
@@ -159,45 +83,53 @@ def make_decoder(width: int, dim: int) -> nn.Sequential:
 
 
 class VQVAE(nn.Module):
-    """The image tokenizer: 64x64 pixels <-> 8x8 tokens out of `codes`."""
+    """The image tokenizer: 64x64 pixels <-> 8x8 tokens out of `codebook_size`."""
 
-    def __init__(self, codes: int = 512, dim: int = 16, width: int = 128, context: int = 1):
+    def __init__(self, codebook_size: int = 512, dim: int = 16, width: int = 128, context: int = 1):
         super().__init__()
-        self.config = {"codes": codes, "dim": dim, "width": width, "context": context}
+        self.config = {"codebook_size": codebook_size, "dim": dim, "width": width, "context": context}
         self.encoder = make_encoder(width, dim, context)
-        self.quantizer = VectorQuantizer(codes, dim)
+        self.quantizer = VectorQuantizer(codebook_size, dim)
         self.decoder = make_decoder(width, dim)
 
-    vocab_size = property(lambda self: self.quantizer.codes)
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids."""
+        return self.quantizer.codebook_size
+
+    def vectors(self, images: torch.Tensor) -> torch.Tensor:
+        """What is quantized: (B, 3, H, W) in [0, 1] -> (B, H/8, W/8, D), one vector for each patch."""
+        return self.encoder(matte(images) * 2 - 1).permute(0, 2, 3, 1)        # (B, D, h, w) -> (B, h, w, D)
 
     def forward(self, images: torch.Tensor):
         """(B, 3, 64, 64) in [0, 1] -> reconstruction of the same shape, indices (B, 8, 8), commitment loss."""
-        z = self.encoder(matte(images) * 2 - 1)
-        B, D, H, W = z.shape
-        flat = z.permute(0, 2, 3, 1).reshape(-1, D)                    # (B, D, H, W) -> (B H W, D)
-        quantised, indices, commitment = self.quantizer(flat)
-        q = quantised.reshape(B, H, W, D).permute(0, 3, 1, 2)          # (B H W, D) -> (B, D, H, W)
-        return self.decoder(q) + 0.5, indices.reshape(B, H, W), commitment
+        z = self.vectors(images)
+        quantized, indices, commitment = self.quantizer(z.flatten(0, 2))       # (B, h, w, D) -> (B h w, D)
+        q = quantized.view(z.shape).permute(0, 3, 1, 2)                        # (B h w, D) -> (B, D, h, w)
+        return self.decoder(q) + 0.5, indices.view(z.shape[:3]), commitment
 
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) float in [0, 1], H and W multiples of 8 -> (B, H/8, W/8) int64."""
         check_images(images)
-        z = self.encoder(matte(images.float()) * 2 - 1)
-        B, D, H, W = z.shape
-        flat = z.permute(0, 2, 3, 1).reshape(-1, D)                    # (B, D, H, W) -> (B H W, D)
-        return nearest_code(flat, self.quantizer.codebook).reshape(B, H, W)
+        z = self.vectors(images.float())
+        return nearest_code(z.flatten(0, 2), self.quantizer.codebook).view(z.shape[:3])
 
     @torch.no_grad()
     def decode(self, ids: torch.Tensor) -> torch.Tensor:
         """(B, h, w) int64 -> (B, 3, 8h, 8w) float in [0, 1]."""
-        if not isinstance(ids, torch.Tensor) or ids.ndim != 3 or ids.is_floating_point() or ids.dtype == torch.bool:
-            shape = tuple(getattr(ids, "shape", ())) or type(ids).__name__
-            raise ValueError(f"decode takes a tensor of integer ids, shape (B, h, w), got {shape} {getattr(ids, 'dtype', '')}")
-        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
-            raise ValueError(f"image ids lie in 0..{self.vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}")
-        q = self.quantizer.codebook[ids.long()].permute(0, 3, 1, 2)           # (B, h, w, D) -> (B, D, h, w)
+        check_image_ids(ids, self.vocab_size)
+        q = self.quantizer.codebook[ids.long()].permute(0, 3, 1, 2)            # (B, h, w, D) -> (B, D, h, w)
         return (self.decoder(q) + 0.5).clamp(0, 1)
+
+
+def check_image_ids(ids: torch.Tensor, vocab_size: int) -> None:
+    """Clear errors for what is not a batch of image ids."""
+    if not isinstance(ids, torch.Tensor) or ids.ndim != 3 or ids.is_floating_point() or ids.dtype == torch.bool:
+        shape = tuple(getattr(ids, "shape", ())) or type(ids).__name__
+        raise ValueError(f"image ids are a tensor of integers, shape (B, h, w), got {shape} {getattr(ids, 'dtype', '')}")
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
+        raise ValueError(f"image ids lie in 0..{vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}")
 
 
 def check_images(images: torch.Tensor) -> None:
@@ -223,6 +155,9 @@ def check_images(images: torch.Tensor) -> None:
         raise ValueError(f"pixels must lie in [0, 1], got {images.min():.3g}..{images.max():.3g}")
 
 
+RECONSTRUCTION_WEIGHT = 10.0       # squared errors of pixels in [0, 1] are small beside the commitment loss
+
+
 def vqvae_loss(model: VQVAE, images: torch.Tensor, weights: torch.Tensor | float = 1.0) -> dict:
     """Reconstruction error plus commitment; logs PSNR in dB and the perplexity of the codes in this batch.
 
@@ -232,5 +167,5 @@ def vqvae_loss(model: VQVAE, images: torch.Tensor, weights: torch.Tensor | float
     squares = (reconstruction - images).square()
     use = torch.bincount(indices.flatten(), minlength=model.vocab_size).float()
     p = use[use > 0] / use.sum()
-    return {"loss": 10 * (weights * squares).mean() + commitment, "psnr": -10 * squares.detach().mean().log10(),
+    return {"loss": RECONSTRUCTION_WEIGHT * (weights * squares).mean() + commitment, "psnr": -10 * squares.detach().mean().log10(),
             "perplexity": (-(p * p.log()).sum()).exp()}

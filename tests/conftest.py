@@ -56,9 +56,9 @@ def parts():
     torch.manual_seed(0)
     bpe = BPETokenizer.load(CHECKPOINTS / "bpe.json")
     vocabulary = Vocabulary(bpe.vocab_size, image=32, audio=16, audio_levels=2)
-    transformer = Transformer(vocabulary.size, width=16, layers=1, heads=2, context=256, openers=tuple(OPEN.values()))
+    transformer = Transformer(vocabulary.size, width=16, layers=1, heads=2, context=256, segment_starts=tuple(OPEN.values()))
     codec = AudioCodec(width=16, dim=8, codebook_size=16, levels=2).eval()
-    return bpe, VQVAE(codes=32, dim=4, width=16).eval(), codec, transformer.eval(), vocabulary
+    return bpe, VQVAE(codebook_size=32, dim=4, width=16).eval(), codec, transformer.eval(), vocabulary
 
 
 @pytest.fixture(scope="module")

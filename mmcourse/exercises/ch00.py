@@ -1,6 +1,6 @@
 """The exercise of chapter 00: a sentence in the language of this world."""
 from mmcourse.exercises import register
-from mmcourse.world.scene import GROUNDS, NOUNS, parse_caption
+from mmcourse.world.scene import BACKGROUNDS, NOUNS, parse_caption
 
 
 def my_prompt() -> str:
@@ -37,7 +37,7 @@ def check_my_prompt(fn):
     try:
         scene = parse_caption(said)
     except ValueError as error:
-        raise AssertionError(f"{error}. The grounds are {', '.join(GROUNDS)}; the nouns begin {', '.join(NOUNS[:6])}; one or two "
+        raise AssertionError(f"{error}. The grounds are {', '.join(BACKGROUNDS)}; the nouns begin {', '.join(NOUNS[:6])}; one or two "
                              "of a thing stand on the left or on the right; the letters of a sign stand apart") from None
     assert len(scene.groups) == 2, f"{said!r} has one kind of thing: put another one on the other side"
     assert scene.sign, f"{said!r} has no sign: end with, for example, sign K I T E"

@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 
 from mmcourse import bpe
-from mmcourse.bpe import WORDS, BPETokenizer, apply_merges, count_words, spell
+from mmcourse.bpe import SPLIT_PATTERN, BPETokenizer, apply_merges, count_words, to_byte_chars
 from mmcourse.exercises import register
 
 # ---------------------------------------------------------------- count the words
@@ -13,20 +13,20 @@ from mmcourse.exercises import register
 def _forgets_to_add_up(text):
     counts = Counter()
     for part in [text] if isinstance(text, str) else text:
-        counts = Counter(spell(word) for word in WORDS.findall(part))
+        counts = Counter(to_byte_chars(word) for word in SPLIT_PATTERN.findall(part))
     return counts
 
 
 def _splits_at_spaces(text):
-    return Counter(spell(word) for part in ([text] if isinstance(text, str) else text) for word in part.split())
+    return Counter(to_byte_chars(word) for part in ([text] if isinstance(text, str) else text) for word in part.split())
 
 
 def _does_not_spell(text):
-    return Counter(word for part in ([text] if isinstance(text, str) else text) for word in WORDS.findall(part))
+    return Counter(word for part in ([text] if isinstance(text, str) else text) for word in SPLIT_PATTERN.findall(part))
 
 
 def _joins_the_texts(text):
-    return Counter(map(spell, WORDS.findall(text if isinstance(text, str) else "".join(text))))
+    return Counter(map(to_byte_chars, SPLIT_PATTERN.findall(text if isinstance(text, str) else "".join(text))))
 
 
 @register("02.count_words", reference=count_words, minutes=5, difficulty=1,
@@ -37,8 +37,8 @@ def check_count_words(fn):
         got = fn(text)
         expected = Counter()
         for part in [text] if isinstance(text, str) else text:
-            for word in WORDS.findall(part):
-                expected[spell(word)] += 1
+            for word in SPLIT_PATTERN.findall(part):
+                expected[to_byte_chars(word)] += 1
         assert isinstance(got, Counter), f"give a Counter back, not {type(got).__name__}"
         assert got == expected, f"for {text!r} the counts must be {dict(expected)}, but they are {dict(got)}"
 
@@ -78,7 +78,7 @@ def check_apply_merges(fn):
         merges = bpe.learn_merges(count_words(text), n)
         merged = {pair: chr(256 + i) for i, pair in enumerate(merges)}
         for word in [*text.split(), "x", "", "abc", "nab", "a" * 11, text.replace(" ", "")]:
-            got, expected = fn(spell(word), merged), apply_merges(spell(word), merged)
+            got, expected = fn(to_byte_chars(word), merged), apply_merges(to_byte_chars(word), merged)
             assert isinstance(got, str), f"give a str of chr(id) back, not {type(got).__name__}"
             assert got == expected, (f"with the merges learnt from {text!r}, the word {word!r} must become the ids "
                                      f"{[*map(ord, expected)]}, but it became {[*map(ord, got)]}")

@@ -6,25 +6,25 @@ from mmcourse.exercises import register
 
 # ---------------------------------------------------------------- the straight-through gradient
 
-def straight_through(x: torch.Tensor, quantised: torch.Tensor) -> torch.Tensor:
-    """The value of `quantised`, the gradient of `x` (Bengio et al. 2013)."""
-    return x + (quantised - x).detach()
+def straight_through(x: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
+    """The value of `quantized`, the gradient of `x` (Bengio et al. 2013)."""
+    return x + (quantized - x).detach()
 
 
-def _forgets_it(x, quantised):
-    return quantised
+def _forgets_it(x, quantized):
+    return quantized
 
 
-def _stops_everything(x, quantised):
-    return (x + quantised - x).detach()
+def _stops_everything(x, quantized):
+    return (x + quantized - x).detach()
 
 
-def _detaches_the_wrong_one(x, quantised):
-    return quantised + (x - quantised).detach()
+def _detaches_the_wrong_one(x, quantized):
+    return quantized + (x - quantized).detach()
 
 
-def _detaches_x_only(x, quantised):
-    return x + quantised - x.detach()
+def _detaches_x_only(x, quantized):
+    return x + quantized - x.detach()
 
 
 @register("03.straight_through", reference=straight_through, minutes=5, difficulty=2,
@@ -33,9 +33,9 @@ def _detaches_x_only(x, quantised):
 def check_straight_through(fn):
     codebook = torch.tensor([[0.0, 0.0], [1.0, 1.0], [3.0, -1.0]], requires_grad=True)
     x = torch.tensor([[0.2, 0.1], [2.5, -0.4]], requires_grad=True)
-    quantised = codebook[[0, 2]]
-    out = fn(x, quantised)
-    assert torch.allclose(out, quantised), f"the values must be those of the codes, {quantised.tolist()}, not {out.tolist()}"
+    quantized = codebook[[0, 2]]
+    out = fn(x, quantized)
+    assert torch.allclose(out, quantized), f"the values must be those of the codes, {quantized.tolist()}, not {out.tolist()}"
     assert out.requires_grad, "no gradient flows out of it: only the difference may be detached, not all"
     weight = torch.tensor([[1.0, 2.0], [-3.0, 4.0]])
     to_x, to_codes = torch.autograd.grad((out * weight).sum(), (x, codebook), allow_unused=True)

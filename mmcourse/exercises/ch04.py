@@ -1,4 +1,4 @@
-"""Exercises of chapter 04: frames, the mel filterbank, Griffin-Lim, bits a second, residual quantisation, pitch."""
+"""Exercises of chapter 04: frames, the mel filterbank, Griffin-Lim, bits a second, residual quantization, pitch."""
 import math
 
 import numpy as np
@@ -49,7 +49,7 @@ def _evenly_in_hertz(bands, low=40.0, high=4000.0):
 
 
 def _triangles(edges, normalise=True):
-    hz = np.linspace(0, codec.RATE / 2, codec.FFT // 2 + 1)
+    hz = np.linspace(0, codec.SAMPLE_RATE / 2, codec.FFT // 2 + 1)
     left, peak, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     out = np.maximum(0, np.minimum((hz - left) / (peak - left), (right - hz) / (right - peak)))
     return torch.tensor(out / (out.sum(1, keepdims=True) if normalise else 1), dtype=torch.float32)
@@ -64,7 +64,7 @@ def _not_normalised(bands, low=40.0, high=4000.0):
 
 
 def _boxes(bands, low=40.0, high=4000.0):
-    edges, hz = _mel_edges(bands, low, high), np.linspace(0, codec.RATE / 2, codec.FFT // 2 + 1)
+    edges, hz = _mel_edges(bands, low, high), np.linspace(0, codec.SAMPLE_RATE / 2, codec.FFT // 2 + 1)
     out = (hz > edges[:-2, None]) & (hz < edges[2:, None])
     return torch.tensor(out / out.sum(1, keepdims=True), dtype=torch.float32)
 
@@ -113,7 +113,7 @@ def _keeps_the_amplitudes_that_come_back(amplitude, rounds=32):
           wrong=[_random_phases, _phase_zero, _keeps_the_amplitudes_that_come_back],
           hint="In each round: spectrum = stft(istft(amplitude * phase)), then phase = spectrum / |spectrum|.")
 def check_griffin_lim(fn):
-    t = torch.arange(4000) / codec.RATE
+    t = torch.arange(4000) / codec.SAMPLE_RATE
     voice = sum(torch.sin(2 * math.pi * 120 * k * (t + 0.05 * t**2)) / k for k in range(1, 12))[None] * 0.1
     wanted = codec.stft(voice).abs()
     out = fn(wanted, 32)
@@ -153,13 +153,13 @@ def check_bits_per_second(fn):
 
 # ---------------------------------------------------------------- level by level
 
-def _quantises_the_same_again(z, codebooks):
+def _quantizes_the_same_again(z, codebooks):
     ids = [torch.cdist(z, codes).argmin(1) for codes in codebooks]
     return torch.stack(ids, 1), sum(codes[i] for codes, i in zip(codebooks, ids, strict=True))
 
 
 def _last_level_only(z, codebooks):
-    ids, total = codec.quantise_residual(z, codebooks)
+    ids, total = codec.quantize_residual(z, codebooks)
     return ids, codebooks[-1][ids[:, -1]]
 
 
@@ -171,10 +171,10 @@ def _farthest(z, codebooks):
     return torch.stack(ids, 1), z - rest
 
 
-@register("04.quantise_residual", reference=codec.quantise_residual, minutes=15, difficulty=2,
-          wrong=[_quantises_the_same_again, _last_level_only, _farthest],
+@register("04.quantize_residual", reference=codec.quantize_residual, minutes=15, difficulty=2,
+          wrong=[_quantizes_the_same_again, _last_level_only, _farthest],
           hint="Keep `rest`, what is left to explain. Each level: find its nearest code, note the index, subtract.")
-def check_quantise_residual(fn):
+def check_quantize_residual(fn):
     z = torch.tensor([[1.0, 2.0], [-1.0, 0.4]])
     books = [torch.tensor([[1.0, 1.0], [-1.0, 0.0]]), torch.tensor([[0.0, 0.5], [0.0, 1.0]])]
     ids, total = fn(z, books)
@@ -185,7 +185,7 @@ def check_quantise_residual(fn):
     for levels in (1, 3):
         z, books = torch.randn(50, 6), [torch.randn(16, 6) * 2.0**-k for k in range(levels)]
         ids, total = fn(z, books)
-        right, right_total = codec.quantise_residual(z, books)
+        right, right_total = codec.quantize_residual(z, books)
         assert tuple(ids.shape) == (50, levels), f"{levels} levels: the ids have the shape (50, {levels}), not {tuple(ids.shape)}"
         wrong = (ids != right).any(1).nonzero().flatten().tolist()
         assert not wrong, (f"{levels} levels of 16 random codes: vector {wrong[0]} gets {ids[wrong[0]].tolist()}, "
@@ -199,27 +199,27 @@ def pitch(samples: torch.Tensor, low: float = 70.0, high: float = 500.0) -> floa
     """The pitch of (n,) samples at 8 kHz in Hz: the shift from 8000 / high to 8000 / low at which they resemble themselves
     most.
     """
-    shifts = range(math.ceil(codec.RATE / high), int(codec.RATE / low) + 1)
-    return codec.RATE / max(shifts, key=lambda k: float(samples[:-k] @ samples[k:]))
+    shifts = range(math.ceil(codec.SAMPLE_RATE / high), int(codec.SAMPLE_RATE / low) + 1)
+    return codec.SAMPLE_RATE / max(shifts, key=lambda k: float(samples[:-k] @ samples[k:]))
 
 
 def _loudest_frequency(samples, low=70.0, high=500.0):
-    return float(torch.fft.rfft(samples).abs().argmax()) * codec.RATE / len(samples)       # an overtone may be the loudest
+    return float(torch.fft.rfft(samples).abs().argmax()) * codec.SAMPLE_RATE / len(samples)       # an overtone may be the loudest
 
 
 def _any_shift(samples, low=70.0, high=500.0):
-    shifts = range(1, int(codec.RATE / low) + 1)
-    return codec.RATE / max(shifts, key=lambda k: float(samples[:-k] @ samples[k:]))
+    shifts = range(1, int(codec.SAMPLE_RATE / low) + 1)
+    return codec.SAMPLE_RATE / max(shifts, key=lambda k: float(samples[:-k] @ samples[k:]))
 
 
 def _the_shift_itself(samples, low=70.0, high=500.0):
-    return codec.RATE / pitch(samples, low, high)
+    return codec.SAMPLE_RATE / pitch(samples, low, high)
 
 
 @register("04.pitch", reference=pitch, minutes=10, difficulty=2, wrong=[_loudest_frequency, _any_shift, _the_shift_itself],
           hint="For a shift k: samples[:-k] @ samples[k:]. Try all k from 8000 / high to 8000 / low, keep the best, return Hz.")
 def check_pitch(fn):
-    t = torch.arange(800) / codec.RATE
+    t = torch.arange(800) / codec.SAMPLE_RATE
     for hz, weights in ((100.0, (1, 1, 1, 1)), (160.0, (0.2, 1, 0.5, 0.5)), (250.0, (1, 0.5, 0.3, 0.2)), (125.0, (0, 1, 1, 1))):
         samples = sum(w * torch.sin(2 * math.pi * hz * (k + 1) * t + k) for k, w in enumerate(weights))
         said = float(fn(samples + 0.02 * torch.randn(800)))

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmcourse.codec import RATE, check_sound, level_sound, log_mel, mel_filterbank
+from mmcourse.spectrogram import check_sound, log_mel, mel_filterbank, normalize_loudness
 from mmcourse.world.scene import WORDS
+from mmcourse.world.speech import SAMPLE_RATE
 
 LENGTH = 104 * 80           # the judge listens to 1.04 s
 
@@ -35,7 +36,7 @@ class WordJudge(nn.Module):
     def features(self, samples: torch.Tensor) -> torch.Tensor:
         """(B, samples) -> (B, bands, 104): the first 1.04 s at one loudness, padded with silence."""
         samples = F.pad(samples[:, :LENGTH], (0, max(0, LENGTH - samples.shape[1])))
-        return (log_mel(level_sound(samples), self.filters) + 7) / 2
+        return (log_mel(normalize_loudness(samples), self.filters) + 7) / 2
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, bands, frames) -> (B, words): logits. Pooled over time, so that it does not matter when the word begins."""
@@ -86,9 +87,9 @@ def stoi(clean, other) -> float:
     of sound: join several words.
     """
     clean, other = _pair(clean, other)
-    if len(clean) < 0.5 * RATE:
-        raise ValueError(f"STOI needs half a second of sound at least, got {len(clean) / RATE:.2f} s: join several words")
-    return float(_extra("pystoi").stoi(clean, other, RATE))
+    if len(clean) < 0.5 * SAMPLE_RATE:
+        raise ValueError(f"STOI needs half a second of sound at least, got {len(clean) / SAMPLE_RATE:.2f} s: join several words")
+    return float(_extra("pystoi").stoi(clean, other, SAMPLE_RATE))
 
 
 def pesq(clean, other) -> float:
@@ -96,7 +97,7 @@ def pesq(clean, other) -> float:
     clean, other = _pair(clean, other)
     module = _extra("pesq")
     try:
-        return float(module.pesq(RATE, clean, other, "nb"))
+        return float(module.pesq(SAMPLE_RATE, clean, other, "nb"))
     except module.NoUtterancesError:
         raise ValueError("PESQ found no speech in the sound: is it silent?") from None
 
@@ -118,7 +119,7 @@ class SphinxJudge:
         out = []
         for clip in clips:
             quiet = np.zeros(3200)
-            sound = np.concatenate([quiet, resample(np.asarray(clip, np.float64), RATE, 16000), quiet])
+            sound = np.concatenate([quiet, resample(np.asarray(clip, np.float64), SAMPLE_RATE, 16000), quiet])
             self.decoder.start_utt()
             self.decoder.process_raw((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes(), full_utt=True)
             self.decoder.end_utt()

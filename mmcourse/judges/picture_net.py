@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmcourse.vqvae import ChannelNorm, ResidualBlock, check_images
-from mmcourse.world.scene import GROUNDS, NOUNS, Scene
+from mmcourse.world.scene import BACKGROUNDS, NOUNS, Scene
 
 
 class PictureNet(nn.Module):
@@ -25,13 +25,13 @@ class PictureNet(nn.Module):
             ResidualBlock(2 * width), ResidualBlock(2 * width),
             ChannelNorm(2 * width), nn.SiLU())
         self.nouns = nn.Linear(2 * width, len(NOUNS))
-        self.ground = nn.Linear(2 * width, len(GROUNDS))
+        self.background = nn.Linear(2 * width, len(BACKGROUNDS))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(B, 3, 64, 64) in [0, 1] -> logits of each noun on the left (B, 64), on the right (B, 64), of grounds (B, 8)."""
         grid = self.grid(images * 2 - 1)                               # (B, 2C, 8, 8)
         left, right = (half.amax((2, 3)) for half in grid.chunk(2, 3))
-        return self.nouns(left), self.nouns(right), self.ground(grid.mean((2, 3)))
+        return self.nouns(left), self.nouns(right), self.background(grid.mean((2, 3)))
 
     @torch.no_grad()
     def features(self, images: torch.Tensor) -> torch.Tensor:
@@ -47,9 +47,9 @@ class PictureNet(nn.Module):
             return [NOUNS[i] if best > 0 else "" for best, i in zip(*(v.tolist() for v in logits.max(1)), strict=True)]
         out = []
         for part in images.split(64):
-            left, right, ground = self(part)
-            grounds = [list(GROUNDS)[i] for i in ground.argmax(1).tolist()]
-            out += list(zip(names(left), names(right), grounds, strict=True))
+            left, right, background = self(part)
+            backgrounds = [list(BACKGROUNDS)[i] for i in background.argmax(1).tolist()]
+            out += list(zip(names(left), names(right), backgrounds, strict=True))
         return out
 
 
@@ -57,7 +57,7 @@ def halves(scene: Scene) -> tuple[str, str, str]:
     """What `PictureNet.read` should say of a true picture: three or four objects stand on both halves."""
     left = [g.noun for g in scene.groups if g.place in ("left", "")]
     right = [g.noun for g in scene.groups if g.place in ("right", "")]
-    return "".join(left), "".join(right), scene.ground
+    return "".join(left), "".join(right), scene.background
 
 
 def noun_accuracy(net: PictureNet, images: torch.Tensor, scenes: list[Scene]) -> float:
@@ -68,11 +68,11 @@ def noun_accuracy(net: PictureNet, images: torch.Tensor, scenes: list[Scene]) ->
     return sum(a[:2] == halves(s)[:2] for a, s in zip(said, scenes, strict=True)) / len(scenes)
 
 
-def picture_loss(net: PictureNet, images: torch.Tensor, left: torch.Tensor, right: torch.Tensor, ground: torch.Tensor) -> dict:
+def picture_loss(net: PictureNet, images: torch.Tensor, left: torch.Tensor, right: torch.Tensor, background: torch.Tensor) -> dict:
     """Binary cross-entropy of each noun on each half (targets (B, 64) of 0 and 1), cross-entropy of the ground (B,)."""
     a, b, g = net(images)
     nouns = F.binary_cross_entropy_with_logits(torch.cat([a, b]), torch.cat([left, right]), reduction="none").sum(1).mean()
-    return {"loss": nouns + 0.3 * F.cross_entropy(g, ground), "nouns": nouns.detach()}
+    return {"loss": nouns + 0.3 * F.cross_entropy(g, background), "nouns": nouns.detach()}
 
 
 def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:

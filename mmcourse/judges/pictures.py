@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mmcourse.world.pictures import LETTER, SIGN_LEFT, SIGN_TOP, draw
-from mmcourse.world.scene import GROUNDS, LETTERS, NOUNS, Group, Scene
+from mmcourse.world.scene import BACKGROUNDS, LETTERS, NOUNS, Group, Scene
 
 
 def _pixels(scene: Scene) -> np.ndarray:
@@ -24,20 +24,20 @@ def _nearest(x: torch.Tensor, templates: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 @cache
-def _templates(ground: str) -> dict[str, torch.Tensor]:
+def _templates(background: str) -> dict[str, torch.Tensor]:
     """True drawings on one ground: each half of the upper part (empty, one, two), its whole (three), the sign's letters."""
     def upper(*groups):
-        return _pixels(Scene(groups, ground))[:SIGN_TOP]
-    blank = np.broadcast_to(np.array(GROUNDS[ground], dtype=np.float32) / 255, (SIGN_TOP, 64, 3))
+        return _pixels(Scene(groups, background))[:SIGN_TOP]
+    blank = np.broadcast_to(np.array(BACKGROUNDS[background], dtype=np.float32) / 255, (SIGN_TOP, 64, 3))
     halves = {}
     for place, columns in (("left", slice(0, 32)), ("right", slice(32, 64))):
         drawings = [blank] + [upper(Group(noun, count, place)) for count in (1, 2) for noun in NOUNS]
         halves[place] = torch.from_numpy(np.stack([d[:, columns] for d in drawings]))      # (1 + 2 x 64, 48, 32, 3)
     three = torch.from_numpy(np.stack([upper(Group(noun, 3)) for noun in NOUNS]))          # (64, 48, 64, 3)
     thing = (Group(NOUNS[0], 1, "left"),)
-    signs = {0: torch.from_numpy(_pixels(Scene(thing, ground))[SIGN_TOP:])}
+    signs = {0: torch.from_numpy(_pixels(Scene(thing, background))[SIGN_TOP:])}
     for n in SIGN_LEFT:                                                                    # (26, 16, 64, 3) for each length
-        signs[n] = torch.from_numpy(np.stack([_pixels(Scene(thing, ground, c * n))[SIGN_TOP:] for c in LETTERS]))
+        signs[n] = torch.from_numpy(np.stack([_pixels(Scene(thing, background, c * n))[SIGN_TOP:] for c in LETTERS]))
     return {**halves, "three": three, **{f"sign{n}": s for n, s in signs.items()}}
 
 
@@ -48,25 +48,25 @@ class PictureReader:
         """The scene whose true drawing is nearest in squared error, part by part."""
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, 64, 64):
             raise ValueError(f"the reader takes pictures of shape (B, 3, 64, 64), got {tuple(images.shape)}")
-        grounds = self.read_grounds(images)
+        backgrounds = self.read_grounds(images)
         pictures = images.permute(0, 2, 3, 1)                          # (B, 3, 64, 64) -> (B, 64, 64, 3)
         out: list[Scene | None] = [None] * len(images)
-        for ground in set(grounds):
-            rows = [i for i, g in enumerate(grounds) if g == ground]
-            for i, groups, sign in zip(rows, self._groups(pictures[rows], ground), self._signs(pictures[rows], ground),
+        for background in set(backgrounds):
+            rows = [i for i, g in enumerate(backgrounds) if g == background]
+            for i, groups, sign in zip(rows, self._groups(pictures[rows], background), self._signs(pictures[rows], background),
                                        strict=True):
-                out[i] = Scene(groups, ground, sign) if groups else None
+                out[i] = Scene(groups, background, sign) if groups else None
         return out
 
     def read_grounds(self, images: torch.Tensor) -> list[str]:
         """The ground whose colour is nearest to the median of the pixels that objects and signs never cover."""
         strips = torch.cat([images[:, :, :SIGN_TOP, :3], images[:, :, :SIGN_TOP, 61:]], 3).flatten(2)      # (B, 3, 288)
-        colours = torch.tensor(list(GROUNDS.values())) / 255
+        colours = torch.tensor(list(BACKGROUNDS.values())) / 255
         nearest = torch.cdist(strips.median(2).values, colours).argmin(1)
-        return [list(GROUNDS)[i] for i in nearest.tolist()]
+        return [list(BACKGROUNDS)[i] for i in nearest.tolist()]
 
-    def _groups(self, pictures: torch.Tensor, ground: str) -> list[tuple[Group, ...]]:
-        t = _templates(ground)
+    def _groups(self, pictures: torch.Tensor, background: str) -> list[tuple[Group, ...]]:
+        t = _templates(background)
         left, i_left = _nearest(pictures[:, :SIGN_TOP, :32], t["left"])
         right, i_right = _nearest(pictures[:, :SIGN_TOP, 32:], t["right"])
         three, i_three = _nearest(pictures[:, :SIGN_TOP], t["three"])
@@ -81,8 +81,8 @@ class PictureReader:
                                  for m, place in ((i, "left"), (j, "right")) if m))
         return out
 
-    def _signs(self, pictures: torch.Tensor, ground: str) -> list[str]:
-        t, lower = _templates(ground), pictures[:, SIGN_TOP:]
+    def _signs(self, pictures: torch.Tensor, background: str) -> list[str]:
+        t, lower = _templates(background), pictures[:, SIGN_TOP:]
         best = (lower - t["sign0"]).square().flatten(1).sum(1)
         words = [""] * len(lower)
         for n, x in SIGN_LEFT.items():

@@ -1,7 +1,10 @@
 """How high is a voice? The pitch of a sound from its autocorrelation, and what a change of pitch sounds like in cents."""
 import numpy as np
 
-RATE, HOP, FRAME = 8000, 80, 512               # Hz; 10 ms; 64 ms: two periods and more of the lowest voices
+from mmcourse.world.speech import SAMPLE_RATE
+
+HOP = 80                  # samples from one frame to the next: 10 ms
+FRAME = 512               # samples: 64 ms, two periods and more of the lowest voices
 
 
 def pitch_track(samples, low: float = 70.0, high: float = 500.0, clear: float = 0.6) -> np.ndarray:
@@ -13,20 +16,20 @@ def pitch_track(samples, low: float = 70.0, high: float = 500.0, clear: float = 
     x = np.asarray(samples, dtype=np.float64)
     if x.ndim != 1 or not len(x):
         raise ValueError(f"the pitch is that of one channel, (samples,), not empty; got shape {x.shape}")
-    if not 0 < low < high <= RATE / 4:
-        raise ValueError(f"the pitch lies between low and high, up to {RATE // 4} Hz; got {low} to {high}")
+    if not 0 < low < high <= SAMPLE_RATE / 4:
+        raise ValueError(f"the pitch lies between low and high, up to {SAMPLE_RATE // 4} Hz; got {low} to {high}")
     n = -(-len(x) // HOP)
     padded = np.pad(x, (FRAME // 2, FRAME // 2 + HOP))
     frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::HOP][:n]              # (n, 512)
     frames = frames - frames.mean(1, keepdims=True)
     power = np.abs(np.fft.rfft(frames, 2 * FRAME)) ** 2
-    lags = int(RATE / low) + 2
+    lags = int(SAMPLE_RATE / low) + 2
     same = np.fft.irfft(power)[:, :lags]                                        # (n, lags): the autocorrelation
     square = np.pad((frames**2).cumsum(1), ((0, 0), (1, 0)))                    # (n, 513)
     lag = np.arange(lags)
     both = square[:, FRAME - lag] + square[:, -1:] - square[:, lag]             # the energy of the two parts compared
     alike = 2 * same / np.maximum(both, 1e-12)                                  # (n, lags), at most 1
-    first, out = int(RATE / high), np.full(n, np.nan)
+    first, out = int(SAMPLE_RATE / high), np.full(n, np.nan)
     middle = alike[:, 1:-1]
     peak = (middle >= alike[:, :-2]) & (middle > alike[:, 2:]) & (lag[1:-1] >= first)
     height = np.where(peak, middle, -1.0)
@@ -35,7 +38,7 @@ def pitch_track(samples, low: float = 70.0, high: float = 500.0, clear: float = 
     for t in np.flatnonzero((best > clear) & loud):
         k = 1 + int(np.argmax(height[t] > 0.9 * best[t]))
         a, b, c = alike[t, k - 1:k + 2]
-        out[t] = RATE / (k + 0.5 * (a - c) / (a - 2 * b + c))                   # the top of the parabola through three points
+        out[t] = SAMPLE_RATE / (k + 0.5 * (a - c) / (a - 2 * b + c))                   # the top of the parabola through three points
     return out
 
 
@@ -60,8 +63,8 @@ def compare(true, other) -> dict:
 
 def notes(pitches, seconds: float = 0.4, harmonics: int = 8) -> np.ndarray:
     """A melody: each pitch (Hz) for `seconds`, with harmonics that fade as strings do; float32 at 8 kHz, RMS about 0.1."""
-    t = np.arange(int(seconds * RATE)) / RATE
+    t = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     shape = np.minimum(1, np.minimum(t, seconds - t) / 0.02) * np.exp(-2 * t)
     out = np.concatenate([shape * sum(np.sin(2 * np.pi * k * hz * t) / k for k in range(1, harmonics + 1)
-                                      if k * hz < 0.95 * RATE / 2) for hz in pitches])
+                                      if k * hz < 0.95 * SAMPLE_RATE / 2) for hz in pitches])
     return (0.1 * out / np.sqrt((out**2).mean())).astype(np.float32)

@@ -3,11 +3,13 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.codec import AudioCodec, codec_loss, level_sound
+from mmcourse.codec import AudioCodec, codec_loss
+from mmcourse.optim import Optim
 from mmcourse.paths import CHECKPOINTS, cache_dir
 from mmcourse.recipes import options
-from mmcourse.training import History, train
-from mmcourse.world.augment import faster
+from mmcourse.spectrogram import normalize_loudness
+from mmcourse.training import History, Run, train
+from mmcourse.world.augment import change_speed
 from mmcourse.world.human_digits import load_human_digits
 from mmcourse.world.speech import load_speech
 
@@ -32,7 +34,7 @@ class CodecBatches:
         pool = self.human if self.human and rng.random() < PEOPLE else self.clips
         clip = pool[rng.integers(len(pool))]
         if rng.random() < 0.5:                        # another speed moves pitch and formants too: a new voice
-            clip = faster(clip, rng.uniform(0.88, 1.14))
+            clip = change_speed(clip, rng.uniform(0.88, 1.14))
         return clip
 
     def __call__(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,7 +50,7 @@ class CodecBatches:
                 if rng.random() < 0.3:                                                # silence to the end
                     break
             row += rng.normal(0, 10 ** rng.uniform(-5, -2.7), self.length) * (rng.random() < 0.3)
-        sound = level_sound(torch.from_numpy(out)) * torch.from_numpy(rng.uniform(0.85, 1.15, (self.batch, 1))).float()
+        sound = normalize_loudness(torch.from_numpy(out)) * torch.from_numpy(rng.uniform(0.85, 1.15, (self.batch, 1))).float()
         return sound, torch.from_numpy(rng.choice(4, self.batch, p=self.keep) + 1)
 
 
@@ -57,9 +59,9 @@ def train_codec(steps: int | None = None, resume=None, *, seed: int = 0, progres
     """Train a codec; `resume` names a file from which an interrupted run goes on. One step takes about 0.2 s a core."""
     torch.manual_seed(seed)
     codec = AudioCodec(width=width)
-    history = train(codec, CodecBatches(batch, humans=humans), codec_loss, steps=steps or STEPS, lr=lr, warmup=100,
-                    optimizer="muon", muon_lr=MUON_LR, weight_decay=0.0, seed=seed, resume=resume, save_every=250,
-                    progress=progress)
+    history = train(codec, CodecBatches(batch, humans=humans), codec_loss, steps=steps or STEPS,
+                    optim=Optim("muon", lr=lr, muon_lr=MUON_LR, weight_decay=0.0, warmup=100),
+                    run=Run(seed=seed, resume=resume, save_every=250, progress=progress))
     return codec, history
 
 

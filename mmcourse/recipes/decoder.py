@@ -8,8 +8,9 @@ import torch.nn.functional as F
 
 from mmcourse import checkpoints
 from mmcourse.diffusion import FlowDecoder, flow_loss, plain_and_codes
+from mmcourse.optim import Optim
 from mmcourse.paths import RESULTS, cache_dir
-from mmcourse.training import History, train
+from mmcourse.training import History, Run, train
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import Scene, sample_scene
@@ -28,7 +29,7 @@ def make_batch(vqvae: VQVAE):
 
 def loss(model: FlowDecoder, images: torch.Tensor, plain: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """The flow's data is what the plain decoder got wrong, in units of the model's `error`."""
-    return flow_loss(model, (images - plain) / model.error, plain, codes)
+    return flow_loss(model, (images - plain) / model.residual_std, plain, codes)
 
 
 def held_out_scenes(n: int, seed: int, jitter: int = 0) -> list[Scene]:
@@ -57,7 +58,7 @@ def measure(n: int = 256, seed: int = 0, steps: int = 8, sampler: str = "euler",
     truth, other = draw_batch(scenes), draw_batch(held_out_scenes(n, seed + 1000, jitter))
     ids = vqvae.encode(truth)
     made = {"plain": vqvae.decode(ids),
-            "diffusion": torch.cat([decoder.decode(part, steps, seed + i, vqvae, sampler)
+            "diffusion": torch.cat([decoder.decode(part, vqvae, steps, seed + i, sampler)
                                     for i, part in enumerate(ids.split(64))])}
     same, target = net.features(truth), net.features(other)
     blurred = F.avg_pool2d(F.pad(truth, (1, 1, 1, 1), mode="replicate"), 3, 1)
@@ -71,7 +72,7 @@ def measure(n: int = 256, seed: int = 0, steps: int = 8, sampler: str = "euler",
         out[f"psnr_{name}"] = -10 * errors.mean().log10().item()
         out[f"nouns_{name}"] = noun_accuracy(net, images, scenes)
         out[f"sharpness_{name}"] = sharpness(images)
-    for name, decode in (("plain", vqvae.decode), ("diffusion", lambda x: decoder.decode(x, steps, seed, vqvae, sampler))):
+    for name, decode in (("plain", vqvae.decode), ("diffusion", lambda x: decoder.decode(x, vqvae, steps, seed, sampler))):
         start = time.process_time()
         for i in range(4):
             decode(ids[i:i + 1])
@@ -98,7 +99,7 @@ def measure_generated(n: int = 128, seed: int = 0, steps: int = 2) -> dict:
     out = {"n": n, "seed": seed, "steps": steps, "signs": len(signed)}
     for suffix, ids in tokens.items():
         for name, images in (("plain", assistant.vqvae.decode(ids)),
-                             ("diffusion", assistant.decoder.decode(ids, steps, seed, assistant.vqvae))):
+                             ("diffusion", assistant.decoder.decode(ids, assistant.vqvae, steps, seed))):
             out[f"nouns_{name}{suffix}"] = noun_accuracy(net, images, scenes)
             out[f"fd_same_{name}{suffix}"] = frechet_distance(features, net.features(images))
             try:
@@ -129,12 +130,12 @@ def main(argv: list[str] | None = None) -> History:
     """Train (or go on training) the decoder, ship it, and write `data/results/ch07_decoder.json`."""
     from mmcourse.recipes import options
     args = options("decoder", argv, steps=STEPS)
-    vqvae, made_with = checkpoints.load("vqvae"), checkpoints.manifest()["vqvae"]["sha256"]
+    vqvae, made_with = checkpoints.load("vqvae"), checkpoints.identity("vqvae")
     torch.manual_seed(args.seed)
     model = FlowDecoder(code_dim=vqvae.config["dim"])
-    history = train(model, make_batch(vqvae), loss, steps=args.steps, lr=LR, warmup=100, seed=args.seed,
-                    optimizer="muon", muon_lr=MUON_LR, average=AVERAGE,
-                    resume=cache_dir() / "runs" / f"decoder-{made_with[:8]}.pt", log_every=25, save_every=250)
+    history = train(model, make_batch(vqvae), loss, steps=args.steps,
+                    optim=Optim("muon", lr=LR, muon_lr=MUON_LR, warmup=100, ema_decay=AVERAGE),
+                    run=Run(seed=args.seed, resume=cache_dir() / "runs" / f"decoder-{made_with[:8]}.pt", log_every=25, save_every=250))
     if not history.interrupted:
         def ship(metrics):
             checkpoints.save("decoder", model, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,

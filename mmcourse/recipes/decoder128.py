@@ -11,9 +11,10 @@ import torch
 
 from mmcourse import checkpoints
 from mmcourse.diffusion import FlowDecoder, enlarge, flow_loss, plain_and_codes
+from mmcourse.optim import Optim
 from mmcourse.paths import RESULTS, cache_dir
 from mmcourse.recipes.decoder import held_out_scenes, sharpness
-from mmcourse.training import History, train
+from mmcourse.training import History, Run, train
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import sample_scene
@@ -42,7 +43,7 @@ def start_from(small: FlowDecoder, scale: int = SIZE // 64) -> FlowDecoder:
 
 def loss(model: FlowDecoder, images: torch.Tensor, plain: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """The flow's data is what the enlarged plain picture got wrong, in units of the model's `error`."""
-    return flow_loss(model, (images - enlarge(plain, model.scale)) / model.error, plain, codes)
+    return flow_loss(model, (images - enlarge(plain, model.scale)) / model.residual_std, plain, codes)
 
 
 @torch.no_grad()
@@ -59,7 +60,7 @@ def measure(n: int = 200, seed: int = 0, steps: int = 2, jitter: int = 0) -> dic
     scenes = held_out_scenes(n, seed, jitter)
     truth, ids = draw_batch(scenes, SIZE), vqvae.encode(draw_batch(scenes))
     made = {"enlarged": enlarge(vqvae.decode(ids), 2),
-            "diffusion": torch.cat([decoder.decode(part, steps, seed + i, vqvae) for i, part in enumerate(ids.split(50))])}
+            "diffusion": torch.cat([decoder.decode(part, vqvae, steps, seed + i) for i, part in enumerate(ids.split(50))])}
 
     def shrink(x):
         return torch.nn.functional.avg_pool2d(x, 2)
@@ -82,7 +83,7 @@ def measure(n: int = 200, seed: int = 0, steps: int = 2, jitter: int = 0) -> dic
         if signed:
             out[f"signs_{name}"] = float(np.mean([read_sign(small[i]) == scenes[i].sign for i in signed]))
     for name, decode in (("enlarged", lambda x: enlarge(vqvae.decode(x), 2)),
-                         ("diffusion", lambda x: decoder.decode(x, steps, seed, vqvae))):
+                         ("diffusion", lambda x: decoder.decode(x, vqvae, steps, seed))):
         start = time.process_time()
         for i in range(4):
             decode(ids[i:i + 1])
@@ -94,7 +95,7 @@ def main(argv: list[str] | None = None) -> History:
     """Train (or go on training) the decoder, ship it, and write `data/results/ch07_decoder128.json`."""
     from mmcourse.recipes import options
     args = options("decoder128", argv, steps=STEPS)
-    vqvae, made_with = checkpoints.load("vqvae"), checkpoints.manifest()["vqvae"]["sha256"]
+    vqvae, made_with = checkpoints.load("vqvae"), checkpoints.identity("vqvae")
     torch.manual_seed(args.seed)
     model = start_from(checkpoints.load("decoder"))
     pictures, tokens = make_pool(vqvae)
@@ -102,8 +103,9 @@ def main(argv: list[str] | None = None) -> History:
     def batch(rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
         rows = torch.from_numpy(rng.integers(len(tokens), size=BATCH))
         return pictures[rows].float() / 255, *plain_and_codes(vqvae, tokens[rows])
-    history = train(model, batch, loss, steps=args.steps, lr=LR, warmup=100, seed=args.seed, optimizer="muon", muon_lr=MUON_LR,
-                    average=AVERAGE, resume=cache_dir() / "runs" / f"decoder128-{made_with[:8]}.pt", log_every=25, save_every=100)
+    history = train(model, batch, loss, steps=args.steps,
+                    optim=Optim("muon", lr=LR, muon_lr=MUON_LR, warmup=100, ema_decay=AVERAGE),
+                    run=Run(seed=args.seed, resume=cache_dir() / "runs" / f"decoder128-{made_with[:8]}.pt", log_every=25, save_every=100))
     if not history.interrupted:
         checkpoints.save("decoder128", model, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes, metrics={},
                          dtype=torch.float16, vqvae=made_with)

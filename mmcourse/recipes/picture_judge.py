@@ -4,10 +4,11 @@ import torch
 
 from mmcourse import checkpoints
 from mmcourse.judges.picture_net import PictureNet, halves, noun_accuracy, picture_loss
+from mmcourse.optim import Optim
 from mmcourse.paths import cache_dir
-from mmcourse.training import History, train
+from mmcourse.training import History, Run, train
 from mmcourse.world.pictures import draw_batch
-from mmcourse.world.scene import GROUNDS, NOUNS, sample_scene
+from mmcourse.world.scene import BACKGROUNDS, NOUNS, sample_scene
 
 STEPS, BATCH, LR, JITTER = 3000, 32, 2e-3, 2
 
@@ -20,8 +21,8 @@ def batch(rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
         for target, noun in zip((left, right), halves(scene)[:2], strict=True):
             if noun:
                 target[i, NOUNS.index(noun)] = 1
-    ground = torch.tensor([list(GROUNDS).index(scene.ground) for scene in scenes])
-    return draw_batch(scenes), left, right, ground
+    background = torch.tensor([list(BACKGROUNDS).index(scene.background) for scene in scenes])
+    return draw_batch(scenes), left, right, background
 
 
 def measure(net: PictureNet, n: int = 512, seed: int = 1) -> dict:
@@ -31,10 +32,10 @@ def measure(net: PictureNet, n: int = 512, seed: int = 1) -> dict:
         rng = np.random.default_rng((seed, 98, jitter))
         scenes = [sample_scene(rng, "held-out", jitter=jitter) for _ in range(n)]
         images = draw_batch(scenes)
-        grounds = [ground for *_, ground in net.read(images)]
+        backgrounds = [background for *_, background in net.read(images)]
         suffix = "_jitter" if jitter else ""
         out["nouns" + suffix] = round(noun_accuracy(net, images, scenes), 4)
-        out["ground" + suffix] = round(float(np.mean([g == s.ground for g, s in zip(grounds, scenes, strict=True)])), 4)
+        out["ground" + suffix] = round(float(np.mean([g == s.background for g, s in zip(backgrounds, scenes, strict=True)])), 4)
     return out
 
 
@@ -44,8 +45,8 @@ def main(argv: list[str] | None = None) -> History:
     args = options("picture_judge", argv, steps=STEPS)
     torch.manual_seed(args.seed)
     net = PictureNet()
-    history = train(net, batch, picture_loss, steps=args.steps, lr=LR, seed=args.seed,
-                    resume=cache_dir() / "runs" / "picture_judge.pt", log_every=50)
+    history = train(net, batch, picture_loss, steps=args.steps, optim=Optim(lr=LR),
+                    run=Run(seed=args.seed, resume=cache_dir() / "runs" / "picture_judge.pt", log_every=50))
     if not history.interrupted:
         metrics = measure(net)
         checkpoints.save("picture_judge", net, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,

@@ -15,16 +15,18 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.codec import AudioCodec, level_sound, log_mel
+from mmcourse.codec import AudioCodec
 from mmcourse.diffusion import flow_loss
 from mmcourse.judges.hearing import pesq, stack, stoi
 from mmcourse.judges.picture_net import frechet_distance
+from mmcourse.optim import Optim
 from mmcourse.paths import CHECKPOINTS, RESULTS, cache_dir
 from mmcourse.recipes import options
 from mmcourse.recipes.codec import CodecBatches
 from mmcourse.sound_decoder import SoundDecoder, mel_to_sound, plain_mel_and_codes
+from mmcourse.spectrogram import log_mel, normalize_loudness
 from mmcourse.studies.ch04_sweep import save
-from mmcourse.training import History, train
+from mmcourse.training import History, Run, train
 from mmcourse.world.human_digits import HELD_OUT_SPEAKER, load_human_digits
 from mmcourse.world.scene import WORDS
 from mmcourse.world.speech import VOICES, _finish, _speak, load_speech
@@ -50,7 +52,7 @@ def make_batch(codec: AudioCodec):
     draw = CodecBatches(BATCH)
 
     def batch(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        sound = level_sound(draw(rng)[0])
+        sound = normalize_loudness(draw(rng)[0])
         return log_mel(sound, codec.filters), *plain_mel_and_codes(codec, codec.encode(sound)[..., :1])
 
     return batch
@@ -58,7 +60,7 @@ def make_batch(codec: AudioCodec):
 
 def loss(model: SoundDecoder, truth: torch.Tensor, plain: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """The flow's data is what the plain decoder got wrong, in units of the model's `error`."""
-    return flow_loss(model, (truth - plain) / model.error, plain, codes)
+    return flow_loss(model, (truth - plain) / model.residual_std, plain, codes)
 
 
 def regression_loss(
@@ -67,7 +69,7 @@ def regression_loss(
     """The control: the same network without noise or time, trained to say the mean of the plain decoder's
     error."""
     guess = model(torch.zeros_like(plain), torch.zeros(len(plain)), plain, codes)
-    return (guess - (truth - plain) / model.error).square().mean()
+    return (guess - (truth - plain) / model.residual_std).square().mean()
 
 
 LOSSES = {"flow": loss, "regression": regression_loss}
@@ -80,26 +82,13 @@ def train_decoder(
     step."""
     if kind not in LOSSES:
         raise ValueError(f"kind is one of {', '.join(LOSSES)}, got {kind!r}")
-    codec, made_with = checkpoints.load("codec"), checkpoints.manifest()["codec"]["sha256"]
+    codec, made_with = checkpoints.load("codec"), checkpoints.identity("codec")
     torch.manual_seed(seed)
     model = SoundDecoder(bands=codec.config["bands"], code_dim=codec.config["dim"], context=context)
     run = cache_dir() / "runs" / f"sound-{kind}-{context}-{steps}-{seed}-{made_with[:8]}.pt"
-    history = train(
-        model,
-        make_batch(codec),
-        LOSSES[kind],
-        steps=steps,
-        lr=LR,
-        warmup=100,
-        seed=seed,
-        optimizer="muon",
-        muon_lr=MUON_LR,
-        average=AVERAGE if steps > 1000 else 0.99,
-        resume=run,
-        log_every=20,
-        save_every=200,
-        progress=progress,
-    )
+    history = train(model, make_batch(codec), LOSSES[kind], steps=steps,
+                    optim=Optim("muon", lr=LR, muon_lr=MUON_LR, warmup=100, ema_decay=AVERAGE if steps > 1000 else 0.99),
+                    run=Run(seed=seed, resume=run, log_every=20, save_every=200, progress=progress))
     if history.interrupted:
         raise SystemExit(f"interrupted; the same command goes on from {run}")
     return model, history
@@ -177,7 +166,7 @@ class Ruler:
         samples = stack(sounds.clips, LENGTH)
         self.samples, self.truth, self.ids = (
             samples,
-            log_mel(level_sound(samples), codec.filters),
+            log_mel(normalize_loudness(samples), codec.filters),
             codec.encode(samples),
         )
         self.inside = torch.stack([torch.arange(self.truth.shape[2]) < len(c) / 80 for c in sounds.clips])
@@ -238,7 +227,7 @@ def draw(
     """`decode_mel` of many clips, 64 at a time, each with noise of its own."""
     return torch.cat(
         [
-            model.decode_mel(part[..., :1], steps, 1000 * seed + i, codec, grain)
+            model.decode_mel(part[..., :1], codec, steps, 1000 * seed + i, grain)
             for i, part in enumerate(ids.split(64))
         ]
     )
@@ -254,14 +243,14 @@ def grainy(codec: AudioCodec, ids: torch.Tensor, size: float) -> torch.Tensor:
 def regress(model: SoundDecoder, ids: torch.Tensor, codec: AudioCodec) -> torch.Tensor:
     """The mel of the control: one call of a network that was trained by `regression_loss`."""
     plain, codes = plain_mel_and_codes(codec, ids[..., :1])
-    return plain + model.error * model(torch.zeros_like(plain), torch.zeros(len(plain)), plain, codes)
+    return plain + model.residual_std * model(torch.zeros_like(plain), torch.zeros(len(plain)), plain, codes)
 
 
 def cost(model: SoundDecoder, codec: AudioCodec, ids: torch.Tensor) -> dict[str, float]:
     """CPU milliseconds for a second of sound, one sound of 0.96 s at a time: the mel alone, and the way
     back."""
     one, ways = ids[:1, :, :1], {"plain": lambda: codec.decode_mel(one)}
-    ways |= {setting(n, 1.0): lambda n=n: model.decode_mel(one, n, 0, codec) for n in (1, 2, 4, 8)}
+    ways |= {setting(n, 1.0): lambda n=n: model.decode_mel(one, codec, n, 0) for n in (1, 2, 4, 8)}
     mel = codec.decode_mel(one)
     ways["Griffin-Lim"] = lambda: mel_to_sound(codec, mel)
     out = {}
@@ -306,7 +295,7 @@ def study(model: SoundDecoder) -> dict:
         knobs[f"plain + grain {size}"] = ruler("grain", grainy(codec, ruler.ids, size))
     chosen, grain_size = choose(knobs), min(GRAINS, key=lambda size: knobs[f"plain + grain {size}"]["fd"])
     result = {
-        "codec_sha256": checkpoints.manifest()["codec"]["sha256"],
+        "codec_sha256": checkpoints.identity("codec"),
         "sha256": entry["sha256"],
         "steps": entry["steps"],
         "cpu_minutes": {"flow": entry["cpu_minutes"], "regression": round(history.cpu_minutes, 2)},
@@ -391,7 +380,7 @@ def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> SoundDecoder:
     wanted = "--study" in argv
     args = options("sound_decoder", [a for a in argv if a != "--study"], STEPS)
     model, history = train_decoder("flow", args.steps, args.seed)
-    made_with = checkpoints.manifest()["codec"]["sha256"]
+    made_with = checkpoints.identity("codec")
 
     def ship(metrics: dict) -> None:
         checkpoints.save(

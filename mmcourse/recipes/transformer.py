@@ -5,19 +5,20 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.bpe import BPETokenizer
 from mmcourse.dataset import (
     Clips,
     Mixture,
     heard_clips,
     image_tokens,
+    mixture_loss,
     near_codes,
     training_edits,
     training_scenes,
 )
-from mmcourse.paths import CHECKPOINTS, cache_dir
-from mmcourse.training import History, train
-from mmcourse.transformer import Transformer, next_token_loss
+from mmcourse.optim import Optim
+from mmcourse.paths import cache_dir
+from mmcourse.training import History, Run, train
+from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import OPEN, Vocabulary
 from mmcourse.world.human_digits import load_human_digits
 from mmcourse.world.speech import load_speech
@@ -60,7 +61,7 @@ class Part:
     people: float = 0.35
     copies: int = 12
     schedule: int = 0
-    mouths: bool = False
+    vocal_tract: bool = False
 
     @property
     def steps(self) -> int:
@@ -117,8 +118,8 @@ PARTS = (Part("reference", STAGES, unnamed=UNNAMED, people=0.2, copies=5),
          Part("reading", (READING,), rate=0.5, unnamed=UNNAMED, people=0.2, copies=5),
          Part("practice", PRACTICE, rate=0.75, schedule=3600),
          Part("editing", (EDITING,), rate=0.5),
-         Part("finish", FINISH, rate=0.5, people=0.6, copies=24, mouths=True),
-         Part("choosing", (CHOOSING,), rate=0.4, people=0.6, copies=24, mouths=True))
+         Part("finish", FINISH, rate=0.5, people=0.6, copies=24, vocal_tract=True),
+         Part("choosing", (CHOOSING,), rate=0.4, people=0.6, copies=24, vocal_tract=True))
 STEPS = sum(part.steps for part in PARTS)
 ROWS = CHOOSING.rows
 
@@ -127,22 +128,13 @@ def make_model(vocabulary: Vocabulary, seed: int = 0, width: int = 192, layers: 
     """A fresh transformer over the vocabulary; the seed decides its first weights."""
     torch.manual_seed(seed)
     return Transformer(vocabulary.size, width=width, layers=layers, heads=heads, context=CONTEXT,
-                       openers=tuple(OPEN.values()))
-
-
-def mixture_loss(model: Transformer, *parts: torch.Tensor) -> dict:
-    """Weighted cross-entropy in nats a token over all parts of a batch, together; `parts` are ids, weights, ids, weights, ..."""
-    total, count = 0.0, 0.0
-    for ids, weights in zip(parts[::2], parts[1::2], strict=True):
-        counted = weights[:, 1:].sum()
-        total, count = total + counted * next_token_loss(model, ids, weights), count + counted
-    return {"loss": total / count}
+                       segment_starts=tuple(OPEN.values()))
 
 
 def make_mixture(scenes: int = SCENES, progress: bool = True, jitter: int = 0, stage: Stage = CHOOSING,
                  part: Part = PARTS[-1]) -> Mixture:
     """The training data of the reference model, from the shipped tokenizers; tokenised once and cached."""
-    bpe = BPETokenizer.load(CHECKPOINTS / "bpe.json")
+    bpe = checkpoints.load("bpe")
     vqvae = checkpoints.load("vqvae")
     vocabulary = Vocabulary(bpe.vocab_size, vqvae.vocab_size, AUDIO_CODES, AUDIO_LEVELS)
     data = training_scenes(scenes, jitter=jitter, unnamed=part.unnamed)
@@ -160,13 +152,13 @@ def make_mixture(scenes: int = SCENES, progress: bool = True, jitter: int = 0, s
         corpus = load_speech(progress=progress)
         kept = corpus.select(held_out=False)
         sounds, words = [corpus.clips[i] for i in kept], [corpus.words[i] for i in kept]
-        heard = heard_clips(codec, sounds, words, AUDIO_LEVELS, COPIES, "synthetic", progress, part.mouths)
+        heard = heard_clips(codec, sounds, words, AUDIO_LEVELS, COPIES, "synthetic", progress, part.vocal_tract)
         clips = Clips(heard.tokens[:len(sounds)], words)               # the first copy is the clip itself
         if (digits := load_human_digits()) is not None:
             kept = [i for i, out in enumerate(digits.held_out) if not out]
             people = heard_clips(codec, [digits.clips[i] for i in kept], [digits.words[i] for i in kept], AUDIO_LEVELS,
-                                 part.copies, "people", progress, part.mouths)
-        near = near_codes(codec.codebooks[:AUDIO_LEVELS]) if part.mouths else None
+                                 part.copies, "people", progress, part.vocal_tract)
+        near = near_codes(codec.codebooks[:AUDIO_LEVELS]) if part.vocal_tract else None
     return Mixture(vocabulary, bpe, data, images, clips, stage.rows, stage.text_weight, heard, people, edits, part.people,
                    stage.kinds, near)
 
@@ -174,8 +166,8 @@ def make_mixture(scenes: int = SCENES, progress: bool = True, jitter: int = 0, s
 def main(argv: list[str] | None = None) -> History:
     """Train (or go on training) the reference transformer and ship it. `--steps` ends the run earlier."""
     from mmcourse.recipes import options
-    args = options("reference", argv, steps=STEPS)
-    made_with = checkpoints.manifest()["vqvae"]["sha256"]              # a run belongs to one tokenizer
+    args = options("transformer", argv, steps=STEPS)
+    made_with = checkpoints.identity("vqvae")              # a run belongs to one tokenizer
     left, minutes, model = args.steps, 0.0, None
     for number, part in enumerate(PARTS):
         mixture = make_mixture(stage=part.stages[-1], part=part)
@@ -183,10 +175,9 @@ def main(argv: list[str] | None = None) -> History:
             model = make_model(mixture.vocabulary, args.seed)
         for stage in part.stages:
             mixture.rows, mixture.text_weight, mixture.kinds = stage.rows, stage.text_weight, stage.kinds
-            history = train(model, mixture.batch, mixture_loss, steps=part.schedule or part.steps, until=min(stage.until, left),
-                            lr=part.rate * LR, optimizer="muon", muon_lr=part.rate * MUON_LR, warmup=WARMUP,
-                            seed=args.seed + number, average=AVERAGE, save_every=100,
-                            resume=cache_dir() / "runs" / f"{part.name}-{made_with[:8]}.pt")
+            history = train(model, mixture.batch, mixture_loss, steps=part.schedule or part.steps,
+                            optim=Optim("muon", lr=part.rate * LR, muon_lr=part.rate * MUON_LR, warmup=WARMUP, ema_decay=AVERAGE),
+                            run=Run(until=min(stage.until, left), seed=args.seed + number, save_every=100, resume=cache_dir() / "runs" / f"{part.name}-{made_with[:8]}.pt"))
             if history.interrupted:
                 return history
         minutes, left = minutes + history.cpu_minutes, left - part.steps
@@ -201,7 +192,7 @@ def ship(model: Transformer, vocabulary: Vocabulary, seed: int, steps: int, hist
     """Save the transformer as the shipped one, with the vocabulary and the hashes of the tokenizers it was trained on."""
     tail = history.rows[-20:]
     metrics = {"loss": round(sum(r["loss"] for r in tail) / len(tail), 4)}
-    tokenizers = {name: checkpoints.manifest()[name]["sha256"] for name in ("bpe", "vqvae", "codec")}
+    tokenizers = {name: checkpoints.identity(name) for name in ("bpe", "vqvae", "codec")}
     checkpoints.save("transformer", model, seed=seed, steps=steps, cpu_minutes=history.cpu_minutes, metrics=metrics,
                      dtype=torch.int8, vocabulary=vocabulary.config, tokenizers=tokenizers, human_digits=human_digits)
     print(metrics)

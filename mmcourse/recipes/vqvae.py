@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
+from mmcourse.optim import Optim
 from mmcourse.paths import CHECKPOINTS, cache_dir
-from mmcourse.training import History, train
+from mmcourse.training import History, Run, train
 from mmcourse.vqvae import VQVAE, vqvae_loss
 from mmcourse.world.pictures import SIGN_TOP, SIZE, draw_batch
 from mmcourse.world.scene import sample_scene
@@ -48,7 +49,7 @@ def measures(model: VQVAE) -> dict:
 def make(seed: int = 0) -> VQVAE:
     """A fresh tokenizer; the seed decides its first weights."""
     torch.manual_seed(seed)
-    return VQVAE(codes=512, dim=16, width=128, context=1)
+    return VQVAE(codebook_size=512, dim=16, width=128, context=1)
 
 
 def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> History:
@@ -56,8 +57,8 @@ def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> History:
     from mmcourse.recipes import options
     args = options("vqvae", argv, steps=STEPS)
     model = make(args.seed)
-    history = train(model, batch, loss, steps=args.steps, lr=LR, optimizer="muon", muon_lr=MUON_LR, seed=args.seed,
-                    resume=cache_dir() / "runs" / "vqvae.pt", log_every=50)
+    history = train(model, batch, loss, steps=args.steps, optim=Optim("muon", lr=LR, muon_lr=MUON_LR),
+                    run=Run(seed=args.seed, resume=cache_dir() / "runs" / "vqvae.pt", log_every=50))
     if not history.interrupted:
         metrics = measures(model)
         checkpoints.save("vqvae", model, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes, metrics=metrics,

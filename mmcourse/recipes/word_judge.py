@@ -5,10 +5,11 @@ import torch.nn.functional as F
 
 from mmcourse import checkpoints
 from mmcourse.judges.hearing import LENGTH, WordJudge
+from mmcourse.optim import Optim
 from mmcourse.paths import CHECKPOINTS, cache_dir
 from mmcourse.recipes import options
-from mmcourse.training import History, train
-from mmcourse.world.augment import faster
+from mmcourse.training import History, Run, train
+from mmcourse.world.augment import change_speed
 from mmcourse.world.human_digits import load_human_digits
 from mmcourse.world.scene import WORDS
 from mmcourse.world.speech import load_speech
@@ -33,7 +34,7 @@ class WordBatches:
             pool = self.human if self.human and rng.random() < 0.1 else self.pairs
             clip, labels[b] = pool[rng.integers(len(pool))]
             if rng.random() < 0.7:
-                clip = faster(clip, rng.uniform(0.85, 1.18))
+                clip = change_speed(clip, rng.uniform(0.85, 1.18))
             start = int(rng.integers(max(1, min(2400, LENGTH - len(clip)))))
             sound[b, start:start + len(clip)] = clip[:LENGTH - start]
             if rng.random() < 0.5:
@@ -63,8 +64,9 @@ def train_word_judge(steps: int | None = None, resume=None, *, seed: int = 0, pr
     """Train a judge; one step takes about 0.1 s a core."""
     torch.manual_seed(seed)
     judge = WordJudge()
-    history = train(judge, WordBatches(humans=humans), word_loss, steps=steps or STEPS, lr=2e-3, weight_decay=0.05,
-                    seed=seed, resume=resume, progress=progress)
+    history = train(judge, WordBatches(humans=humans), word_loss, steps=steps or STEPS,
+                    optim=Optim(lr=2e-3, weight_decay=0.05),
+                    run=Run(seed=seed, resume=resume, progress=progress))
     return judge, history
 
 

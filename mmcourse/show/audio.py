@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import base64
 import html
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,8 +14,10 @@ from matplotlib import pyplot as plt
 
 from mmcourse import show
 from mmcourse.bits import mu_law_inverse
-from mmcourse.codec import RATE, level_sound, log_mel
 from mmcourse.judges.pitch import pitch_track
+from mmcourse.media import Audio
+from mmcourse.spectrogram import log_mel, normalize_loudness
+from mmcourse.world.speech import SAMPLE_RATE
 
 FACTS = ("pitch", "brightness", "loudness", "voice", "word")
 
@@ -39,7 +39,7 @@ def players(sounds: Mapping[str, object], caption: str = "") -> None:
         if wave.ndim != 1 or not wave.size or not np.isfinite(wave).all():
             raise ValueError(f"{title!r} is no sound: give one channel, (samples,), finite and not empty; got {wave.shape}")
         boxes.append('<div style="display:inline-block;margin:0 1em .6em 0">'
-                     f"{html.escape(title)}<br>{show.player(wave, RATE)}</div>")
+                     f"{html.escape(title)}<br>{show.player(wave, SAMPLE_RATE)}</div>")
     if show._in_notebook():
         from IPython.display import HTML, display
         display(HTML("".join(boxes)))
@@ -48,14 +48,9 @@ def players(sounds: Mapping[str, object], caption: str = "") -> None:
 
 def uploaded(upload) -> np.ndarray | None:
     """The sound in an ipywidgets `FileUpload`, float32 (samples,) at 8 kHz, or None if nothing was chosen."""
-    from mmcourse.world.speech import read_sound
     if not upload.value:
         return None
-    chosen = upload.value[0]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / Path(chosen["name"]).name
-        path.write_bytes(bytes(chosen["content"]))
-        return read_sound(path)
+    return Audio(bytes(upload.value[0]["content"])).at()
 
 
 # ---------------------------------------------------------------- one token at a time
@@ -78,7 +73,7 @@ def explore(codec, samples, frame: int = 5, levels: int = 2, caption: str = "") 
     if not 0 <= frame < ids.shape[1] or not 1 <= levels <= codec.levels:
         raise ValueError(f"frames are 0..{ids.shape[1] - 1}, levels 1..{codec.levels}; got frame {frame}, levels {levels}")
     fig, axes = plt.subplots(1, 3, figsize=(10, 2.7), width_ratios=(1.2, 1.2, 1))
-    true = log_mel(level_sound(samples), codec.filters)[0]
+    true = log_mel(normalize_loudness(samples), codec.filters)[0]
     mels = {"true": true} | {f"level{'s 0 to' if n > 1 else ''} {n - 1}": codec.decode_mel(ids[..., :n])[0]
                              for n in range(1, levels + 1)}
     for axis, (name, mel) in zip(axes, (("true", true), (f"{levels} level{'s' * (levels > 1)}", list(mels.values())[-1]))):

@@ -183,7 +183,7 @@ def microscope(tokenizer: VQVAE, images: torch.Tensor, picture: int = 0, row: in
                                      "Then the code and its nearest neighbours, with their distance.")
 
 
-def far_from_home(tokenizer: VQVAE, photo: torch.Tensor, again: torch.Tensor, home: torch.Tensor, caption: str = "") -> None:
+def nearest_training_patch(tokenizer: VQVAE, photo: torch.Tensor, again: torch.Tensor, home: torch.Tensor, caption: str = "") -> None:
     """A photograph (3, H, W) beside what its tokens hold (`again`), one colour a patch, and how far each patch lies from its
     code, with the same distance for pictures of the tokenizer's own world, `home` (B, 3, h, w)."""
     H, W = (side // 8 * 8 for side in photo.shape[1:])
@@ -275,7 +275,7 @@ def _span(runs: Sequence[dict], key: str, scale: float = 1, digits: int = 1, uni
 
 
 def cures(sweep: dict) -> dict[str, list[dict]]:
-    """The runs of `ch03_sweep` in which one cure at a time was tried, worst first, then two whole quantisers: {cure: the run
+    """The runs of `ch03_sweep` in which one cure at a time was tried, worst first, then two whole quantizers: {cure: the run
     with each seed}."""
     found = {n.removeprefix("cure: "): seeds(sweep, n) for n, r in sweep["runs"].items() if r["table"] == "cures"}
     rest = sorted((n for n in found if n != "nothing"), key=lambda n: mean(found[n], "psnr_db"))
@@ -328,7 +328,7 @@ def sweep_verdict(sweep: dict) -> list[dict]:
 
 
 def sweep_runs(sweep: dict) -> list[dict]:
-    """The runs of the sweep over codes, quantisers and patches that have been made: few tokens first, then few codes."""
+    """The runs of the sweep over codes, quantizers and patches that have been made: few tokens first, then few codes."""
     runs = (r for r in sweep["runs"].values() if r["table"] == "sweep")
     return sorted(runs, key=lambda r: (r["tokens"], r["codes"], r["kind"]))
 
@@ -409,7 +409,7 @@ def codec_wall(image: torch.Tensor, decoded: torch.Tensor, caption: str = "") ->
 
 
 LIMITS = {"in place": "in place (control)", "moved": "moved, as shipped", "better ids": "better ids of the same 512",
-          "more codes": "{codes:,} codes, same networks", "no codes": "the encoder's vectors, not quantised",
+          "more codes": "{codes:,} codes, same networks", "no codes": "the encoder's vectors, not quantized",
           "free vectors": "the best vectors for this decoder", "true pictures": "true pictures (ceiling)"}
 
 
@@ -453,7 +453,7 @@ def moved_verdict(moved: dict, floor: float = 25.0) -> str:
 
 
 def peer_rows(bench: dict) -> list[dict]:
-    """Rows for a table: our quantisers beside the library's (`tests/benchmarks/vq.py`)."""
+    """Rows for a table: our quantizers beside the library's (`tests/benchmarks/vq.py`)."""
     rows = [{"": name, "ours": f"{v['ours, ms']:.1f} ms", "the library's": f"{v['peer, ms']:.1f} ms",
              "ratio": f"{v['peer / ours']:.1f}"} for name, v in bench["speed"].items()]
     quality = bench["quality"]

@@ -4,7 +4,7 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-from mmcourse.world.scene import GROUNDS
+from mmcourse.world.scene import BACKGROUNDS
 
 STATIC = Path(__file__).parent / "static"
 
@@ -14,7 +14,7 @@ def css(rgb: tuple[int, int, int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*rgb)
 
 
-INKS = {"black": "#111111", "brown": "#8a5a35", **{name: css(rgb) for name, rgb in GROUNDS.items()}}
+INKS = {"black": "#111111", "brown": "#8a5a35", **{name: css(rgb) for name, rgb in BACKGROUNDS.items()}}
 
 
 class FromBrowser(anywidget.AnyWidget):
@@ -34,7 +34,7 @@ class Canvas(FromBrowser):
     """A drawing board: `file` is the picture as PNG. `ground` is the colour behind it."""
 
     _esm = STATIC / "canvas.js"
-    ground = traitlets.Unicode(css(GROUNDS["blue"])).tag(sync=True)
+    background = traitlets.Unicode(css(BACKGROUNDS["blue"])).tag(sync=True)
     ink = traitlets.Unicode(INKS["black"]).tag(sync=True)
     inks = traitlets.Dict(INKS).tag(sync=True)
 

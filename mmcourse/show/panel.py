@@ -15,7 +15,7 @@ from mmcourse.assistant import MAX_SECONDS, Assistant, Audio, Image, Text
 from mmcourse.paths import RESULTS
 from mmcourse.vocabulary import MODALITIES, SPECIAL, Vocabulary
 from mmcourse.world.pictures import draw
-from mmcourse.world.scene import COUNTS, GROUNDS, NOUNS, Group, Scene
+from mmcourse.world.scene import BACKGROUNDS, COUNTS, NOUNS, Group, Scene
 
 COLOURS = {"text": "#cfe4f5", "image": "#fbdcc9", "audio": "#cdeadf", "special": "#333333"}
 NAMES = {"text": "text", "image": "picture", "audio": "sound"}
@@ -95,7 +95,7 @@ def ask(assistant: Assistant, given, want: str, seed: int = 0, decoders: tuple[s
     return answers[0]
 
 
-def compose(left: str = "cat", left_count: str = "one", right: str = "", right_count: str = "one", ground: str = "blue",
+def compose(left: str = "cat", left_count: str = "one", right: str = "", right_count: str = "one", background: str = "blue",
             sign: str = "") -> Image:
     """A picture put together by hand. Three or four objects fill the picture, so they stand alone.
 
@@ -108,7 +108,7 @@ def compose(left: str = "cat", left_count: str = "one", right: str = "", right_c
     if len(chosen) == 2 and max(counts) > 2:
         raise ValueError("three or four things fill the whole picture: choose nothing for the other side, or fewer of them")
     groups = tuple(Group(n, c, p if c <= 2 else "") for n, c, p in chosen)
-    return Image(draw(Scene(groups, ground, sign.strip().upper())))
+    return Image(draw(Scene(groups, background, sign.strip().upper())))
 
 
 # ---------------------------------------------------------------- the panel
@@ -134,12 +134,12 @@ class Panel:
                       "left_count": w.Dropdown(options=counts, description="how many"),
                       "right": w.Dropdown(options=things, value="", description="right"),
                       "right_count": w.Dropdown(options=counts[:2], description="how many"),
-                      "ground": w.Dropdown(options=list(GROUNDS), value="blue", description="ground"),
+                      "ground": w.Dropdown(options=list(BACKGROUNDS), value="blue", description="ground"),
                       "sign": w.Text("", description="sign", placeholder="3 to 5 letters, or nothing")}
         self.picture = w.FileUpload(accept="image/*", multiple=False, description="choose a picture")
         self.sound = w.FileUpload(accept="audio/*,.wav,.flac,.ogg,.mp3", multiple=False, description="choose a sound")
         self.canvas, self.microphone = Canvas(), Microphone()
-        behind = w.Dropdown(options=[(name, css(rgb)) for name, rgb in GROUNDS.items()], value=self.canvas.ground,
+        behind = w.Dropdown(options=[(name, css(rgb)) for name, rgb in BACKGROUNDS.items()], value=self.canvas.background,
                             description="ground")
         w.link((behind, "value"), (self.canvas, "ground"))
         ways = {"Type": self.text, "Put together": w.VBox(list(self.scene.values())), "Draw": w.VBox([behind, self.canvas]),

@@ -14,11 +14,12 @@ from torch import nn
 
 from mmcourse import checkpoints
 from mmcourse.judges.picture_net import PictureNet, frechet_distance, picture_loss
+from mmcourse.optim import Optim
 from mmcourse.paths import RESULTS
 from mmcourse.recipes import picture_judge
 from mmcourse.recipes.decoder import sharpness
 from mmcourse.studies.ch03_sweep import JUDGED, SHOWN, batch, held_out, judge, letter_loss, save, strip
-from mmcourse.training import History, train
+from mmcourse.training import History, Run, train
 from mmcourse.vqvae import VQVAE
 
 FIRST_STEPS, NET_STEPS, STEPS, LR, MUON_LR, WIDTH = 800, 500, 500, 1e-3, 0.04, 64
@@ -61,7 +62,7 @@ class Critic(nn.Sequential):
         return super().forward(images * 2 - 1)
 
 
-class PaintersLoss:
+class PerceptualLoss:
     """Squared error, plus a perceptual part, plus what the critic says; the critic learns one step in each call.
 
     The critic's part is scaled so that its gradient at the last layer is `adversarial` times that of all the rest (Esser et al.
@@ -121,8 +122,8 @@ def first_model(seed: int, steps: int) -> tuple[VQVAE, History]:
     """A small tokenizer of squared error alone."""
     torch.manual_seed(seed)
     model = VQVAE(width=WIDTH)
-    return model, train(model, batch, letter_loss, steps=steps, lr=3e-3, optimizer="muon", muon_lr=MUON_LR, seed=seed,
-                        progress=False)
+    return model, train(model, batch, letter_loss, steps=steps,
+                        optim=Optim("muon", lr=3e-3, muon_lr=MUON_LR), run=Run(seed=seed, progress=False))
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -136,8 +137,8 @@ def main(argv: list[str] | None = None) -> dict:
     model, history = first_model(args.seed, FIRST_STEPS)
     torch.manual_seed(args.seed + 10)
     own = PictureNet(32)
-    net_history = train(own, picture_judge.batch, picture_loss, steps=NET_STEPS, lr=2e-3, seed=args.seed + 10,
-                        progress=False)
+    net_history = train(own, picture_judge.batch, picture_loss, steps=NET_STEPS, optim=Optim(lr=2e-3),
+                        run=Run(seed=args.seed + 10, progress=False))
     truth = held_out()[1][:JUDGED]
     result = {"plan": {"first_steps": FIRST_STEPS, "net_steps": NET_STEPS, "steps": args.steps, "seed": args.seed,
                        "judged": JUDGED, "perceptual": PERCEPTUAL, "adversarial": ADVERSARIAL},
@@ -152,9 +153,9 @@ def main(argv: list[str] | None = None) -> dict:
 
     for name, (strength, adversarial) in WAYS.items():
         model.decoder.load_state_dict(before)
-        loss = PaintersLoss(Perceptual(own), strength, adversarial, args.seed)
-        history = train(model.decoder, codes_and_pictures, loss, steps=args.steps, lr=LR, seed=args.seed + 1,
-                        progress=False)
+        loss = PerceptualLoss(Perceptual(own), strength, adversarial, args.seed)
+        history = train(model.decoder, codes_and_pictures, loss, steps=args.steps, optim=Optim(lr=LR),
+                        run=Run(seed=args.seed + 1, progress=False))
         model.eval()
         result["ways"][name] = {**measure(model, own), "cpu_minutes": round(history.cpu_minutes, 2),
                                 "critic": [round(v, 2) for v in history.column("critic")]}

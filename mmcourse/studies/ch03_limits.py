@@ -13,8 +13,9 @@ import torch
 from mmcourse import checkpoints, judges
 from mmcourse.judges import picture_net
 from mmcourse.paths import RESULTS
-from mmcourse.studies.ch03_sweep import k_means, save
-from mmcourse.vqvae import VQVAE, matte, nearest_code
+from mmcourse.quantize import k_means, nearest_code
+from mmcourse.studies.ch03_sweep import save
+from mmcourse.vqvae import VQVAE, matte
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import Scene, sample_scene
 

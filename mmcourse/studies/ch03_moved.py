@@ -12,11 +12,12 @@ import time
 import numpy as np
 import torch
 
+from mmcourse.optim import Optim
 from mmcourse.paths import RESULTS, cache_dir
 from mmcourse.recipes.vqvae import BATCH, LR, MUON_LR, loss
 from mmcourse.studies.ch03_limits import JITTER, row, signed
 from mmcourse.studies.ch03_sweep import save
-from mmcourse.training import train
+from mmcourse.training import Run, train
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import sample_scene
@@ -37,7 +38,7 @@ class NoCodes(torch.nn.Module):
 def make(codes: int | None, context: int, seed: int = 0) -> VQVAE:
     """A fresh tokenizer of the shipped shape but for its codes (None: none) and what a token sees."""
     torch.manual_seed(seed)
-    model = VQVAE(codes=codes or 1, dim=16, width=128, context=context)
+    model = VQVAE(codebook_size=codes or 1, dim=16, width=128, context=context)
     if codes is None:
         model.quantizer = NoCodes()
     return model
@@ -85,8 +86,9 @@ def main(argv: list[str] | None = None, file=FILE) -> dict:
         model = make(codes, context, args.seed)
         run = cache_dir() / "runs" / f"vq-moved-{name.replace(' ', '-').replace(',', '')}-{args.steps}-{args.seed}.pt"
         start = time.process_time()
-        history = train(model, batch, loss, steps=times * args.steps, lr=LR, optimizer="muon", muon_lr=MUON_LR,
-                        seed=args.seed, resume=run, log_every=50)
+        history = train(model, batch, loss, steps=times * args.steps,
+                        optim=Optim("muon", lr=LR, muon_lr=MUON_LR),
+                        run=Run(seed=args.seed, resume=run, log_every=50))
         if history.interrupted:
             return result
         result["rows"][name] = {**measure(model), "cpu_minutes": round(history.cpu_minutes, 1)}

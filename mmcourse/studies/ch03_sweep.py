@@ -1,4 +1,4 @@
-"""How large a codebook, which quantiser, which patch, and which cure keeps a codebook alive?
+"""How large a codebook, which quantizer, which patch, and which cure keeps a codebook alive?
 
 `python -m mmcourse.studies.ch03_sweep` trains every configuration of chapter 03's tables for the same number of steps on the
 same pictures (about forty minutes of one core in all, a third of them for two more seeds of the rows with 512 codes) and
@@ -22,18 +22,11 @@ from torch import nn
 from mmcourse import checkpoints, judges
 from mmcourse.bits import entropy_bits
 from mmcourse.judges import picture_net
+from mmcourse.optim import Optim
 from mmcourse.paths import RESULTS
-from mmcourse.training import History, train
-from mmcourse.vqvae import (
-    FSQ,
-    ResidualBlock,
-    VectorQuantizer,
-    make_decoder,
-    make_encoder,
-    matte,
-    nearest_code,
-    vqvae_loss,
-)
+from mmcourse.quantize import FSQ, VectorQuantizer, nearest_code
+from mmcourse.training import History, Run, train
+from mmcourse.vqvae import ResidualBlock, make_decoder, make_encoder, matte, vqvae_loss
 from mmcourse.world.pictures import SIGN_TOP, SIZE, draw_batch
 from mmcourse.world.scene import Scene, sample_scene
 
@@ -46,7 +39,7 @@ KEPT = ("psnr_db", "fd", "objects", "signs_ocr", "codes_used", "perplexity", "cp
 FILE = RESULTS / "ch03_sweep.json"
 
 
-# ---------------------------------------------------------------- quantisers to compare
+# ---------------------------------------------------------------- quantizers to compare
 
 def rotate_towards(x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """The value of `codes`, the gradient of x turned and scaled as x was to reach its code: (N, d), (N, d) -> (N, d).
@@ -72,11 +65,11 @@ def k_means(vectors: torch.Tensor, codes: int, rounds: int = 10) -> torch.Tensor
     return book
 
 
-class Learnt(nn.Module):
-    """A codebook learnt by gradient (van den Oord et al. 2017): the plain quantiser, to which one cure at a time is added.
+class Learned(nn.Module):
+    """A codebook learnt by gradient (van den Oord et al. 2017): the plain quantizer, to which one cure at a time is added.
 
     Args:
-        start: "random", or "k-means" of the encoder's vectors after `warmup` steps without a quantiser.
+        start: "random", or "k-means" of the encoder's vectors after `warmup` steps without a quantizer.
         restart: codes that die are put onto random vectors of the batch.
         normalise: vectors and codes have length 1 (Yu et al. 2021).
         gradient: "straight", "rotated" (Fifty et al. 2024), or "forgotten", which is the bug.
@@ -95,7 +88,7 @@ class Learnt(nn.Module):
     codebook = property(lambda self: self.embed)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, d) -> quantised (N, d), indices (N,), codebook loss plus commitment loss."""
+        """(N, d) -> quantized (N, d), indices (N,), codebook loss plus commitment loss."""
         if self.training and (waiting := self._wait(x)) is not None:
             return waiting
         table = F.normalize(self.codebook, dim=1) if self.normalise else self.codebook
@@ -133,14 +126,14 @@ class Learnt(nn.Module):
 
 
 class Averaged(VectorQuantizer):
-    """The shipped quantiser without its two helps: it starts at random, and the dead stay dead."""
+    """The shipped quantizer without its two helps: it starts at random, and the dead stay dead."""
 
     def _restart(self, x, dead):
         pass
 
 
 def configurations() -> dict[str, dict]:
-    """{name: what to build}: the sweep (quantiser x codes x patch) and, at 512 codes of 8x8, one cure at a time."""
+    """{name: what to build}: the sweep (quantizer x codes x patch) and, at 512 codes of 8x8, one cure at a time."""
     sweep = {f"{kind} {codes} patch {patch}": {"kind": kind, "codes": codes, "patch": patch, "table": "sweep"}
              for codes in (512, 8192, 65536) for patch in (8, 16) for kind in ("FSQ", "VQ")}
     cures = {"nothing": {}, "moving averages": {"kind": "averages"}, "k-means start": {"start": "k-means"},
@@ -162,23 +155,23 @@ def repeated(spec: dict) -> bool:
 
 
 def make_quantizer(kind: str, codes: int, dim: int = 16, **options) -> tuple[nn.Module, int]:
-    """The quantiser of one configuration, and how many numbers a patch has for it."""
+    """The quantizer of one configuration, and how many numbers a patch has for it."""
     if kind == "FSQ":
         return FSQ(LEVELS[codes]), len(LEVELS[codes])
-    classes = {"VQ": VectorQuantizer, "averages": Averaged, "learnt": Learnt}
+    classes = {"VQ": VectorQuantizer, "averages": Averaged, "learnt": Learned}
     if kind not in classes:
-        raise ValueError(f"quantisers are FSQ, {', '.join(classes)}, got {kind!r}")
+        raise ValueError(f"quantizers are FSQ, {', '.join(classes)}, got {kind!r}")
     return classes[kind](codes, dim, **options), dim
 
 
 class Tokenizer(nn.Module):
-    """The chapter's encoder and decoder around any quantiser, for patches of 8 or 16 pixels."""
+    """The chapter's encoder and decoder around any quantizer, for patches of 8 or 16 pixels."""
 
     def __init__(self, quantizer: nn.Module, dim: int, patch: int = 8, width: int = WIDTH):
         super().__init__()
         if patch not in (8, 16):
             raise ValueError(f"patches are 8 or 16 pixels wide, got {patch}")
-        self.patch, self.vocab_size, self.quantizer = patch, quantizer.codes, quantizer
+        self.patch, self.vocab_size, self.quantizer = patch, quantizer.codebook_size, quantizer
         encoder, decoder = list(make_encoder(width, dim, 1)), list(make_decoder(width, dim))
         if patch == 16:                                                # one more halving before the last three layers
             encoder[-3:-3] = [nn.Conv2d(width, width, 2, stride=2), ResidualBlock(width, 1)]
@@ -186,12 +179,12 @@ class Tokenizer(nn.Module):
         self.encoder, self.decoder = nn.Sequential(*encoder), nn.Sequential(*decoder)
 
     def forward(self, images: torch.Tensor):
-        """(B, 3, 64, 64) in [0, 1] -> reconstruction of the same shape, indices (B, h, w), the quantiser's loss."""
+        """(B, 3, 64, 64) in [0, 1] -> reconstruction of the same shape, indices (B, h, w), the quantizer's loss."""
         z = self.encoder(matte(images, self.patch) * 2 - 1)
         B, D, H, W = z.shape
         flat = z.permute(0, 2, 3, 1).reshape(-1, D)                    # (B, D, H, W) -> (B H W, D)
-        quantised, indices, loss = self.quantizer(flat)
-        q = quantised.reshape(B, H, W, D).permute(0, 3, 1, 2)          # (B H W, D) -> (B, D, H, W)
+        quantized, indices, loss = self.quantizer(flat)
+        q = quantized.reshape(B, H, W, D).permute(0, 3, 1, 2)          # (B H W, D) -> (B, D, H, W)
         return self.decoder(q) + 0.5, indices.reshape(B, H, W), loss
 
 
@@ -275,8 +268,9 @@ def letter_loss(model: nn.Module, images: torch.Tensor, weight: float = SIGN_WEI
 def run(spec: dict, steps: int = STEPS, seed: int = SEED, progress: bool = False) -> dict:
     """Train one configuration and measure it."""
     model, loss = build(spec, seed), partial(letter_loss, weight=spec.get("sign_weight", SIGN_WEIGHT))
-    history = train(model, batch, loss, steps=steps, lr=LR, seed=seed, log_every=20, progress=progress,
-                    optimizer=spec.get("optimizer", "adamw"), muon_lr=MUON_LR)
+    history = train(model, batch, loss, steps=steps,
+                    optim=Optim(spec.get("optimizer", "adamw"), lr=LR, muon_lr=MUON_LR),
+                    run=Run(seed=seed, log_every=20, progress=progress))
     if history.interrupted:
         raise KeyboardInterrupt
     return {**spec, **measure(model, history)}

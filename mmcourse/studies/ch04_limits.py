@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.codec import FFT, FLOOR, HOP, WINDOW, hann, level_sound, mel_filterbank
 from mmcourse.judges.hearing import pesq, stack, stoi
 from mmcourse.judges.pitch import compare, pitch_track
 from mmcourse.paths import RESULTS
+from mmcourse.spectrogram import FFT, FLOOR, HOP, WINDOW, hann, mel_filterbank, normalize_loudness
 from mmcourse.studies.ch04_sweep import save
 from mmcourse.world.human_digits import HELD_OUT_SPEAKER, load_human_digits
 
@@ -54,13 +54,13 @@ def through_mel(samples: torch.Tensor, bands: int | None = 64, window: int = WIN
 @torch.no_grad()
 def ways(codec, sounds: torch.Tensor) -> dict:
     """{name: sound (B, samples)}: every way from a sound back to a sound."""
-    sounds = level_sound(sounds)
+    sounds = normalize_loudness(sounds)
     ids = torch.cat([codec.encode(part) for part in sounds.split(64)])
     spectrum = analyse(sounds)
     phase, n = torch.sgn(spectrum), sounds.shape[1]
 
     def painted(mel):                                   # the codec's amplitudes with the true phases
-        amplitude = (codec.unfilter @ mel.exp()).clamp(min=0) * hann(WINDOW).sum() / 2
+        amplitude = (codec.mel_pinv @ mel.exp()).clamp(min=0) * hann(WINDOW).sum() / 2
         amplitude = torch.cat([amplitude, amplitude[..., -1:]], -1)
         return resynthesise(amplitude, n, phase=phase)
     unrounded = torch.cat([codec.decoder(codec.encoder(codec.features(part))) * 2 - 7 for part in sounds.split(64)])

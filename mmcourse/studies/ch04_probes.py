@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmcourse import checkpoints
-from mmcourse.codec import hz_to_mel, level_sound, log_mel, mel_to_hz
 from mmcourse.judges.hearing import stack
 from mmcourse.judges.pitch import pitch_track
 from mmcourse.paths import RESULTS
+from mmcourse.spectrogram import hz_to_mel, log_mel, mel_to_hz, normalize_loudness
 from mmcourse.studies.ch04_sweep import save
 from mmcourse.world.scene import WORDS
 from mmcourse.world.speech import VOICES, _speak, load_speech, trim
@@ -51,7 +51,7 @@ def describe(codec, clips: list) -> list[dict]:
     """For each clip: `codes` (frames, levels, dim), `vector` (frames, dim) before rounding, `mel` (frames, 4 x bands), facts."""
     out = []
     for part in (clips[a:a + 64] for a in range(0, len(clips), 64)):
-        sounds = level_sound(stack(part, 24 * 320))
+        sounds = normalize_loudness(stack(part, 24 * 320))
         mel, ids = log_mel(sounds, codec.filters), codec.encode(sounds)
         z = codec.encoder((mel + 7) / 2).transpose(1, 2)                       # (B, frames, dim)
         codes = torch.stack([book[ids[..., n]] for n, book in enumerate(codec.codebooks)], 2)

@@ -15,11 +15,13 @@ from torch import nn
 
 from mmcourse import checkpoints
 from mmcourse.bits import entropy_bits, mu_law
-from mmcourse.codec import AudioCodec, codec_loss, in_pieces, level_sound, log_mel
+from mmcourse.codec import AudioCodec, codec_loss, in_pieces
 from mmcourse.judges.hearing import pesq, stack, stoi
+from mmcourse.optim import Optim
 from mmcourse.paths import RESULTS
 from mmcourse.recipes.codec import CodecBatches
-from mmcourse.training import train
+from mmcourse.spectrogram import log_mel, normalize_loudness
+from mmcourse.training import Run, train
 from mmcourse.world.speech import load_speech
 
 STEPS, BATCH, WIDTH, LR, MUON_LR, SEED = 500, 16, 64, 2e-3, 0.02, 0
@@ -95,7 +97,7 @@ def measure(codec: AudioCodec, judge) -> dict:
     clips, words = held_out()
     sounds = stack(clips, 24 * 320)
     ids, many = codec.encode(sounds), in_use(codec)
-    truth = log_mel(level_sound(sounds), codec.filters)
+    truth = log_mel(normalize_loudness(sounds), codec.filters)
     rows = []
     for n in {1: (1,), 4: (1, 2, 4)}[codec.levels]:
         mel, out = codec.decode_mel(ids[..., :n]), codec.decode(ids[..., :n])
@@ -113,8 +115,9 @@ def run(spec: dict, steps: int = STEPS, progress: bool = False, judge=None) -> d
     """Train one configuration and measure it."""
     torch.manual_seed(SEED)
     codec = FrameCodec(width=WIDTH, **spec)
-    history = train(codec, CodecBatches(BATCH, humans=False), codec_loss, steps=steps, lr=LR, warmup=50, weight_decay=0.0,
-                    optimizer="muon", muon_lr=MUON_LR, seed=SEED, progress=progress)
+    history = train(codec, CodecBatches(BATCH, humans=False), codec_loss, steps=steps,
+                    optim=Optim("muon", lr=LR, muon_lr=MUON_LR, weight_decay=0.0, warmup=50),
+                    run=Run(seed=SEED, progress=progress))
     if history.interrupted:
         raise KeyboardInterrupt
     return {**spec, **measure(codec, judge or checkpoints.load("word_judge")), "cpu_minutes": round(history.cpu_minutes, 2),
@@ -125,7 +128,7 @@ def reference(judge) -> dict:
     """The ceiling: the true sounds, and their log-mel without any tokens through Griffin-Lim."""
     clips, words = held_out()
     sounds, codec = stack(clips, 24 * 320), AudioCodec(width=8)
-    mel = codec.mel_to_sound(log_mel(level_sound(sounds), codec.filters))
+    mel = codec.mel_to_sound(log_mel(normalize_loudness(sounds), codec.filters))
     return {"true": {**judge_sound(clips, words, sounds, judge), "sound": small_sound(clips[-1])},
             "log-mel, no tokens": {**judge_sound(clips, words, mel, judge), "sound": small_sound(mel[-1][:len(clips[-1])])}}
 

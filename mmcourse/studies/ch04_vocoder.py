@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmcourse import checkpoints
-from mmcourse.codec import HOP, WINDOW, Block, hann, level_sound, log_mel
+from mmcourse.codec import DilatedBlock
 from mmcourse.judges.hearing import stack
+from mmcourse.optim import Optim
 from mmcourse.paths import RESULTS
 from mmcourse.recipes.codec import CodecBatches
+from mmcourse.spectrogram import HOP, WINDOW, hann, log_mel, normalize_loudness
 from mmcourse.studies.ch04_sweep import held_out, judge_sound, save, small_sound
-from mmcourse.training import train
+from mmcourse.training import Run, train
 
 STEPS, BATCH, SECONDS, WIDTH, LR = 900, 12, 0.64, 128, 2e-3
 FILE = RESULTS / "ch04_vocoder.json"
@@ -42,8 +44,8 @@ class Vocoder(nn.Module):
     def __init__(self, bands: int = 64, width: int = WIDTH):
         super().__init__()
         bins = WINDOW // 2 + 1
-        self.body = nn.Sequential(nn.Conv1d(bands, width, 5, padding=2), Block(width), Block(width, 2), Block(width, 4),
-                                  Block(width), Block(width, 2), nn.Conv1d(width, 3 * bins, 1))
+        self.body = nn.Sequential(nn.Conv1d(bands, width, 5, padding=2), DilatedBlock(width), DilatedBlock(width, 2), DilatedBlock(width, 4),
+                                  DilatedBlock(width), DilatedBlock(width, 2), nn.Conv1d(width, 3 * bins, 1))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         size, x, y = self.body(features).transpose(1, 2).chunk(3, -1)          # (B, n, 129) each
@@ -83,7 +85,7 @@ def loss(model: Vocoder, features: torch.Tensor, true: torch.Tensor) -> torch.Te
 def compare(model: Vocoder, codec, judge) -> dict:
     """Both ways back to sound from the same spectrograms: true ones, and those of the codec's four levels."""
     clips, words = held_out()
-    sounds = level_sound(stack(clips, 24 * 320))
+    sounds = normalize_loudness(stack(clips, 24 * 320))
     inputs = {"true log-mel": log_mel(sounds, codec.filters), "log-mel from 4 levels": codec.decode_mel(codec.encode(sounds))}
     ways = {"Griffin-Lim": codec.mel_to_sound, "network": lambda mel: model((mel + 7) / 2)}
     out = {}
@@ -92,7 +94,7 @@ def compare(model: Vocoder, codec, judge) -> dict:
             start = time.process_time()
             sound = function(mel)
             seconds = time.process_time() - start
-            sound = level_sound(sound).clamp(-1, 1)
+            sound = normalize_loudness(sound).clamp(-1, 1)
             out[f"{source}, {way}"] = {**judge_sound(clips, words, sound, judge),
                                        "times_real_time": round(sound.numel() / 8000 / seconds, 1),
                                        "sound": small_sound(sound[-1][:len(clips[-1])])}
@@ -108,8 +110,8 @@ def main(argv: list[str] | None = None) -> dict:
     torch.manual_seed(0)
     codec, judge = checkpoints.load("codec"), checkpoints.load("word_judge")
     model = Vocoder()
-    history = train(model, Pairs(codec), loss, steps=args.steps, lr=LR, warmup=50, weight_decay=0.0, optimizer="muon",
-                    progress=False)
+    history = train(model, Pairs(codec), loss, steps=args.steps,
+                    optim=Optim("muon", lr=LR, weight_decay=0.0, warmup=50), run=Run(progress=False))
     if history.interrupted:
         raise KeyboardInterrupt
     result = {"codec_sha256": checkpoints.manifest()["codec"]["sha256"], "steps": args.steps,

@@ -13,11 +13,13 @@ from functools import cache
 import torch
 from torch import nn
 
+from mmcourse.dataset import mixture_loss
+from mmcourse.optim import Optim
 from mmcourse.paths import RESULTS
-from mmcourse.recipes.transformer import AVERAGE, COPIES, LR, MUON_LR, make_model, mixture_loss
+from mmcourse.recipes.transformer import AVERAGE, COPIES, LR, MUON_LR, make_model
 from mmcourse.studies.ch06_specialists import TASKS, WHOLE, World, answer_bits, made_with, save_rows
 from mmcourse.studies.ch07_sampling import interval
-from mmcourse.training import train
+from mmcourse.training import Run, train
 
 STEPS, SEEDS, FASTER = 600, 3, 5
 FILE = RESULTS / "ch06_ablations.json"
@@ -50,7 +52,7 @@ def use_gelu(model: nn.Module) -> None:
 
 def count_from_the_start(model: nn.Module) -> None:
     """Positions are those in the sequence, not in the segment; and no segment has a number."""
-    model.openers = ()
+    model.segment_starts = ()
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,9 @@ def learn(arm: Arm, seed: int, steps: int = STEPS) -> tuple[nn.Module, float]:
     if arm.change:
         arm.change(model)
     how = {"optimizer": "muon", **RATES, **arm.training}
-    history = train(model, lambda rng: world.batch(rng, list(TASKS)), all_tokens_loss if arm.all_tokens else mixture_loss,
-                    steps=steps, warmup=20, seed=seed, progress=False, **how)
+    history = train(model, lambda rng: world.batch(rng, list(TASKS)),
+                    all_tokens_loss if arm.all_tokens else mixture_loss, steps=steps,
+                    optim=Optim(warmup=20), run=Run(seed=seed, progress=False), **how)
     return model, history.cpu_minutes
 
 

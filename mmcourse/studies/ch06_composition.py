@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
+from mmcourse.dataset import mixture_loss
 from mmcourse.generate import generate
 from mmcourse.judges import PictureReader
+from mmcourse.optim import Optim
 from mmcourse.paths import RESULTS
 from mmcourse.recipes.transformer import (
     AVERAGE,
@@ -25,9 +27,8 @@ from mmcourse.recipes.transformer import (
     WARMUP,
     make_mixture,
     make_model,
-    mixture_loss,
 )
-from mmcourse.training import train
+from mmcourse.training import Run, train
 from mmcourse.world.scene import caption, sample_scene
 
 STEPS, SCENES, BATCH = 700, 100, 25
@@ -58,8 +59,9 @@ def run(unnamed: float, steps: int = STEPS, seed: int = 0) -> list[dict]:
         if step + 1 == steps:
             last.append(copy.deepcopy(model).eval())
 
-    history = train(model, mixture.batch, mixture_loss, steps=first.steps, until=steps, lr=LR, optimizer="muon", muon_lr=MUON_LR,
-                    warmup=WARMUP, seed=seed, average=AVERAGE, after_step=keep_last)
+    history = train(model, mixture.batch, mixture_loss, steps=first.steps,
+                    optim=Optim("muon", lr=LR, muon_lr=MUON_LR, warmup=WARMUP, ema_decay=AVERAGE),
+                    run=Run(until=steps, seed=seed), after_step=keep_last)
     return [{"unnamed": unnamed, "weights": name, "steps": steps, "seed": seed, "n": SCENES,
              "cpu_minutes": round(history.cpu_minutes, 2), "held_out": objects_right(net, mixture, "held-out"),
              "trained": objects_right(net, mixture, "train")} for name, net in (("last", last[0]), ("mean", model))]

@@ -17,15 +17,16 @@ import torch.nn.functional as F
 
 from mmcourse import checkpoints
 from mmcourse.bpe import BPETokenizer
-from mmcourse.dataset import Clips, Mixture, heard_clips, pad, speech_tokens
+from mmcourse.dataset import Clips, Mixture, heard_clips, mixture_loss, pad, speech_tokens
 from mmcourse.generate import generate
 from mmcourse.judges import PictureReader
+from mmcourse.optim import Optim
 from mmcourse.paths import CHECKPOINTS, RESULTS
-from mmcourse.recipes.transformer import AUDIO_CODES, AUDIO_LEVELS, make_model, mixture_loss
-from mmcourse.training import train
+from mmcourse.recipes.transformer import AUDIO_CODES, AUDIO_LEVELS, make_model
+from mmcourse.training import Run, train
 from mmcourse.vocabulary import Vocabulary
 from mmcourse.world.pictures import draw_batch
-from mmcourse.world.scene import COUNTS, GROUNDS, PLACES, Group, Scene, caption, is_held_out
+from mmcourse.world.scene import BACKGROUNDS, COUNTS, PLACES, Group, Scene, caption, is_held_out
 from mmcourse.world.speech import load_speech
 
 TASKS = {"draw": {"text->image": 6}, "describe": {"image->text": 4}, "speech": {"text->audio": 4, "audio->text": 4}}
@@ -47,7 +48,7 @@ class World:
         self.vqvae, codec = checkpoints.load("vqvae"), checkpoints.load("codec")
         self.vocabulary = Vocabulary(self.bpe.vocab_size, self.vqvae.vocab_size, AUDIO_CODES, AUDIO_LEVELS)
         kinds = [(i + 1, place) for i in range(len(COUNTS)) for place in (PLACES if i < 2 else ("",))]
-        scenes = [Scene((Group(noun, n, place),), ground) for noun in NAMES for ground in GROUNDS for n, place in kinds]
+        scenes = [Scene((Group(noun, n, place),), background) for noun in NAMES for background in BACKGROUNDS for n, place in kinds]
         corpus, self.mixtures = load_speech(progress=False), {}
         for held_out in (False, True):
             part = [s for s in scenes if is_held_out(s) == held_out]
@@ -104,8 +105,8 @@ def share_right(model, world: World, reader: PictureReader, direction: str) -> f
 def learn(world: World, tasks, size: dict, seed: int, steps: int = STEPS) -> tuple[torch.nn.Module, float, int]:
     """A net trained on these tasks, its CPU minutes, and the parameters of its blocks."""
     model = make_model(world.vocabulary, seed, **size)
-    history = train(model, lambda rng: world.batch(rng, tasks), mixture_loss, steps=steps, lr=3e-3, optimizer="muon", warmup=20,
-                    seed=seed, progress=False)
+    history = train(model, lambda rng: world.batch(rng, tasks), mixture_loss, steps=steps,
+                    optim=Optim("muon", lr=3e-3, warmup=20), run=Run(seed=seed, progress=False))
     return model, history.cpu_minutes, sum(p.numel() for p in model.blocks.parameters())
 
 
@@ -130,7 +131,7 @@ def compare(steps: int = STEPS, seeds: int = SEEDS) -> list[dict]:
 
 def made_with() -> dict[str, str]:
     """The tokenizers that a result rests on: name -> the first digits of its hash."""
-    return {name: checkpoints.manifest()[name]["sha256"][:8] for name in ("bpe", "vqvae", "codec")}
+    return {name: checkpoints.identity(name)[:8] for name in ("bpe", "vqvae", "codec")}
 
 
 def save_rows(file: Path, head: dict, rows: list[dict]) -> None:

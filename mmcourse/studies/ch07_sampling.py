@@ -17,9 +17,10 @@ from torch import nn
 
 from mmcourse import checkpoints
 from mmcourse.diffusion import FlowDecoder, euler, flow_loss, plain_and_codes, velocity_of
+from mmcourse.optim import Optim
 from mmcourse.paths import RESULTS, cache_dir
 from mmcourse.recipes.decoder import JITTER, LR, MUON_LR, held_out_scenes, sharpness
-from mmcourse.training import train
+from mmcourse.training import Run, train
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import caption, sample_scene
@@ -51,7 +52,7 @@ def distil_loss(teacher: FlowDecoder, steps: int = TEACHER):
 
 def data_of(model: FlowDecoder, images: torch.Tensor, plain: torch.Tensor) -> torch.Tensor:
     """What the plain decoder got wrong, in units of the model's `error`."""
-    return (images - plain) / model.error
+    return (images - plain) / model.residual_std
 
 
 LOSSES = {"flow": lambda model, images, plain, codes: flow_loss(model, data_of(model, images, plain), plain, codes)}
@@ -77,8 +78,9 @@ def trained(arm: str, seed: int, batch, steps: int, made_with: str) -> FlowDecod
     torch.manual_seed(seed)
     model = FlowDecoder(width=ARMS[arm])
     name = f"decoder-study-{arm.replace(' ', '-')}-{seed}-{steps}-{made_with[:8]}.pt"
-    train(model, batch, LOSSES[arm], steps=steps, lr=LR, muon_lr=MUON_LR, optimizer="muon", warmup=50, seed=seed, average=0.98,
-          resume=cache_dir() / "runs" / name, save_every=100, log_every=25)
+    train(model, batch, LOSSES[arm], steps=steps,
+          optim=Optim("muon", lr=LR, muon_lr=MUON_LR, warmup=50, ema_decay=0.98),
+          run=Run(seed=seed, resume=cache_dir() / "runs" / name, save_every=100, log_every=25))
     return model
 
 
@@ -88,8 +90,9 @@ def continued(kind: str, batch, made_with: str, steps: int = LONG_STEPS) -> Flow
     shipped = checkpoints.load("decoder")
     model = copy.deepcopy(shipped)
     loss = distil_loss(shipped) if kind == "student" else LOSSES["regression"]
-    train(model, batch, loss, steps=steps, lr=LR / 3, muon_lr=MUON_LR / 4, optimizer="muon", warmup=20, average=0.95,
-          resume=cache_dir() / "runs" / f"decoder-study-{kind}-{steps}-{made_with[:8]}.pt", save_every=50)
+    train(model, batch, loss, steps=steps,
+          optim=Optim("muon", lr=LR / 3, muon_lr=MUON_LR / 4, warmup=20, ema_decay=0.95),
+          run=Run(resume=cache_dir() / "runs" / f"decoder-study-{kind}-{steps}-{made_with[:8]}.pt", save_every=50))
     return model
 
 
@@ -116,7 +119,7 @@ def count_flops(vqvae: VQVAE) -> dict:
 def paint_regression(model: FlowDecoder, ids: torch.Tensor, vqvae: VQVAE) -> torch.Tensor:
     """Image tokens (B, 8, 8) -> pictures (B, 3, 64, 64) by one call from zeros."""
     plain, codes = plain_and_codes(vqvae, ids)
-    return (plain + model.error * model(torch.zeros_like(plain), torch.zeros(len(ids)), plain, codes)).clamp(0, 1)
+    return (plain + model.residual_std * model(torch.zeros_like(plain), torch.zeros(len(ids)), plain, codes)).clamp(0, 1)
 
 
 class Ruler:
@@ -144,7 +147,7 @@ class Ruler:
 
     def flow(self, model: FlowDecoder, steps: int) -> dict:
         start = time.process_time()
-        pictures = torch.cat([model.decode(part, steps, i, self.vqvae) for i, part in enumerate(self.ids.split(64))])
+        pictures = torch.cat([model.decode(part, self.vqvae, steps, i) for i, part in enumerate(self.ids.split(64))])
         return {"ms": round(1000 * (time.process_time() - start) / len(self.ids), 2), **self.read(pictures)}
 
     def regression(self, model: FlowDecoder) -> dict:

@@ -4,12 +4,12 @@ import numpy as np
 from mmcourse.world.speech import SAMPLE_RATE
 
 
-def faster(samples: np.ndarray, ratio: float) -> np.ndarray:
+def change_speed(samples: np.ndarray, ratio: float) -> np.ndarray:
     """Play `ratio` times as fast: duration, pitch and formants all move, as with a smaller or larger throat."""
     return np.interp(np.arange(0, len(samples) - 1, ratio), np.arange(len(samples)), samples)
 
 
-def reshape_mouth(samples: np.ndarray, ratio: float, window: int = 256, hop: int = 64, quefrencies: int = 24) -> np.ndarray:
+def perturb_vocal_tract(samples: np.ndarray, ratio: float, window: int = 256, hop: int = 64, quefrencies: int = 24) -> np.ndarray:
     """Move the formants up by `ratio`, and neither the pitch nor the tempo, as with a mouth of another length.
 
     The envelope of each frame's spectrum is what the first `quefrencies` numbers of its cepstrum hold; it is stretched along
@@ -52,14 +52,14 @@ def reverberate(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.convolve(samples, np.concatenate([[1.0], tail]))[:len(samples)]
 
 
-def augment(samples: np.ndarray, rng: np.random.Generator, mouths: bool = False) -> np.ndarray:
+def augment(samples: np.ndarray, rng: np.random.Generator, vocal_tract: bool = False) -> np.ndarray:
     """Another recording of the same words, as float32: other throat, microphone, room, noise and start. (samples,) at 8 kHz.
 
-    With `mouths` the formants move by themselves too.
+    With `vocal_tract` the formants move by themselves too.
     """
-    if mouths:
-        samples = reshape_mouth(samples, rng.uniform(0.84, 1.19))
-    x = faster(np.asarray(samples, dtype=np.float64), rng.uniform(0.82, 1.22))
+    if vocal_tract:
+        samples = perturb_vocal_tract(samples, rng.uniform(0.84, 1.19))
+    x = change_speed(np.asarray(samples, dtype=np.float64), rng.uniform(0.82, 1.22))
     if rng.random() < 0.7:
         x = equalise(x, rng)
     if rng.random() < 0.4:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mmcourse.world.scene import (
-    GROUNDS,
+    BACKGROUNDS,
     LETTERS,
     NOUNS,
     PLACES,
@@ -55,8 +55,8 @@ def make_edit(scene: Scene, kind: str, rng: np.random.Generator) -> Edit:
     i = int(rng.integers(len(groups)))
     others = [noun for noun in NOUNS if noun not in [g.noun for g in groups]]
     if kind == "ground":
-        ground = str(rng.choice([g for g in GROUNDS if g != scene.ground]))
-        return Edit(kind, scene, f"make the ground {ground}", replace(scene, ground=ground))
+        background = str(rng.choice([g for g in BACKGROUNDS if g != scene.background]))
+        return Edit(kind, scene, f"make the ground {background}", replace(scene, background=background))
     if kind == "sign":
         word = "" if scene.sign and rng.random() < 0.4 else _word(rng)
         text = f"make the sign {' '.join(word)}" if word else "remove the sign"

@@ -115,7 +115,7 @@ def load_human_digits(download: bool = False) -> HumanDigits | None:
     """The recordings, or None if they are not in the cache (then `download=True` fetches them first)."""
     import soundfile
 
-    from mmcourse.world.speech import normalise
+    from mmcourse.world.speech import normalize_rms
     if not available():
         if not download:
             return None
@@ -126,7 +126,7 @@ def load_human_digits(download: bool = False) -> HumanDigits | None:
         samples, rate = soundfile.read(folder() / name, dtype="float32")
         if rate != 8000 or samples.ndim != 1:
             raise ValueError(f"{folder() / name} is damaged: delete {folder()} and fetch it again")
-        clips.append(normalise(samples).astype(np.float32))
+        clips.append(normalize_rms(samples).astype(np.float32))
         words.append(DIGITS[int(digit)])
         speakers.append(speaker)
         held_out.append(speaker == HELD_OUT_SPEAKER or int(index) < 5)

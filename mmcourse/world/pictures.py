@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mmcourse.world.scene import PICTOGRAMS, Scene, ground_colour
+from mmcourse.world.scene import PICTOGRAMS, Scene, background_colour
 
 SIZE = 64
 OBJECT = 24                                              # width of a pictogram
@@ -73,7 +73,7 @@ def draw(scene: Scene, size: int = SIZE) -> np.ndarray:
         raise ValueError(f"size must be a multiple of {SIZE}, got {size}")
     unit = size // SIZE
     picture = np.empty((size, size, 3), dtype=np.float32)
-    picture[:] = np.array(ground_colour(scene.ground), dtype=np.float32) / 255
+    picture[:] = np.array(background_colour(scene.background), dtype=np.float32) / 255
     for noun, x, y in slots(scene):
         width = round(OBJECT * scene.scale * unit)
         centre = OBJECT / 2

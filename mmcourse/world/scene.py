@@ -22,7 +22,7 @@ PICTOGRAMS = {
     "umbrella": "☂", "whale": "🐳",
 }
 NOUNS = tuple(PICTOGRAMS)
-GROUNDS = {
+BACKGROUNDS = {
     "white": (244, 244, 240), "grey": (150, 152, 158), "red": (226, 88, 80), "orange": (246, 160, 66),
     "yellow": (250, 222, 96), "green": (112, 190, 110), "blue": (108, 164, 232), "purple": (168, 124, 206),
 }
@@ -30,7 +30,7 @@ COUNTS = ("one", "two", "three", "four")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PLACES = ("left", "right")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-WORDS = tuple(sorted({*NOUNS, *GROUNDS, *DIGITS, *PLACES}))
+WORDS = tuple(sorted({*NOUNS, *BACKGROUNDS, *DIGITS, *PLACES}))
 SIGN_LENGTHS = (3, 4, 5)
 
 
@@ -54,16 +54,16 @@ class Group:
 class Scene:
     """One scene. `shift` (dx, dy) in pixels of a 64-pixel picture and `scale` move the drawing, not the meaning.
 
-    `ground` is one of `GROUNDS`, or a colour without a name as `#rrggbb`: then the caption is silent about it.
+    `ground` is one of `BACKGROUNDS`, or a colour without a name as `#rrggbb`: then the caption is silent about it.
     """
     groups: tuple[Group, ...]
-    ground: str = "white"
+    background: str = "white"
     sign: str = ""
     shift: tuple[int, int] = (0, 0)
     scale: float = 1.0
 
     def __post_init__(self):
-        ground_colour(self.ground)
+        background_colour(self.background)
         if not 1 <= len(self.groups) <= 2:
             raise ValueError(f"a scene has one or two groups, got {len(self.groups)}")
         if len(self.groups) == 2 and [g.place for g in self.groups] != list(PLACES):
@@ -72,19 +72,19 @@ class Scene:
             raise ValueError(f"a sign has 3 to 5 letters A-Z, got {self.sign!r}")
 
 
-def ground_colour(ground: str) -> tuple[int, int, int]:
+def background_colour(background: str) -> tuple[int, int, int]:
     """Red, green and blue, 0 ... 255, of a named ground or of a `#rrggbb` colour; ValueError for anything else."""
-    if ground in GROUNDS:
-        return GROUNDS[ground]
-    if re.fullmatch("#[0-9a-f]{6}", ground):
-        return tuple(bytes.fromhex(ground[1:]))
-    raise ValueError(f"unknown ground {ground!r}; the world has: {', '.join(GROUNDS)}, and colours as '#rrggbb'")
+    if background in BACKGROUNDS:
+        return BACKGROUNDS[background]
+    if re.fullmatch("#[0-9a-f]{6}", background):
+        return tuple(bytes.fromhex(background[1:]))
+    raise ValueError(f"unknown ground {background!r}; the world has: {', '.join(BACKGROUNDS)}, and colours as '#rrggbb'")
 
 
-def nearest_ground(ground: str) -> str:
+def nearest_background(background: str) -> str:
     """The named ground that a ground looks most like (a named one looks like itself)."""
-    colour = ground_colour(ground)
-    return min(GROUNDS, key=lambda name: sum((a - b) ** 2 for a, b in zip(colour, GROUNDS[name], strict=True)))
+    colour = background_colour(background)
+    return min(BACKGROUNDS, key=lambda name: sum((a - b) ** 2 for a, b in zip(colour, BACKGROUNDS[name], strict=True)))
 
 
 def plural(noun: str) -> str:
@@ -112,8 +112,8 @@ def caption(scene: Scene) -> str:
     'a cat on the left, two suns on the right, blue ground, sign K I T E'
     """
     parts = [describe(group) for group in scene.groups]
-    if scene.ground in GROUNDS:
-        parts.append(f"{scene.ground} ground")
+    if scene.background in BACKGROUNDS:
+        parts.append(f"{scene.background} ground")
     if scene.sign:
         parts.append("sign " + " ".join(scene.sign))
     return ", ".join(parts)
@@ -125,13 +125,13 @@ def parse_caption(text: str) -> Scene:
     sign = parts.pop()[5:].replace(" ", "") if parts[-1].startswith("sign ") else ""
     if not parts or not parts[-1].endswith(" ground"):
         raise ValueError(f"not a caption of this world (no ground): {text!r}")
-    ground, groups = parts.pop().removesuffix(" ground"), []
+    background, groups = parts.pop().removesuffix(" ground"), []
     for part in parts:
         words, _, place = part.partition(" on the ")
         number, _, noun = words.partition(" ")
         count = 1 if number in ("a", "an") else COUNTS.index(number) + 1 if number in COUNTS[1:] else 0
         groups.append(Group(_SINGULAR.get(noun, noun) if count > 1 else noun, count, place))
-    scene = Scene(tuple(groups), ground, sign)
+    scene = Scene(tuple(groups), background, sign)
     if caption(scene) != text.strip():
         raise ValueError(f"not a caption of this world: {text!r}")
     return scene
@@ -146,9 +146,9 @@ def _share(*key) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def held_out_pair(noun: str, ground: str) -> bool:
+def held_out_pair(noun: str, background: str) -> bool:
     """True for the one (noun, ground) pair in ten that nothing trains on."""
-    return _share("pair", noun, ground) < 0.1
+    return _share("pair", noun, background) < 0.1
 
 
 def held_out_sign(word: str) -> bool:
@@ -166,15 +166,15 @@ def is_held_out(scene: Scene) -> bool:
 
     A ground without a name counts as the named one that it looks like: what is held out on blue is held out on sky blue.
     """
-    ground = nearest_ground(scene.ground)
-    return held_out_sign(scene.sign) or any(held_out_pair(g.noun, ground) for g in scene.groups)
+    background = nearest_background(scene.background)
+    return held_out_sign(scene.sign) or any(held_out_pair(g.noun, background) for g in scene.groups)
 
 
-def unnamed_ground(rng: np.random.Generator) -> str:
+def unnamed_background(rng: np.random.Generator) -> str:
     """A random colour that none of the named grounds comes near, as `#rrggbb`."""
     while True:
         colour = rng.integers(40, 256, 3)
-        if all(np.abs(colour - named).max() > 24 for named in GROUNDS.values()):
+        if all(np.abs(colour - named).max() > 24 for named in BACKGROUNDS.values()):
             return "#" + bytes(colour.tolist()).hex()
 
 
@@ -192,12 +192,12 @@ def sample_scene(rng: np.random.Generator, split: str = "train", jitter: int = 0
     if split not in ("train", "held-out", "any"):
         raise ValueError(f"split is 'train', 'held-out' or 'any', got {split!r}")
     wanted = {"train": (False,), "held-out": (True,), "any": (False, True)}[split]
-    names = list(GROUNDS)
+    names = list(BACKGROUNDS)
     while True:
-        ground, n = names[rng.integers(len(names))], kinds or int(rng.integers(1, 3))
+        background, n = names[rng.integers(len(names))], kinds or int(rng.integers(1, 3))
         if unnamed and rng.random() < unnamed:
-            ground = unnamed_ground(rng)
-        like = nearest_ground(ground)
+            background = unnamed_background(rng)
+        like = nearest_background(background)
         nouns = [NOUNS[i] for i in rng.choice(len(NOUNS), n, replace=False)]
         if any(held_out_pair(noun, like) for noun in nouns) in wanted:
             break
@@ -213,4 +213,4 @@ def sample_scene(rng: np.random.Generator, split: str = "train", jitter: int = 0
             sign = "".join(LETTERS[i] for i in rng.integers(26, size=rng.choice(SIGN_LENGTHS)))
     shift = tuple(int(v) for v in rng.integers(-jitter, jitter + 1, size=2)) if jitter else (0, 0)
     scale = float(1 + 0.04 * rng.uniform(-jitter, jitter)) if jitter else 1.0
-    return Scene(groups, ground, sign, shift, scale)
+    return Scene(groups, background, sign, shift, scale)

@@ -117,47 +117,37 @@ def trim(samples: np.ndarray, rate: int = SAMPLE_RATE, floor_db: float = -36.0) 
     return samples[max(0, loud[0] - 1) * piece:(loud[-1] + 2) * piece] if len(loud) else samples
 
 
-def normalise(samples: np.ndarray, loudness: float = LOUDNESS) -> np.ndarray:
+def normalize_rms(samples: np.ndarray, loudness: float = LOUDNESS) -> np.ndarray:
     """Scale to an RMS of `loudness`, less if a peak would leave [-1, 1]. Silence stays silence."""
     rms = np.sqrt(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
     return samples * min(loudness / rms, 0.99 / np.abs(samples).max()) if rms > 1e-6 else samples
 
 
-def as_sound(samples, rate: int, new_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Any recording as float32 (samples,) in [-1, 1] at 8 kHz.
+def to_mono(samples) -> np.ndarray:
+    """Samples of any recording as float64 (n,) in [-1, 1].
 
     Args:
-        samples: (samples,) or (samples, channels), whole numbers (int16, uint8, int32) or float; channels are averaged.
-        rate: its sample rate in Hz. ValueError if it is empty, or holds NaN or infinite samples.
+        samples: (n,) or (n, channels), whole numbers (int16, uint8, int32) or float in [-1, 1]; channels are averaged, and
+            (channels, n) is understood for up to eight. TypeError or ValueError for what is no recording.
     """
     samples = np.asarray(samples)
     if samples.dtype.kind not in "iuf":
-        raise TypeError(f"samples are whole numbers or floats, got {samples.dtype}")
+        raise TypeError(f"samples are floats in [-1, 1] or integers, got {samples.dtype}")
     if samples.ndim not in (1, 2) or not samples.size:
-        raise ValueError(f"a recording has the shape (samples,) or (samples, channels), not empty, got {samples.shape}")
-    if samples.ndim == 2 and samples.shape[0] < samples.shape[1] and samples.shape[0] <= 2:
-        samples = samples.T                                          # (channels, samples) is as common
-    if samples.dtype.kind == "u":
-        half = (np.iinfo(samples.dtype).max + 1) / 2                 # unsigned samples rest at the middle
-        samples = samples / half - 1
-    elif samples.dtype.kind == "i":
-        samples = samples / (np.iinfo(samples.dtype).max + 1.0)
+        raise ValueError(f"samples have the shape (n,) or (n, channels) with n > 0, got {samples.shape}")
+    if samples.dtype.kind in "iu":
+        full = np.iinfo(samples.dtype).max + 1.0
+        samples = samples / full if samples.dtype.kind == "i" else samples / (full / 2) - 1    # unsigned rest at the middle
+    if samples.ndim == 2:
+        if samples.shape[0] < samples.shape[1] and samples.shape[0] <= 8:
+            samples = samples.T                                      # (channels, n) -> (n, channels)
+        samples = samples.mean(1, dtype=np.float64)
     if not np.isfinite(samples).all():
-        raise ValueError("the recording has NaN or infinite samples")
-    mono = samples.astype(np.float64) if samples.ndim == 1 else samples.mean(1, dtype=np.float64)
-    return np.clip(resample(mono, rate, new_rate), -1, 1).astype(np.float32)
-
-
-def read_sound(path) -> np.ndarray:
-    """A sound file of any kind that soundfile reads (WAV, FLAC, OGG, MP3, ...) as float32 (samples,) at 8 kHz, mono."""
-    import soundfile
-    if not Path(path).exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise ValueError(f"{path} is not a sound file that can be read (WAV, FLAC, OGG or MP3): {error}") from None
-    return as_sound(samples, rate)
+        raise ValueError("the sound holds NaN or infinite values: look at what made it")
+    if np.abs(samples).max() > 2:                                    # a little over 1 is what MP3 and resampling do
+        raise ValueError(f"samples that are floats must lie in [-1, 1], got {samples.min():.3g}..{samples.max():.3g}: "
+                         "divide 16-bit samples by 32768, or pass them as int16")
+    return samples.astype(np.float64).clip(-1, 1)
 
 
 class _Espeak:
@@ -236,7 +226,7 @@ def _speak(jobs: list):
             yield np.frombuffer(child.stdout.read(2 * int(count)), "<i2"), int(rate)
 
 
-def say(text: str, voice: str | int = "en-us", pitch: int = 50, speed: int = 165) -> np.ndarray:
+def synthesize(text: str, voice: str | int = "en-us", pitch: int = 50, speed: int = 165) -> np.ndarray:
     """Any text, spoken: float32 (samples,) at 8 kHz.
 
     Args:
@@ -259,7 +249,7 @@ def _finish(sound: np.ndarray, rate: int, longest: float | None = None) -> np.nd
     """From espeak's samples to a clip: 8 kHz, silence trimmed, loudness set, 5 ms fades at both ends."""
     sound = trim(np.round(resample(sound, rate)))
     sound = sound[:int(longest * SAMPLE_RATE)] if longest else sound
-    sound = normalise(sound / 32768)
+    sound = normalize_rms(sound / 32768)
     fade = np.minimum(1, np.arange(1, len(sound) + 1) / 40)
     return np.round(sound * fade * fade[::-1] * 32767).astype(np.int16)
 

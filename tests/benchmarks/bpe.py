@@ -18,7 +18,7 @@ from pathlib import Path
 
 os.environ.update(RAYON_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")   # before tokenizers is imported
 
-from mmcourse.bpe import TO_IDS, WORDS, BPETokenizer  # noqa: E402
+from mmcourse.bpe import SPLIT_PATTERN, TO_IDS, BPETokenizer  # noqa: E402
 from mmcourse.paths import RESULTS  # noqa: E402
 from mmcourse.world import corpus  # noqa: E402
 
@@ -67,7 +67,7 @@ def plain_merge(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
 
 def plain_train(text: str, n_merges: int) -> dict:
     """Lists of ids, every pair counted anew for every merge."""
-    words, merges = [list(word.encode()) for word in WORDS.findall(text)], {}
+    words, merges = [list(word.encode()) for word in SPLIT_PATTERN.findall(text)], {}
     for k in range(n_merges):
         count = Counter()
         for word in words:
@@ -79,7 +79,7 @@ def plain_train(text: str, n_merges: int) -> dict:
 
 def plain_encode(text: str, merges: dict) -> list[int]:
     out = []
-    for piece in WORDS.findall(text):
+    for piece in SPLIT_PATTERN.findall(text):
         word = [TO_IDS[b] for b in piece.encode()]
         while len(word) > 1:
             pair = min(zip(word, word[1:]), key=lambda p: merges.get(p, 10**9))
@@ -138,7 +138,7 @@ def main() -> None:
     tokenizer = BPETokenizer.train(text, 32_768)
     peer = hugging_face(text, 32_768)
     ranks = {token: i for i, token in enumerate(tokenizer.tokens)}
-    tik = tiktoken.Encoding("same", pat_str=WORDS.pattern, mergeable_ranks=ranks, special_tokens={})
+    tik = tiktoken.Encoding("same", pat_str=SPLIT_PATTERN.pattern, mergeable_ranks=ranks, special_tokens={})
     fresh = BPETokenizer(tokenizer.merges)
     (cold,), (warm,) = seconds(lambda: fresh.encode(text)), seconds(lambda: fresh.encode(text))
     theirs, rust = seconds(lambda: peer.encode(text), lambda: tik.encode_ordinary(text))

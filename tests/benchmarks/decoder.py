@@ -22,9 +22,10 @@ from torch import nn
 
 from mmcourse import checkpoints
 from mmcourse.diffusion import FlowDecoder
+from mmcourse.optim import Optim
 from mmcourse.paths import RESULTS
 from mmcourse.recipes import decoder as recipe
-from mmcourse.training import train
+from mmcourse.training import Run, train
 
 STEPS, SEEDS, BATCH, LR = 60, (0, 1, 2), 16, 2e-3
 WIDTH = 40                                       # of the peer's first level, and twice that below: about our number of weights
@@ -75,7 +76,8 @@ def loss_after(make, batches: dict, seed: int) -> float:
     """The held-out loss after `STEPS` steps, first weights and data drawn from `seed`."""
     torch.manual_seed(seed)
     net = make()
-    train(net, batches["train"], recipe.loss, steps=STEPS, lr=LR, warmup=10, seed=seed, progress=False)
+    train(net, batches["train"], recipe.loss, steps=STEPS, optim=Optim(lr=LR, warmup=10),
+          run=Run(seed=seed, progress=False))
     total = 0.0
     with torch.no_grad():
         for i in range(4):

@@ -127,7 +127,7 @@ def training() -> dict:
 def greedy(model: Transformer, batch: int, use_cache: bool, tokens: int = CONTEXT - 1) -> torch.Tensor:
     """The likeliest tokens, one after the other, until the context is full: (batch, 1 + tokens)."""
     ids = new = torch.arange(7, 7 + batch)[:, None]
-    cache = model.new_cache(batch) if use_cache else None
+    cache = KVCache(model, batch) if use_cache else None
     for _ in range(tokens):
         token = model(new, cache)[:, -1].argmax(-1, keepdim=True)
         ids = torch.cat([ids, token], 1)

@@ -1,9 +1,9 @@
-"""Side by side in one run: this course's vector quantiser and FSQ, and those of `vector-quantize-pytorch` (test extra).
+"""Side by side in one run: this course's vector quantizer and FSQ, and those of `vector-quantize-pytorch` (test extra).
 
     python tests/benchmarks/vq.py         # prints, and writes data/results/ch03_benchmark.json (six minutes of one core)
 
-One thread. Times are CPU seconds of the quantiser alone (4,096 vectors of 64 numbers, forwards and backwards, training),
-each the fastest of some runs; the two take turns. Quality: the chapter's small tokenizer, in which only the quantiser differs.
+One thread. Times are CPU seconds of the quantizer alone (4,096 vectors of 64 numbers, forwards and backwards, training),
+each the fastest of some runs; the two take turns. Quality: the chapter's small tokenizer, in which only the quantizer differs.
 """
 import json
 import platform
@@ -13,10 +13,11 @@ from importlib import metadata
 import torch
 from torch import nn
 
+from mmcourse.optim import Optim
 from mmcourse.paths import RESULTS
+from mmcourse.quantize import FSQ, VectorQuantizer, nearest_code
 from mmcourse.studies import ch03_sweep as sweep
-from mmcourse.training import train
-from mmcourse.vqvae import FSQ, VectorQuantizer, nearest_code
+from mmcourse.training import Run, train
 
 STEPS = 600
 FLOORS = {"step at 512 codes": 3.0, "step at 8192 codes": 5.0}
@@ -24,7 +25,7 @@ DEAD = 0.03                                     # of a fair share of a step's to
 
 
 class Peer(nn.Module):
-    """The library's quantiser with the face of ours: (N, d) -> quantised, indices, loss."""
+    """The library's quantizer with the face of ours: (N, d) -> quantized, indices, loss."""
 
     def __init__(self, codes: int, dim: int, **options):
         from vector_quantize_pytorch import VectorQuantize
@@ -33,8 +34,8 @@ class Peer(nn.Module):
         self.inner = VectorQuantize(dim, codes, commitment_weight=0.25, **options)
 
     def forward(self, x):
-        quantised, indices, loss = self.inner(x[None])
-        return quantised[0], indices[0], loss.sum()
+        quantized, indices, loss = self.inner(x[None])
+        return quantized[0], indices[0], loss.sum()
 
 
 def matched(codes: int, dim: int, tokens: int) -> Peer:
@@ -44,7 +45,7 @@ def matched(codes: int, dim: int, tokens: int) -> Peer:
 
 
 def seconds(quantizers: dict, x: torch.Tensor, rounds: int = 12) -> dict:
-    """CPU seconds of one training step of each quantiser on (N, d): the fastest of some, taken in turns."""
+    """CPU seconds of one training step of each quantizer on (N, d): the fastest of some, taken in turns."""
     best = dict.fromkeys(quantizers, float("inf"))
     for turn in range(rounds + 3):
         for name, quantizer in quantizers.items():
@@ -106,11 +107,12 @@ def quality(name: str, make) -> dict:
     """PSNR and usage on held-out pictures after the same steps, pictures and first weights of the network."""
     torch.manual_seed(0)
     model = sweep.Tokenizer(make(), 16)
-    torch.manual_seed(0)                                               # the quantisers draw different amounts of noise
+    torch.manual_seed(0)                                               # the quantizers draw different amounts of noise
     fresh = sweep.Tokenizer(VectorQuantizer(512, 16), 16)
     model.encoder.load_state_dict(fresh.encoder.state_dict())
     model.decoder.load_state_dict(fresh.decoder.state_dict())
-    history = train(model, sweep.batch, sweep.letter_loss, steps=STEPS, lr=sweep.LR, seed=0, progress=False)
+    history = train(model, sweep.batch, sweep.letter_loss, steps=STEPS, optim=Optim(lr=sweep.LR),
+                    run=Run(seed=0, progress=False))
     _, truth = sweep.held_out()
     with torch.no_grad():
         parts = [model(x) for x in truth[:512].split(32)]

@@ -483,10 +483,10 @@ def test_a_changed_byte_in_the_shipped_model(tmp_path):
 def test_the_shipped_model_draws_what_it_is_told():
     """Not how well (the matrix says that), but that it is wired up: grounds alone are far above chance, which is 1 in 8."""
     from mmcourse.judges import PictureReader
-    from mmcourse.world.scene import GROUNDS
+    from mmcourse.world.scene import BACKGROUNDS
     a = mm.load()
-    asked = list(GROUNDS)
-    made = [a.generate([Text(f"a cat on the left, {ground} ground")], "image").square() for ground in asked]
+    asked = list(BACKGROUNDS)
+    made = [a.generate([Text(f"a cat on the left, {background} ground")], "image").square() for background in asked]
     read = PictureReader().read_grounds(torch.cat(made))
     assert sum(x == y for x, y in zip(asked, read, strict=True)) >= 6
 

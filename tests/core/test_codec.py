@@ -7,16 +7,8 @@ import torch
 
 from mmcourse import checkpoints
 from mmcourse import codec as C
-from mmcourse.codec import (
-    AudioCodec,
-    Quantiser,
-    griffin_lim,
-    istft,
-    level_sound,
-    mel_filterbank,
-    quantise_residual,
-    stft,
-)
+from mmcourse.codec import AudioCodec, Quantizer, quantize_residual
+from mmcourse.spectrogram import griffin_lim, istft, mel_filterbank, normalize_loudness, stft
 from mmcourse.world.speech import load_speech
 
 torch.set_num_threads(1)
@@ -27,8 +19,8 @@ def small():
     """An untrained codec with random codes: shapes and errors do not need a good one."""
     torch.manual_seed(0)
     model = AudioCodec(width=16, dim=8, codebook_size=32)
-    for quantiser in model.quantisers:
-        quantiser.codes.normal_()
+    for quantizer in model.quantizers:
+        quantizer.codes.normal_()
     return model.eval()
 
 
@@ -88,47 +80,47 @@ def test_griffin_lim_finds_consistent_phases():
     assert torch.equal(griffin_lim(wanted), griffin_lim(wanted))                # the same sound each time
 
 
-def test_residual_quantisation():
+def test_residual_quantization():
     z = torch.tensor([[1.0, 2.0], [-1.0, 0.4]])
     books = [torch.tensor([[1.0, 1.0], [-1.0, 0.0]]), torch.tensor([[0.0, 0.5], [0.0, 1.0]])]
-    ids, total = quantise_residual(z, books)
+    ids, total = quantize_residual(z, books)
     assert ids.tolist() == [[0, 1], [1, 0]] and total.tolist() == [[1.0, 2.0], [-1.0, 0.5]]
     z, books = torch.randn(500, 8), [torch.randn(64, 8) / 2**level for level in range(4)]
-    errors = [(z - quantise_residual(z, books[:n])[1]).norm().item() for n in (1, 2, 3, 4)]
+    errors = [(z - quantize_residual(z, books[:n])[1]).norm().item() for n in (1, 2, 3, 4)]
     assert errors == sorted(errors, reverse=True)
 
 
 def test_codes_follow_their_vectors_and_dead_ones_restart():
     torch.manual_seed(0)
     centres = torch.randn(16, 4) * 4
-    quantiser = Quantiser(16, 4, decay=0.8)
+    quantizer = Quantizer(16, 4, decay=0.8)
     batch = centres.repeat(16, 1) + 0.05 * torch.randn(256, 4)
-    quantiser.start(batch)
-    quantiser.codes[:12] = 50.0                                                  # far from everything: nobody chooses them
+    quantizer.start(batch)
+    quantizer.codes[:12] = 50.0                                                  # far from everything: nobody chooses them
     for _ in range(100):
-        quantiser.update(batch, quantiser.nearest(batch))
-    assert (quantiser.codes - 50).norm(dim=1).min() > 10
-    assert quantiser.nearest(batch).unique().numel() >= 12
-    nearest = torch.cdist(centres, quantiser.codes).min(1).values
+        quantizer.update(batch, quantizer.nearest(batch))
+    assert (quantizer.codebook_size - 50).norm(dim=1).min() > 10
+    assert quantizer.nearest(batch).unique().numel() >= 12
+    nearest = torch.cdist(centres, quantizer.codebook_size).min(1).values
     assert (nearest < 0.5).float().mean() >= 0.5               # k-means stops at a local optimum
 
 
 def test_training_passes_gradients_and_drops_levels():
     torch.manual_seed(0)
     model = AudioCodec(width=16, dim=8, codebook_size=32, warmup=1).train()
-    sound, keep = level_sound(torch.randn(4, 320 * 6)), torch.tensor([1, 2, 3, 4])
-    C.codec_loss(model, sound, keep)["loss"].backward()                          # the warm-up step quantises nothing
-    assert not model.quantisers[0].started
+    sound, keep = normalize_loudness(torch.randn(4, 320 * 6)), torch.tensor([1, 2, 3, 4])
+    C.codec_loss(model, sound, keep)["loss"].backward()                          # the warm-up step quantizes nothing
+    assert not model.quantizers[0].started
     model.zero_grad()
     C.codec_loss(model, sound, keep)["loss"].backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     assert model.encoder[0].weight.grad.abs().sum() > 0                          # through the rounding
     model.eval()
-    before = [q.codes.clone() for q in model.quantisers]
+    before = [q.codes.clone() for q in model.quantizers]
     one, _, _ = model(model.features(sound), torch.full((4,), 1))
     four, _, ids = model(model.features(sound), torch.full((4,), 4))
     assert not torch.allclose(one, four) and ids.shape == (4, 6, 4)
-    assert all(torch.equal(a, q.codes) for a, q in zip(before, model.quantisers, strict=True))
+    assert all(torch.equal(a, q.codes) for a, q in zip(before, model.quantizers, strict=True))
 
 
 @pytest.mark.parametrize("samples, frames", [(1, 1), (80, 1), (320, 1), (321, 2), (8000, 25), (480_000, 1500)])
@@ -208,7 +200,7 @@ def test_shipped_codec_on_held_out_voices(shipped):
     x = torch.zeros(32, 24 * 320)
     for row, i in zip(x, chosen, strict=True):
         row[:len(corpus.clips[i])] = torch.from_numpy(corpus.clips[i])
-    ids, true = shipped.encode(x), C.log_mel(level_sound(x), shipped.filters)
+    ids, true = shipped.encode(x), C.log_mel(normalize_loudness(x), shipped.filters)
     errors = [(shipped.decode_mel(ids[..., :n]) - true).abs().mean().item() for n in (1, 2, 4)]
     floor = (true.mean((0, 2), keepdim=True) - true).abs().mean().item()         # always the mean spectrum
     assert errors[0] > errors[1] > errors[2] and errors[0] < 0.4 * floor
@@ -285,7 +277,7 @@ import resource, numpy as np, torch
 from mmcourse.codec import AudioCodec
 torch.set_num_threads(1); torch.manual_seed(0)
 codec, rng = AudioCodec(width=16, dim=8, codebook_size=32).eval(), np.random.default_rng(0)
-for quantiser in codec.quantisers: quantiser.codes.normal_()
+for quantizer in codec.quantizers: quantizer.codes.normal_()
 def run(seconds, decoded):
     ids = codec.encode_stream(rng.normal(size=8000) * 0.1 for _ in range(seconds))
     assert ids.shape == (1, seconds * 25, 4)
@@ -307,7 +299,7 @@ def test_a_constant_offset_is_no_sound(shipped):
     without = shipped.encode(word - word.mean())             # the word has a small mean of its own, which is heard with it
     assert (shipped.encode(word + 0.3) == without).float().mean() > 0.9
     small_mean = word + 0.2 * np.sqrt((word**2).mean())
-    assert not C.offset(torch.from_numpy(small_mean)[None]).any()                # as it was in training: left alone
+    assert not C.dc_offset(torch.from_numpy(small_mean)[None]).any()                # as it was in training: left alone
     streamed = shipped.encode_stream([word[:1000] + 0.3, word[1000:] + 0.3])
     assert (streamed == without).float().mean() > 0.9
 

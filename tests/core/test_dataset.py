@@ -3,9 +3,18 @@ import numpy as np
 import pytest
 import torch
 
-from mmcourse.dataset import GIVEN_WEIGHT, Clips, Mixture, fresh_edit, mishear, near_codes, pad, stretch
+from mmcourse.dataset import (
+    GIVEN_WEIGHT,
+    Clips,
+    Mixture,
+    confuse_codes,
+    fresh_edit,
+    near_codes,
+    pad,
+    stretch,
+)
 from mmcourse.vocabulary import CLOSE, OPEN, Vocabulary
-from mmcourse.world.augment import augment, equalise, faster, reshape_mouth, reverberate
+from mmcourse.world.augment import augment, change_speed, equalise, perturb_vocal_tract, reverberate
 from mmcourse.world.edits import sample_edit
 from mmcourse.world.scene import caption, sample_scene
 
@@ -43,7 +52,7 @@ def test_augment_survives_silence():
 
 def test_faster_moves_pitch_and_length():
     tone = np.sin(2 * np.pi * 400 * np.arange(8000) / 8000)
-    quick = faster(tone, 1.25)
+    quick = change_speed(tone, 1.25)
     assert len(quick) == pytest.approx(6400, abs=2)
     assert np.fft.rfftfreq(len(quick), 1 / 8000)[np.abs(np.fft.rfft(quick)).argmax()] == pytest.approx(500, abs=5)
 
@@ -57,12 +66,12 @@ def test_a_mouth_moves_the_formants_and_nothing_else():
     def loudest(sound):
         return np.fft.rfftfreq(8000, 1 / 8000)[np.abs(np.fft.rfft(sound)).argmax()]
 
-    same, up, down = (reshape_mouth(buzz, ratio) for ratio in (1.0, 1.25, 0.8))
+    same, up, down = (perturb_vocal_tract(buzz, ratio) for ratio in (1.0, 1.25, 0.8))
     np.testing.assert_allclose(same, buzz, atol=1e-9)
     assert loudest(buzz) == 1000 and loudest(up) == pytest.approx(1250, abs=130) and loudest(down) == pytest.approx(800, abs=130)
     for sound in (up, down):
         assert sound.shape == buzz.shape and loudest(sound) % 125 == pytest.approx(0, abs=2)
-    assert np.isfinite(reshape_mouth(np.zeros(100), 1.2)).all()
+    assert np.isfinite(perturb_vocal_tract(np.zeros(100), 1.2)).all()
 
 
 def test_mishearing_takes_a_code_for_one_that_sounds_like_it():
@@ -70,10 +79,10 @@ def test_mishearing_takes_a_code_for_one_that_sounds_like_it():
     near = near_codes(books, k=2)
     assert near.shape == (2, 8, 2) and set(near[0, 3]) == {2, 4} and set(near[1, 0]) == {1, 2}
     tokens = np.array([3, 0] * 2000)
-    heard = mishear(tokens, near, np.random.default_rng(0), rate=0.25)
+    heard = confuse_codes(tokens, near, np.random.default_rng(0), rate=0.25)
     assert set(heard[::2]) == {2, 3, 4} and set(heard[1::2]) == {0, 1, 2}
     assert (heard != tokens).mean() == pytest.approx(0.25, abs=0.03)
-    assert np.array_equal(mishear(tokens, near, np.random.default_rng(0), rate=0.0), tokens)
+    assert np.array_equal(confuse_codes(tokens, near, np.random.default_rng(0), rate=0.0), tokens)
 
 
 def test_edits_come_in_the_shares_that_were_asked_for(mixture):

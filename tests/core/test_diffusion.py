@@ -12,15 +12,16 @@ from mmcourse.diffusion import (
     euler,
     flow_loss,
     heun,
-    mix,
+    interpolate,
     plain_and_codes,
     time_features,
     velocity_of,
 )
+from mmcourse.optim import Optim
 from mmcourse.recipes import decoder as recipe
 from mmcourse.recipes import decoder128
 from mmcourse.recipes.decoder128 import start_from
-from mmcourse.training import train
+from mmcourse.training import Run, train
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
 
@@ -28,7 +29,7 @@ from mmcourse.world.pictures import draw_batch
 @pytest.fixture(scope="module")
 def vqvae() -> VQVAE:
     torch.manual_seed(0)
-    return VQVAE(codes=32, dim=8, width=32).eval()
+    return VQVAE(codebook_size=32, dim=8, width=32).eval()
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +49,11 @@ def ids() -> torch.Tensor:
 
 def test_the_path_goes_from_noise_to_data_in_a_straight_line():
     data, noise = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)
-    assert torch.equal(mix(data, noise, torch.zeros(4)), noise)
-    assert torch.equal(mix(data, noise, torch.ones(4)), data)
+    assert torch.equal(interpolate(data, noise, torch.zeros(4)), noise)
+    assert torch.equal(interpolate(data, noise, torch.ones(4)), data)
     t = torch.tensor([0.0, 0.25, 0.5, 1.0])
     for i in range(4):
-        assert torch.allclose(mix(data, noise, t)[i], t[i] * data[i] + (1 - t[i]) * noise[i])
+        assert torch.allclose(interpolate(data, noise, t)[i], t[i] * data[i] + (1 - t[i]) * noise[i])
 
 
 @pytest.mark.parametrize("sampler", [euler, heun])
@@ -129,29 +130,29 @@ def test_times_can_be_told_apart():
 def test_an_untrained_decoder_gives_the_plain_picture(vqvae, ids):
     fresh = FlowDecoder(code_dim=8, width=16, depth=1, time=16)
     for steps in (1, 4):
-        assert torch.allclose(fresh.decode(ids, steps, seed=steps, vqvae=vqvae), vqvae.decode(ids), atol=1e-6)
+        assert torch.allclose(fresh.decode(ids, vqvae, steps, seed=steps), vqvae.decode(ids), atol=1e-6)
 
 
 def test_the_same_seed_gives_the_same_picture_and_another_seed_another(vqvae, model, ids):
-    first = model.decode(ids, 3, 5, vqvae)
+    first = model.decode(ids, vqvae, 3, 5)
     assert first.shape == (3, 3, 64, 64) and 0 <= first.min() and first.max() <= 1
     torch.manual_seed(123)                                             # the global generator does not matter
-    assert torch.equal(first, model.decode(ids, 3, 5, vqvae))
-    assert not torch.allclose(first, model.decode(ids, 3, 6, vqvae), atol=1e-3)
-    assert torch.allclose(first[:1], model.decode(ids[:1], 3, 5, vqvae), atol=1e-5)    # nor what else is in the batch
+    assert torch.equal(first, model.decode(ids, vqvae, 3, 5))
+    assert not torch.allclose(first, model.decode(ids, vqvae, 3, 6), atol=1e-3)
+    assert torch.allclose(first[:1], model.decode(ids[:1], vqvae, 3, 5), atol=1e-5)    # nor what else is in the batch
 
 
 def test_decoding_does_not_touch_the_global_generator(vqvae, model, ids):
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    model.decode(ids, 2, 0, vqvae)
+    model.decode(ids, vqvae, 2, 0)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_the_path_is_a_film_that_ends_in_the_picture(vqvae, model, ids):
-    film = model.decode(ids, 4, 1, vqvae, path=True)
-    assert len(film) == 5 and torch.equal(film[-1], model.decode(ids, 4, 1, vqvae))
+    film = model.decode(ids, vqvae, 4, 1, path=True)
+    assert len(film) == 5 and torch.equal(film[-1], model.decode(ids, vqvae, 4, 1))
 
 
 def test_it_decodes_wide_pictures_too(vqvae, model):
@@ -180,7 +181,8 @@ def test_it_learns(vqvae):
     small = FlowDecoder(code_dim=8, width=24, depth=1, time=32, error=0.3)
     images = draw_batch(recipe.held_out_scenes(8, 0))
     fixed = (images, *plain_and_codes(vqvae, vqvae.encode(images)))
-    history = train(small, lambda rng: fixed, recipe.loss, steps=60, lr=3e-3, warmup=5, log_every=1, progress=False)
+    history = train(small, lambda rng: fixed, recipe.loss, steps=60, optim=Optim(lr=3e-3, warmup=5),
+                    run=Run(log_every=1, progress=False))
     losses = history.column("loss")
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
 
@@ -188,7 +190,7 @@ def test_it_learns(vqvae):
 def test_a_checkpoint_comes_back_whole(tmp_path, model, vqvae, ids):
     checkpoints.save("decoder", model, seed=0, steps=1, cpu_minutes=0, metrics={}, folder=tmp_path)
     again = checkpoints.load("decoder", tmp_path)
-    assert torch.equal(again.decode(ids, 2, 0, vqvae), model.decode(ids, 2, 0, vqvae))
+    assert torch.equal(again.decode(ids, vqvae, 2, 0), model.decode(ids, vqvae, 2, 0))
 
 
 # ---- larger than the tokens
@@ -204,7 +206,7 @@ def test_enlarging_keeps_flat_pictures_and_the_range():
 
 def test_a_decoder_of_scale_two_paints_twice_as_large_and_begins_as_the_enlarged_picture(vqvae, ids):
     fresh = FlowDecoder(code_dim=8, width=16, depth=1, time=16, scale=2)
-    made = fresh.decode(ids, 2, 0, vqvae)
+    made = fresh.decode(ids, vqvae, 2, 0)
     assert made.shape == (3, 3, 128, 128)
     assert torch.allclose(made, enlarge(vqvae.decode(ids), 2), atol=1e-6)
 
@@ -231,7 +233,7 @@ def test_every_weight_of_the_large_one_is_reached_by_the_gradient(vqvae, model, 
 @pytest.mark.parametrize("steps", [0, -1, 2.5, "8", True and 0])
 def test_bad_numbers_of_steps(vqvae, model, ids, steps):
     with pytest.raises(ValueError, match="steps is a whole number of 1 or more"):
-        model.decode(ids, steps, 0, vqvae)
+        model.decode(ids, vqvae, steps, 0)
 
 
 @pytest.mark.parametrize("bad, said", [
@@ -240,14 +242,14 @@ def test_bad_numbers_of_steps(vqvae, model, ids, steps):
     (torch.full((1, 8, 8), 32), "0..31"), (torch.full((1, 8, 8), -1), "0..31")])
 def test_bad_ids(vqvae, model, bad, said):
     with pytest.raises(ValueError, match=said):
-        model.decode(bad, 2, 0, vqvae)
+        model.decode(bad, vqvae, 2, 0)
 
 
 def test_bad_sampler_and_another_tokenizer(vqvae, model, ids):
     with pytest.raises(ValueError, match="'euler' or 'heun'"):
-        model.decode(ids, 2, 0, vqvae, sampler="ddim")
+        model.decode(ids, vqvae, 2, 0, sampler="ddim")
     with pytest.raises(ValueError, match="tokenizer"):
-        model.decode(ids, 2, 0, VQVAE(codes=32, dim=4, width=32).eval())
+        model.decode(ids, 2, 0, VQVAE(codebook_size=32, dim=4, width=32).eval())
 
 
 # ---- the shipped decoder
@@ -279,7 +281,7 @@ def test_the_shipped_decoder_on_held_out_scenes():
 def test_a_decoder_of_scale_two_paints_twice_as_large_and_begins_as_the_enlarged_plain_picture(vqvae, ids):
     large = FlowDecoder(code_dim=8, width=16, depth=1, time=16, scale=2).eval()
     assert large.config["scale"] == 2
-    pictures = large.decode(ids, steps=2, vqvae=vqvae)
+    pictures = large.decode(ids, vqvae, steps=2)
     assert pictures.shape == (3, 3, 128, 128)
     assert torch.allclose(pictures, enlarge(vqvae.decode(ids), 2), atol=1e-6)
 
@@ -306,6 +308,6 @@ def test_the_shipped_large_decoder_finds_detail_that_enlarging_lacks():
     scenes = recipe.held_out_scenes(12, seed=9)
     truth, tokens = draw_batch(scenes, 128), tokenizer.encode(draw_batch(scenes))
     plain = enlarge(tokenizer.decode(tokens), 2)
-    painted = large.decode(tokens, steps=2, vqvae=tokenizer)
+    painted = large.decode(tokens, tokenizer, steps=2)
     assert (painted - truth).square().mean() < 0.7 * (plain - truth).square().mean()
     assert sum(p.numel() for p in large.parameters()) <= 2_000_000

@@ -10,17 +10,19 @@ from hypothesis import strategies as st
 from mmcourse.generate import (
     MAX_CONTENT,
     READING,
-    consensus,
     content_limit,
     filter_logits,
     generate,
     generate_best,
-    in_words,
-    likelihood,
     modality_mask,
-    read_back,
     sample,
-    say_first,
+)
+from mmcourse.rerank import (
+    augmented_consensus,
+    backward_log_likelihood,
+    caption_first,
+    log_likelihood,
+    verbalize,
 )
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import CLOSE, MODALITIES, OPEN, Segment, Vocabulary
@@ -294,7 +296,7 @@ def test_the_best_of_several_answers_tells_the_prompt_best():
     prompts = [[Segment("text", (1, 2))], [Segment("text", (3,))]]
     best = generate_best(model, vocabulary, prompts, "image", best_of=6, temperature=1.5, seed=3)
     every = generate(model, vocabulary, prompts * 6, "image", temperature=1.5, seed=3)
-    scores = read_back(model, vocabulary, prompts * 6, every)
+    scores = backward_log_likelihood(model, vocabulary, prompts * 6, every)
     for i in (0, 1):
         assert best[i] == every[i::2][int(scores[i::2].argmax())]
     assert generate_best(model, vocabulary, prompts, "image", seed=3) == generate(model, vocabulary, prompts, "image", seed=3)
@@ -307,7 +309,7 @@ def test_reading_back_is_the_log_probability_of_the_prompt():
     given, asked = vocabulary.pack([answer]), vocabulary.pack(prompt)
     logits = model(torch.tensor([given + asked])).log_softmax(-1)[0]
     by_hand = sum(logits[len(given) + j - 1, asked[j]] for j in range(1, len(asked)))
-    assert torch.allclose(read_back(model, vocabulary, [prompt], [answer]), by_hand, atol=1e-4)
+    assert torch.allclose(backward_log_likelihood(model, vocabulary, [prompt], [answer]), by_hand, atol=1e-4)
 
 
 @pytest.mark.parametrize("best_of", [0, -1, 1.5])
@@ -320,44 +322,44 @@ def test_best_of_is_a_positive_number(best_of):
 def test_saying_first_puts_the_likeliest_text_behind_the_prompt():
     model = wild_model(4)
     prompts = [[Segment("image", (1, 2, 3, 4, 5))], [Segment("audio", (1, 2, 0, 3))]]
-    said = say_first(model, SMALL, prompts)
+    said = caption_first(model, SMALL, prompts)
     assert [len(p) for p in said] == [2, 2] and [p[:1] for p in said] == prompts
     assert [p[1] for p in said] == generate(model, SMALL, prompts, "text", temperature=0.0)
-    assert say_first(model, SMALL, []) == []
+    assert caption_first(model, SMALL, []) == []
 
 
 def test_reading_back_with_thought_puts_what_is_said_between():
     model, prompt, answer = wild_model(6), [Segment("audio", (1, 2, 0, 3))], Segment("image", (1, 2, 3, 4, 5))
-    given, asked = SMALL.pack(say_first(model, SMALL, [[answer]])[0]), SMALL.pack(prompt)
+    given, asked = SMALL.pack(caption_first(model, SMALL, [[answer]])[0]), SMALL.pack(prompt)
     with torch.no_grad():
         log_p = model(torch.tensor([given + asked[:-1]])).log_softmax(-1)[0]
     expected = sum(log_p[len(given) + i, asked[i + 1]] for i in range(len(asked) - 1))
-    assert read_back(model, SMALL, [prompt], [answer], think=True).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert backward_log_likelihood(model, SMALL, [prompt], [answer], think=True).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_thinking_answers_from_what_was_said_and_is_judged_by_what_was_asked():
     model, prompts = wild_model(5), [[Segment("audio", (1, 2, 0, 3))]]
-    said = say_first(model, SMALL, prompts, seed=3, **READING)
+    said = caption_first(model, SMALL, prompts, seed=3, **READING)
     thought = generate_best(model, SMALL, prompts, "image", think=True, seed=3)
     assert thought == generate(model, SMALL, said, "image", seed=3)
     tries = generate(model, SMALL, said * 6, "image", seed=3)
-    best = read_back(model, SMALL, prompts * 6, tries, think=True).argmax()
+    best = backward_log_likelihood(model, SMALL, prompts * 6, tries, think=True).argmax()
     assert generate_best(model, SMALL, prompts, "image", think=True, best_of=6, seed=3) == [tries[best]]
 
 
 def test_after_an_instruction_the_best_picture_is_the_one_that_shows_what_was_said():
     model, prompts = wild_model(7), [[Segment("image", (1, 2, 3, 4, 5)), Segment("text", (1, 2))]]
-    said = [[*prompts[0], consensus(model, SMALL, in_words(model, SMALL, prompts))[0]]]
+    said = [[*prompts[0], augmented_consensus(model, SMALL, verbalize(model, SMALL, prompts))[0]]]
     tries = generate(model, SMALL, said * 6, "image", seed=3)
-    best = read_back(model, SMALL, said * 6, tries).argmax()
+    best = backward_log_likelihood(model, SMALL, said * 6, tries).argmax()
     assert generate_best(model, SMALL, prompts, "image", think=True, best_of=6, seed=3) == [tries[best]]
 
 
 def test_the_best_text_is_likely_both_ways():
     model, prompts = wild_model(8), [[Segment("image", (1, 2, 3, 4, 5))], [Segment("image", (5, 4, 3, 2, 1))]]
     every = generate(model, SMALL, prompts * 5, "text", temperature=1.5, seed=2)
-    there = read_back(model, SMALL, [[text] for text in every], [prompt[0] for prompt in prompts * 5])
-    scores = there + read_back(model, SMALL, prompts * 5, every)
+    there = backward_log_likelihood(model, SMALL, [[text] for text in every], [prompt[0] for prompt in prompts * 5])
+    scores = there + backward_log_likelihood(model, SMALL, prompts * 5, every)
     best = generate_best(model, SMALL, prompts, "text", best_of=5, temperature=1.5, seed=2)
     assert best == [every[i::2][int(scores[i::2].argmax())] for i in (0, 1)]
 
@@ -367,28 +369,28 @@ def test_what_is_heard_several_ways_is_written_as_all_of_them_suggest():
     sounds = [[Segment("audio", (1, 2, 0, 3)), Segment("audio", (1, 2)), Segment("audio", (3, 0, 0, 3, 1, 1))],
               [Segment("audio", (0, 0)), Segment("audio", (2, 2, 3, 3))]]
     views = [[[heard] for heard in sound] for sound in sounds]
-    for sound, ways, best in zip(sounds, views, consensus(model, SMALL, views), strict=True):
+    for sound, ways, best in zip(sounds, views, augmented_consensus(model, SMALL, views), strict=True):
         proposals = generate(model, SMALL, ways, "text", temperature=0.0)
-        means = [read_back(model, SMALL, [[text]] * len(sound), sound).mean() for text in proposals]
+        means = [backward_log_likelihood(model, SMALL, [[text]] * len(sound), sound).mean() for text in proposals]
         assert best == proposals[int(torch.stack(means).argmax())]
     asked = [ways[0] for ways in views]
-    texts = consensus(model, SMALL, views)
+    texts = augmented_consensus(model, SMALL, views)
     assert generate_best(model, SMALL, asked, "text", views=views, best_of=3) == texts
     drawn = generate(model, SMALL, [[*p, t] for p, t in zip(asked, texts, strict=True)], "image", seed=4)
     assert generate_best(model, SMALL, asked, "image", think=True, views=views, seed=4) == drawn
-    assert consensus(model, SMALL, []) == [] == in_words(model, SMALL, [])
+    assert augmented_consensus(model, SMALL, []) == [] == verbalize(model, SMALL, [])
 
 
 def test_one_view_gives_the_likeliest_text():
     model, prompt = wild_model(9), [Segment("audio", (1, 2, 0, 3))]
-    assert consensus(model, SMALL, [[prompt]]) == generate(model, SMALL, [prompt], "text", temperature=0.0)
+    assert augmented_consensus(model, SMALL, [[prompt]]) == generate(model, SMALL, [prompt], "text", temperature=0.0)
 
 
 def test_a_question_in_words():
     model, cat, bell, told = wild_model(9), Segment("image", (1, 2, 3, 4, 5)), Segment("audio", (1, 2, 0, 3)), Segment("text", (1, 2))
-    (_, cat_said), (_, bell_said) = say_first(model, SMALL, [[cat], [bell]])
+    (_, cat_said), (_, bell_said) = caption_first(model, SMALL, [[cat], [bell]])
     prompts = [[cat, told], [told, told], [bell, told, cat]]
-    assert in_words(model, SMALL, prompts) == [[[cat, told], [cat_said, told]], [[told, told], [told, told]],
+    assert verbalize(model, SMALL, prompts) == [[[cat, told], [cat_said, told]], [[told, told], [told, told]],
                                                [[bell, told, cat], [bell_said, told, cat_said]]]
 
 
@@ -398,4 +400,4 @@ def test_likelihood_is_the_sum_over_the_tokens_of_the_answer():
     with torch.no_grad():
         log_p = model(torch.tensor([given + asked[:-1]])).log_softmax(-1)[0]
     expected = sum(log_p[len(given) + i, asked[i + 1]] for i in range(len(asked) - 1)).item()
-    assert likelihood(model, SMALL, [prompt, prompt[:1]], [answer, answer])[0].item() == pytest.approx(expected, rel=1e-4)
+    assert log_likelihood(model, SMALL, [prompt, prompt[:1]], [answer, answer])[0].item() == pytest.approx(expected, rel=1e-4)

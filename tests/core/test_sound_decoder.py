@@ -11,15 +11,15 @@ from mmcourse import checkpoints
 from mmcourse.__main__ import recipes
 from mmcourse.codec import AudioCodec
 from mmcourse.recipes import sound_decoder as recipe
-from mmcourse.sound_decoder import SoundDecoder, TimedSoundBlock, mel_to_sound, plain_mel_and_codes
+from mmcourse.sound_decoder import SoundDecoder, TimeConditionedBlock1d, mel_to_sound, plain_mel_and_codes
 
 
 @pytest.fixture(scope="module")
 def codec() -> AudioCodec:
     torch.manual_seed(0)
     codec = AudioCodec(width=16, dim=8, codebook_size=32).eval()
-    for quantiser in codec.quantisers:
-        nn.init.normal_(quantiser.codes)
+    for quantizer in codec.quantizers:
+        nn.init.normal_(quantizer.codebook_size)
     return codec
 
 
@@ -38,20 +38,20 @@ def ids() -> torch.Tensor:
 
 def test_shapes(codec, ids):
     model = small()
-    assert TimedSoundBlock(8, 16, 4)(torch.zeros(2, 8, 5), torch.zeros(2, 16)).shape == (2, 8, 5)
+    assert TimeConditionedBlock1d(8, 16, 4)(torch.zeros(2, 8, 5), torch.zeros(2, 16)).shape == (2, 8, 5)
     plain, codes = plain_mel_and_codes(codec, ids)
     assert plain.shape == (3, 64, 24) and codes.shape == (3, 8, 6)
     assert model(torch.zeros_like(plain), torch.rand(3), plain, codes).shape == (3, 64, 24)
-    assert model.decode_mel(ids, 2, 0, codec).shape == (3, 64, 24)
+    assert model.decode_mel(ids, codec, 2, 0).shape == (3, 64, 24)
     sound = model.decode(ids, 2, 0, codec)
     assert sound.shape == (3, 6 * 320) and sound.abs().max() <= 1
-    assert torch.equal(sound, mel_to_sound(codec, model.decode_mel(ids, 2, 0, codec)))
-    assert model.decode_mel(ids[0], 1, 0, codec).shape == (1, 64, 24)             # one sound without a batch
+    assert torch.equal(sound, mel_to_sound(codec, model.decode_mel(ids, codec, 2, 0)))
+    assert model.decode_mel(ids[0], codec, 1, 0).shape == (1, 64, 24)             # one sound without a batch
 
 
 def test_an_untrained_network_is_the_plain_decoder(codec, ids):
     for steps, grain in ((1, 1.0), (8, 1.0), (3, 0.0)):
-        mel = small(learnt=False).decode_mel(ids, steps, 5, codec, grain)
+        mel = small(learnt=False).decode_mel(ids, codec, steps, 5, grain)
         assert torch.allclose(mel, codec.decode_mel(ids), atol=1e-5)
     sound = small(learnt=False).decode(ids, 1, 0, codec)
     assert torch.allclose(sound, codec.decode(ids), atol=1e-2)
@@ -59,10 +59,10 @@ def test_an_untrained_network_is_the_plain_decoder(codec, ids):
 
 def test_the_seed_decides(codec, ids):
     model = small()
-    a, b, c = (model.decode_mel(ids, 4, seed, codec) for seed in (0, 0, 1))
+    a, b, c = (model.decode_mel(ids, codec, 4, seed) for seed in (0, 0, 1))
     assert torch.equal(a, b) and not torch.allclose(a, c)
-    assert torch.allclose(model.decode_mel(ids[:1], 4, 0, codec), a[:1], atol=1e-5)     # alone as in a batch
-    still = [model.decode_mel(ids, 4, seed, codec, grain=0.0) for seed in (0, 1)]
+    assert torch.allclose(model.decode_mel(ids[:1], codec, 4, 0), a[:1], atol=1e-5)     # alone as in a batch
+    still = [model.decode_mel(ids, codec, 4, seed, grain=0.0) for seed in (0, 1)]
     assert torch.equal(*still)                                                          # no noise, no seed
 
 
@@ -145,7 +145,7 @@ def test_saved_and_loaded(codec, ids, tmp_path):
                      dtype=torch.float16)
     again = checkpoints.load("sound_decoder", tmp_path)
     assert again.config == model.config
-    assert torch.allclose(again.decode_mel(ids, 2, 0, codec), model.decode_mel(ids, 2, 0, codec), atol=0.05)
+    assert torch.allclose(again.decode_mel(ids, codec, 2, 0), model.decode_mel(ids, codec, 2, 0), atol=0.05)
 
 
 def test_it_is_a_recipe(tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from mmcourse import training
-from mmcourse.training import Muon, WeightAverage, make_optimizers, orthogonalize, schedule, train
+from mmcourse.optim import EMA, Muon, Optim, make_optimizers, orthogonalize, schedule
+from mmcourse.training import Run, train
 from mmcourse.vqvae import VQVAE, vqvae_loss
 
 
@@ -68,13 +69,14 @@ QUIET = {"progress": False, "log_every": 1, "warmup": 3, "lr": 0.01}
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_resumed_run_is_bit_identical(tmp_path, optimizer):
     straight = make()
-    whole = train(straight, batch, loss, steps=20, optimizer=optimizer, **QUIET)
+    whole = train(straight, batch, loss, steps=20, optim=Optim(optimizer), **QUIET)
     part = make()
-    first = train(part, batch, loss, steps=20, optimizer=optimizer, resume=tmp_path / "run.pt",
+    first = train(part, batch, loss, steps=20, optim=Optim(optimizer), run=Run(resume=tmp_path / "run.pt"),
                   after_step=at(7, raise_interrupt), **QUIET)
     assert first.interrupted and len(first.rows) == 7 and not same(part, straight)
     resumed = make(seed=99)                                            # other weights: all must come from the file
-    second = train(resumed, batch, loss, steps=20, optimizer=optimizer, resume=tmp_path / "run.pt", **QUIET)
+    second = train(resumed, batch, loss, steps=20, optim=Optim(optimizer),
+                   run=Run(resume=tmp_path / "run.pt"), **QUIET)
     assert not second.interrupted and same(resumed, straight)
     assert [r for r in whole.rows if r["step"] != 7] == second.rows    # step 7 was done, but interrupted before its row
 
@@ -85,12 +87,13 @@ def test_a_resumed_vqvae_is_bit_identical(tmp_path):
 
     def fresh(seed):
         torch.manual_seed(seed)
-        return VQVAE(codes=32, dim=4, width=16)
+        return VQVAE(codebook_size=32, dim=4, width=16)
 
     straight, resumed = fresh(0), fresh(1)
     train(straight, pictures, vqvae_loss, steps=8, **QUIET)
-    train(fresh(0), pictures, vqvae_loss, steps=8, resume=tmp_path / "v.pt", after_step=at(3, raise_interrupt), **QUIET)
-    train(resumed, pictures, vqvae_loss, steps=8, resume=tmp_path / "v.pt", **QUIET)
+    train(fresh(0), pictures, vqvae_loss, steps=8, run=Run(resume=tmp_path / "v.pt"),
+          after_step=at(3, raise_interrupt), **QUIET)
+    train(resumed, pictures, vqvae_loss, steps=8, run=Run(resume=tmp_path / "v.pt"), **QUIET)
     assert same(resumed, straight)
 
 
@@ -101,9 +104,10 @@ def test_a_crash_loses_only_what_came_after_the_last_save(tmp_path):
     straight, resumed = make(), make(99)
     train(straight, batch, loss, steps=20, **QUIET)
     with pytest.raises(RuntimeError, match="power cut"):
-        train(make(), batch, loss, steps=20, save_every=5, resume=tmp_path / "run.pt", after_step=at(13, crash), **QUIET)
+        train(make(), batch, loss, steps=20, run=Run(save_every=5, resume=tmp_path / "run.pt"),
+              after_step=at(13, crash), **QUIET)
     assert torch.load(tmp_path / "run.pt", weights_only=True)["step"] == 10
-    train(resumed, batch, loss, steps=20, save_every=5, resume=tmp_path / "run.pt", **QUIET)
+    train(resumed, batch, loss, steps=20, run=Run(save_every=5, resume=tmp_path / "run.pt"), **QUIET)
     assert same(resumed, straight)
 
 
@@ -136,11 +140,11 @@ def test_ctrl_c_in_the_middle_of_a_step_finishes_the_step_and_resumes_exactly(tm
         clip = nn.utils.clip_grad_norm_
         monkeypatch.setattr(nn.utils, "clip_grad_norm_",
                             lambda p, c: (press() if model.seen == 16 * 6 else None, clip(p, c))[1])
-    history = train(model, my_batch, my_loss, steps=12, resume=tmp_path / "run.pt", **QUIET)
+    history = train(model, my_batch, my_loss, steps=12, run=Run(resume=tmp_path / "run.pt"), **QUIET)
     assert pressed and history.interrupted and len(history.rows) == 6
     assert not model.training and torch.isfinite(model(torch.ones(1, 3))).all()        # usable as it is
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    again = train(model, batch, loss, steps=12, resume=tmp_path / "run.pt", **QUIET)   # the same model, the same call
+    again = train(model, batch, loss, steps=12, run=Run(resume=tmp_path / "run.pt"), **QUIET)   # the same model, the same call
     assert not again.interrupted and len(again.rows) == 12 and same(model, straight)
 
 
@@ -163,22 +167,23 @@ def test_ctrl_c_without_a_file_says_that_the_model_is_usable(capsys):
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
     model = make()
-    train(model, batch, loss, steps=5, resume=tmp_path / "run.pt", **QUIET)
+    train(model, batch, loss, steps=5, run=Run(resume=tmp_path / "run.pt"), **QUIET)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    history = train(model, batch, loss, steps=5, resume=tmp_path / "run.pt", **QUIET)
+    history = train(model, batch, loss, steps=5, run=Run(resume=tmp_path / "run.pt"), **QUIET)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert len(history.rows) == 5 and not list(tmp_path.glob("*.part"))
 
 
 def test_a_file_of_another_run_is_refused(tmp_path):
-    train(make(), batch, loss, steps=2, resume=tmp_path / "run.pt", **QUIET)
+    train(make(), batch, loss, steps=2, run=Run(resume=tmp_path / "run.pt"), **QUIET)
     with pytest.raises(ValueError, match="seed 0"):
-        train(make(), batch, loss, steps=2, seed=1, resume=tmp_path / "run.pt", **QUIET)
+        train(make(), batch, loss, steps=2, run=Run(seed=1, resume=tmp_path / "run.pt"), **QUIET)
     with pytest.raises(ValueError, match="another model"):
-        train(VQVAE(codes=8, dim=2, width=16), batch, loss, steps=2, resume=tmp_path / "run.pt", **QUIET)
+        train(VQVAE(codebook_size=8, dim=2, width=16), batch, loss, steps=2, run=Run(resume=tmp_path / "run.pt"),
+              **QUIET)
     (tmp_path / "run.pt").write_bytes(b"not a run")
     with pytest.raises(ValueError, match="not a saved run"):
-        train(make(), batch, loss, steps=2, resume=tmp_path / "run.pt", **QUIET)
+        train(make(), batch, loss, steps=2, run=Run(resume=tmp_path / "run.pt"), **QUIET)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -195,7 +200,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(value):
 def test_the_run_depends_on_the_seed():
     models = [make(), make(), make()]
     for model, seed in zip(models, (0, 0, 1), strict=True):
-        train(model, batch, loss, steps=5, seed=seed, **QUIET)
+        train(model, batch, loss, steps=5, run=Run(seed=seed), **QUIET)
     assert same(models[0], models[1]) and not same(models[0], models[2])
 
 
@@ -209,7 +214,7 @@ def test_history_columns_and_minutes():
 
 def test_training_learns():
     for optimizer in ("adamw", "muon"):
-        history = train(make(), batch, loss, steps=300, optimizer=optimizer, **QUIET)
+        history = train(make(), batch, loss, steps=300, optim=Optim(optimizer), **QUIET)
         assert np.mean(history.column("loss")[-20:]) < 0.5 * history.column("loss")[0]
 
 
@@ -253,7 +258,7 @@ def test_muon_takes_the_hidden_matrices_and_adamw_the_rest():
 
 
 def test_saving_is_atomic(tmp_path, monkeypatch):
-    train(make(), batch, loss, steps=2, resume=tmp_path / "run.pt", **QUIET)
+    train(make(), batch, loss, steps=2, run=Run(resume=tmp_path / "run.pt"), **QUIET)
     good = (tmp_path / "run.pt").read_bytes()
 
     def half(state, path):
@@ -262,7 +267,7 @@ def test_saving_is_atomic(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training.torch, "save", half)
     with pytest.raises(OSError, match="disk full"):
-        train(make(), batch, loss, steps=4, resume=tmp_path / "run.pt", **QUIET)
+        train(make(), batch, loss, steps=4, run=Run(resume=tmp_path / "run.pt"), **QUIET)
     assert (tmp_path / "run.pt").read_bytes() == good
 
 
@@ -283,7 +288,7 @@ def test_muon_takes_the_kernels_of_convolutions_as_matrices():
 def test_the_average_follows_the_weights_quickly_at_first_then_calmly():
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 0.0)
-    mean, expected = WeightAverage(model, 0.2), 0.0
+    mean, expected = EMA(model, 0.2), 0.0
     for k, value in enumerate((1.0, 3.0, 2.0), 1):
         nn.init.constant_(model.weight, value)
         mean.update(model)
@@ -293,14 +298,16 @@ def test_the_average_follows_the_weights_quickly_at_first_then_calmly():
     mean.copy_to(model)
     assert model.weight.item() == pytest.approx(expected)
     with pytest.raises(ValueError, match="between 0 and 1"):
-        WeightAverage(model, 1.0)
+        EMA(model, 1.0)
 
 
 def test_a_resumed_run_has_the_same_average(tmp_path):
     whole, halves = make(), make()
-    train(whole, batch, loss, steps=6, average=0.9, **QUIET)
-    train(halves, batch, loss, steps=6, until=3, average=0.9, resume=tmp_path / "run.pt", **QUIET)
-    train(halves, batch, loss, steps=6, average=0.9, resume=tmp_path / "run.pt", **QUIET)
+    train(whole, batch, loss, steps=6, optim=Optim(ema_decay=0.9), **QUIET)
+    train(halves, batch, loss, steps=6, optim=Optim(ema_decay=0.9),
+          run=Run(until=3, resume=tmp_path / "run.pt"), **QUIET)
+    train(halves, batch, loss, steps=6, optim=Optim(ema_decay=0.9), run=Run(resume=tmp_path / "run.pt"),
+          **QUIET)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), halves.parameters(), strict=True))
     plain = make()
     train(plain, batch, loss, steps=6, **QUIET)
@@ -308,6 +315,7 @@ def test_a_resumed_run_has_the_same_average(tmp_path):
 
 
 def test_a_run_without_an_average_cannot_go_on_with_one(tmp_path):
-    train(make(), batch, loss, steps=4, until=2, resume=tmp_path / "run.pt", **QUIET)
+    train(make(), batch, loss, steps=4, run=Run(until=2, resume=tmp_path / "run.pt"), **QUIET)
     with pytest.raises(ValueError, match="without an average"):
-        train(make(), batch, loss, steps=4, average=0.9, resume=tmp_path / "run.pt", **QUIET)
+        train(make(), batch, loss, steps=4, optim=Optim(ema_decay=0.9), run=Run(resume=tmp_path / "run.pt"),
+              **QUIET)

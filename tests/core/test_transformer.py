@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmcourse import transformer as module
-from mmcourse.training import train
+from mmcourse.optim import Optim
+from mmcourse.training import Run, train
 from mmcourse.transformer import (
     MLP,
     Attention,
@@ -121,9 +122,9 @@ def test_block_equals_torch_values_and_gradients():
 
 def test_model_and_loss_equal_torch_layers():
     """The whole model from torch's own parts: the same logits, the same loss."""
-    model = tiny(openers=())
+    model = tiny(segment_starts=())
     ids = torch.randint(1, 40, (3, 20))
-    x = F.embedding(ids, model.token_embed.weight) + model.offset_embed.weight[:20] + model.segment_embed.weight[0]
+    x = F.embedding(ids, model.token_embed.weight) + model.position_embed.weight[:20] + model.segment_embed.weight[0]
     mask = nn.Transformer.generate_square_subsequent_mask(20)
     for block in model.blocks:
         x = encoder_layer(block, 32, 4)(x, src_mask=mask)
@@ -168,12 +169,12 @@ def test_segment_positions_by_example():
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=30), st.sets(st.integers(0, 8)))
-def test_segment_positions_equal_a_loop(row, openers):
+def test_segment_positions_equal_a_loop(row, segment_starts):
     offset, number, expected = -1, 0, []
     for token in row:
-        offset, number = (0, number + 1) if token in openers else (offset + 1, number)
+        offset, number = (0, number + 1) if token in segment_starts else (offset + 1, number)
         expected.append((offset, number))
-    offsets, numbers = segment_positions(torch.tensor([row, row[::-1]]), tuple(openers))
+    offsets, numbers = segment_positions(torch.tensor([row, row[::-1]]), tuple(segment_starts))
     assert list(zip(offsets[0].tolist(), numbers[0].tolist(), strict=True)) == expected
 
 
@@ -201,9 +202,9 @@ def prompt_with_segments(B: int = 3) -> torch.Tensor:
 
 @pytest.mark.parametrize("openers", [(), OPENERS])
 @pytest.mark.parametrize("cuts", [(1,) * 30, (30,), (10, 1, 1, 1, 5, 12), (7, 23), (1, 29)])
-def test_cache_gives_the_logits_of_recomputation(cuts, openers):
-    model, ids = tiny(openers=openers), prompt_with_segments()
-    cache, parts = model.new_cache(len(ids)), ids.split(cuts, dim=1)
+def test_cache_gives_the_logits_of_recomputation(cuts, segment_starts):
+    model, ids = tiny(segment_starts=segment_starts), prompt_with_segments()
+    cache, parts = KVCache(model, len(ids)), ids.split(cuts, dim=1)
     with torch.no_grad():
         pieces = torch.cat([model(part, cache) for part in parts], dim=1)
         torch.testing.assert_close(pieces, model(ids), rtol=1e-4, atol=1e-4)
@@ -215,7 +216,7 @@ def test_greedy_with_cache_is_identical():
     for seed in range(3):
         torch.manual_seed(seed)
         model, ids = tiny(context=96), prompt_with_segments(4)
-        cache, new, naive = model.new_cache(4), ids, ids
+        cache, new, naive = KVCache(model, 4), ids, ids
         for _ in range(40):
             new = model(new, cache)[:, -1].argmax(-1, keepdim=True)
             naive = torch.cat([naive, model(naive)[:, -1].argmax(-1, keepdim=True)], 1)
@@ -226,7 +227,7 @@ def test_greedy_with_cache_is_identical():
 @pytest.mark.parametrize("kind", [{"device": "meta"}, {"dtype": torch.bfloat16}])
 def test_the_cache_lies_where_the_model_does(kind):
     model = tiny().to(**kind)
-    ids, cache = prompt_with_segments().to(model.device), model.new_cache(3)
+    ids, cache = prompt_with_segments().to(model.device), KVCache(model, 3)
     for part in ids.split([5, 1, 24], 1):
         assert model(part, cache).device == cache.offset.device == cache.layers[0].keys.device == model.device
     assert cache.layers[0].keys.dtype == model.token_embed.weight.dtype and cache.length == 30
@@ -235,7 +236,7 @@ def test_the_cache_lies_where_the_model_does(kind):
 def test_positions_with_a_cache_are_those_of_the_whole():
     model, ids = tiny(), prompt_with_segments()
     for cuts in ([1] * 30, [30], [10, 1, 1, 1, 5, 12], [7, 23]):
-        cache = model.new_cache(3)
+        cache = KVCache(model, 3)
         parts = [cache.positions(part, OPENERS) for part in ids.split(cuts, 1)]
         for got, expected in zip(zip(*parts), segment_positions(ids, OPENERS)):
             assert torch.equal(torch.cat(got, 1), expected)
@@ -245,7 +246,7 @@ def test_two_caches_do_not_disturb_each_other():
     model, ids = tiny(), prompt_with_segments()
     with torch.no_grad():
         expected = model(ids[:, :20])[:, -1]
-        one, two = model.new_cache(3), model.new_cache(3)
+        one, two = KVCache(model, 3), KVCache(model, 3)
         model(ids[:, :19], one)
         model(ids.flip(1), two)
         torch.testing.assert_close(model(ids[:, 19:20], one)[:, -1], expected, rtol=1e-4, atol=1e-4)
@@ -272,15 +273,15 @@ def test_residual_stream_keeps_its_size_at_the_start():
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_overfits_one_batch(optimizer):
     model, ids = Transformer(40, 32, 2, 4, 32, OPENERS), torch.randint(7, 40, (4, 16))
-    history = train(model, lambda rng: (ids,), next_token_loss, steps=80, lr=1e-2, optimizer=optimizer, warmup=10,
-                    weight_decay=0, progress=False)
+    history = train(model, lambda rng: (ids,), next_token_loss, steps=80,
+                    optim=Optim(optimizer, lr=1e-2, weight_decay=0, warmup=10), run=Run(progress=False))
     assert history.rows[0]["loss"] > 3.4 and history.rows[-1]["loss"] < 0.1
     assert not model.training
     assert (model(ids[:, :-1]).argmax(-1)[:, 1:] == ids[:, 2:]).float().mean() > 0.95
 
 
 def test_muon_takes_the_hidden_matrices_and_adamw_the_rest():
-    from mmcourse.training import make_optimizers
+    from mmcourse.optim import make_optimizers
     model = Transformer(40, 32, 2, 4, 32)
     adamw, muon = make_optimizers(model, "muon", 1e-3, 0.01, 0.02)
     names = {id(p): n for n, p in model.named_parameters()}
@@ -331,7 +332,7 @@ def test_bad_input():
     model = tiny()
     with pytest.raises(ValueError, match="65 tokens do not fit the context of 64"):
         model(torch.zeros(1, 65, dtype=torch.long))
-    cache = model.new_cache(1)
+    cache = KVCache(model, 1)
     model(torch.ones(1, 60, dtype=torch.long), cache)
     with pytest.raises(ValueError, match="65 tokens do not fit the context of 64: shorten"):
         model(torch.ones(1, 5, dtype=torch.long), cache)

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcourse import checkpoints
+from mmcourse.optim import Optim
+from mmcourse.quantize import VectorQuantizer, nearest_code
 from mmcourse.recipes import vqvae as recipe
-from mmcourse.training import train
-from mmcourse.vqvae import VQVAE, ChannelNorm, ResidualBlock, VectorQuantizer, nearest_code, vqvae_loss
+from mmcourse.training import Run, train
+from mmcourse.vqvae import VQVAE, ChannelNorm, ResidualBlock, vqvae_loss
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import Group, Scene, sample_scene
 
@@ -18,7 +20,7 @@ from mmcourse.world.scene import Group, Scene, sample_scene
 @pytest.fixture(scope="module")
 def small() -> VQVAE:
     torch.manual_seed(0)
-    return VQVAE(codes=64, dim=8, width=32).eval()
+    return VQVAE(codebook_size=64, dim=8, width=32).eval()
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +53,17 @@ def test_each_code_is_nearest_to_itself():
     assert torch.equal(nearest_code(codebook, codebook), torch.arange(512))
 
 
-# ---- the quantiser
+# ---- the quantizer
 
 def test_forward_gives_codes_and_the_gradient_passes_straight_through():
     torch.manual_seed(0)
     quantizer = VectorQuantizer(32, 4).eval()
     x = torch.randn(10, 4, requires_grad=True)
-    quantised, indices, commitment = quantizer(x)
-    assert torch.allclose(quantised, quantizer.codebook[indices], atol=1e-6)
+    quantized, indices, commitment = quantizer(x)
+    assert torch.allclose(quantized, quantizer.codebook[indices], atol=1e-6)
     weight = torch.randn(10, 4)
-    (gradient,) = torch.autograd.grad((quantised * weight).sum(), x, retain_graph=True)
-    assert torch.equal(gradient, weight)                               # as if there were no quantiser
+    (gradient,) = torch.autograd.grad((quantized * weight).sum(), x, retain_graph=True)
+    assert torch.equal(gradient, weight)                               # as if there were no quantizer
     (pull,) = torch.autograd.grad(commitment, x)
     expected = 0.25 * 2 * (x.detach() - quantizer.codebook[indices]) / x.numel()
     assert torch.allclose(pull, expected, atol=1e-7)
@@ -81,12 +83,12 @@ def test_the_codes_converge_to_the_means_of_the_vectors_that_choose_them():
     x = centres.repeat_interleave(50, 0) + 0.1 * torch.randn(200, 2)
     quantizer = VectorQuantizer(4, 2, decay=0.8)
     quantizer.codebook.copy_(centres + 1)
-    quantizer.sums.copy_(quantizer.codebook)
-    quantizer.ready.fill_(1)
+    quantizer.embed_sum.copy_(quantizer.codebook)
+    quantizer.initialized.fill_(1)
     for _ in range(60):
         quantizer(x)
     assert torch.allclose(quantizer.codebook, x.reshape(4, 50, 2).mean(1), atol=1e-3)
-    assert torch.allclose(quantizer.counts, torch.full((4,), 50.0), atol=1e-2)
+    assert torch.allclose(quantizer.cluster_size, torch.full((4,), 50.0), atol=1e-2)
 
 
 def test_the_first_batch_fills_the_codebook_and_dead_codes_are_born_again():
@@ -94,9 +96,9 @@ def test_the_first_batch_fills_the_codebook_and_dead_codes_are_born_again():
     quantizer = VectorQuantizer(64, 4)
     x = 100 + torch.randn(1000, 4)                                     # far from where the codebook starts
     quantizer(x)
-    assert quantizer.ready == 1 and quantizer.codebook.min() > 90
+    assert quantizer.initialized == 1 and quantizer.codebook.min() > 90
     quantizer.codebook[:32] = -1e4                                     # nobody will choose these
-    quantizer.sums[:32] = -1e4 * quantizer.counts[:32, None]
+    quantizer.embed_sum[:32] = -1e4 * quantizer.cluster_size[:32, None]
     for _ in range(250):                                               # their moving count sinks below 3 % of a fair share
         quantizer(x)
     assert quantizer.codebook.min() > 90
@@ -106,7 +108,7 @@ def test_the_first_batch_fills_the_codebook_and_dead_codes_are_born_again():
 def test_without_restart_the_codebook_collapses(monkeypatch):
     torch.manual_seed(0)
     quantizer = VectorQuantizer(256, 4)
-    quantizer.ready.fill_(1)                                           # keeps its random start
+    quantizer.initialized.fill_(1)                                           # keeps its random start
     monkeypatch.setattr(quantizer, "_restart", lambda x, dead: None)
     x = 3 + 0.3 * torch.randn(2000, 4)
     for _ in range(50):
@@ -118,8 +120,8 @@ def test_few_vectors_many_codes():
     torch.manual_seed(0)
     quantizer = VectorQuantizer(512, 4)
     for _ in range(5):
-        quantised, _, loss = quantizer(torch.randn(1, 4))
-        assert torch.isfinite(quantised).all() and torch.isfinite(loss) and torch.isfinite(quantizer.codebook).all()
+        quantized, _, loss = quantizer(torch.randn(1, 4))
+        assert torch.isfinite(quantized).all() and torch.isfinite(loss) and torch.isfinite(quantizer.codebook).all()
 
 
 # ---- the layers
@@ -159,7 +161,7 @@ def test_tokens_move_with_the_picture_by_whole_patches(small):
     moved = x.roll((8, 16), (2, 3))
     a, b = small.encode(x).roll((1, 2), (1, 2)), small.encode(moved)
     assert (a == b)[:, 2:-1, 3:-1].float().mean() > 0.99               # not at the border, which sees the padding
-    wide = VQVAE(codes=64, dim=8, width=32, context=3).eval()
+    wide = VQVAE(codebook_size=64, dim=8, width=32, context=3).eval()
     assert wide.encode(x).shape == (2, 8, 8)
 
 
@@ -259,8 +261,9 @@ def test_a_short_run_of_the_recipe_learns_and_is_repeatable():
     results = []
     for _ in range(2):
         torch.manual_seed(0)
-        model = VQVAE(codes=64, dim=8, width=32)
-        history = train(model, batch, vqvae_loss, steps=25, lr=4e-3, warmup=5, log_every=1, progress=False)
+        model = VQVAE(codebook_size=64, dim=8, width=32)
+        history = train(model, batch, vqvae_loss, steps=25, optim=Optim(lr=4e-3, warmup=5),
+                        run=Run(log_every=1, progress=False))
         results.append((history.column("loss"), model.state_dict()))
     assert results[0][0] == results[1][0]
     assert all(torch.equal(v, results[1][1][k]) for k, v in results[0][1].items())

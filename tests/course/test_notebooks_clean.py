@@ -7,8 +7,7 @@ import re
 import nbformat
 import pytest
 
-from mmcourse.cli import notebooks
-from mmcourse.cli import ROOT
+from mmcourse.cli import ROOT, notebooks
 from mmcourse.cli.notebooks import Notebook, lint
 
 GOOD = {

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mmcourse import show
-from mmcourse.dataset import Clips, Mixture
+from mmcourse.dataset import Clips, Mixture, mixture_loss
 from mmcourse.paths import RESULTS
-from mmcourse.recipes.transformer import make_model, mixture_loss
+from mmcourse.recipes.transformer import make_model
 from mmcourse.studies import ch06_ablations as ablations
 from mmcourse.studies import ch06_specialists as specialists
 from mmcourse.transformer import Transformer

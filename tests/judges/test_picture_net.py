@@ -5,8 +5,9 @@ import torch
 
 from mmcourse import checkpoints
 from mmcourse.judges.picture_net import PictureNet, frechet_distance, halves, noun_accuracy, picture_loss
+from mmcourse.optim import Optim
 from mmcourse.recipes import picture_judge as recipe
-from mmcourse.training import train
+from mmcourse.training import Run, train
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import Group, Scene, sample_scene
 
@@ -73,7 +74,8 @@ def test_the_features_do_not_depend_on_the_batch():
 def test_it_learns():
     torch.manual_seed(0)
     net, fixed = PictureNet(16), recipe.batch(np.random.default_rng(0))
-    history = train(net, lambda rng: fixed, picture_loss, steps=80, lr=5e-3, warmup=5, log_every=1, progress=False)
+    history = train(net, lambda rng: fixed, picture_loss, steps=80, optim=Optim(lr=5e-3, warmup=5),
+                    run=Run(log_every=1, progress=False))
     assert history.column("loss")[-1] < 0.5 * history.column("loss")[10]
 
 

@@ -17,7 +17,7 @@ from mmcourse.world.scene import Group, Scene
 @pytest.fixture(scope="module")
 def small():
     torch.manual_seed(0)
-    return VQVAE(codes=64, dim=8, width=32).eval()
+    return VQVAE(codebook_size=64, dim=8, width=32).eval()
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_seeds_are_shown_with_their_range():
 
 def test_the_microscope_survives_a_swap_that_turns_black_to_white(drawn):
     torch.manual_seed(0)
-    loud = VQVAE(codes=64, dim=8, width=32).eval()
+    loud = VQVAE(codebook_size=64, dim=8, width=32).eval()
     with torch.no_grad():
         loud.decoder[-2].weight.mul_(1000)
     for swap in range(1, 9):
@@ -176,7 +176,7 @@ def test_figures_of_codes_and_photographs(small, drawn):
     show.ch03.scatter(torch.rand(9, 2), {"a": torch.rand(3, 2), "b": torch.rand(3, 2)}, "two")
     show.ch03.code_sheet(small, torch.arange(64), "sheet")
     photo = torch.rand(3, 21, 34)
-    show.ch03.far_from_home(small, photo, photo * 0.5, torch.rand(2, 3, 16, 16), "far")
+    show.ch03.nearest_training_patch(small, photo, photo * 0.5, torch.rand(2, 3, 16, 16), "far")
     show.ch03.compare({"x": photo, "y": photo}, {"half": lambda x: x / 2}, "ways")
     show.ch03.codec_wall(torch.rand(3, 64, 64), torch.rand(3, 64, 64), "bytes")
     assert [text for _, text in drawn] == ["two", "sheet", "far", "ways", "bytes"]
@@ -236,7 +236,7 @@ def test_a_search_makes_no_picture_worse_and_finds_a_spoilt_token(small):
 def test_tokenizers_that_grow_up_on_moved_pictures(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ch03_moved, "cache_dir", lambda: tmp_path)
     monkeypatch.setattr(ch03_moved, "BATCH", 2)
-    monkeypatch.setattr(ch03_moved, "measure", lambda model: {"psnr_db": 20.0 + model.quantizer.codes / 1000, "objects": 1.0,
+    monkeypatch.setattr(ch03_moved, "measure", lambda model: {"psnr_db": 20.0 + model.quantizer.codebook_size / 1000, "objects": 1.0,
                                                             "codes_used": 7, "signs_ocr": None})
     file, arms = tmp_path / "moved.json", ["512 codes, context 1", "no codes, context 3"]
     found = ch03_moved.main(["--steps", "2", "--arms", arms[1]], file)

@@ -116,7 +116,7 @@ def test_a_long_recording_is_cut_to_its_loudest_part(tiny, said):
 def test_compose_draws_the_scene():
     both = show.panel.compose("cat", "one", "sun", "two", "red", "kite")
     assert (both.pixels == draw(Scene((Group("cat", 1, "left"), Group("sun", 2, "right")), "red", "KITE"))).all()
-    four = show.panel.compose("", right="dog", right_count="four", ground="grey")
+    four = show.panel.compose("", right="dog", right_count="four", background="grey")
     assert (four.pixels == draw(Scene((Group("dog", 4),), "grey"))).all()
 
 

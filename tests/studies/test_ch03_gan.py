@@ -41,23 +41,23 @@ def test_the_critic_sees_18_pixels():
 
 
 def test_the_critic_learns_and_is_at_a_loss_where_there_is_no_difference(perceptual):
-    loss, truth = ch03_gan.PaintersLoss(perceptual, 0, 1.0), torch.rand(8, 3, 64, 64)
+    loss, truth = ch03_gan.PerceptualLoss(perceptual, 0, 1.0), torch.rand(8, 3, 64, 64)
     blurred = nn.functional.avg_pool2d(truth, 3, 1, 1)
     found = [loss.teach_the_critic(blurred, truth).item() for _ in range(60)]
     assert found[0] > 1.5 and np.mean(found[-5:]) < 0.5
-    same = ch03_gan.PaintersLoss(perceptual, 0, 1.0)
+    same = ch03_gan.PerceptualLoss(perceptual, 0, 1.0)
     assert np.mean([same.teach_the_critic(truth, truth).item() for _ in range(20)]) > 1.9
 
 
 @pytest.mark.parametrize("strength, adversarial", ch03_gan.WAYS.values(), ids=ch03_gan.WAYS)
 def test_every_way_gives_a_loss_and_the_critic_is_weighed(perceptual, decoder, strength, adversarial):
     codes, truth = torch.randn(2, 4, 8, 8), torch.rand(2, 3, 64, 64)
-    loss = ch03_gan.PaintersLoss(perceptual, strength, adversarial)
+    loss = ch03_gan.PerceptualLoss(perceptual, strength, adversarial)
     before = loss.critic[0].weight.clone()
     out = loss(decoder, codes, truth)
     assert torch.equal(before, loss.critic[0].weight) != bool(adversarial) and ("critic" in out) == bool(adversarial)
     if adversarial:                                     # the critic's share of the last layer's gradient is what was asked for
-        rest = ch03_gan.PaintersLoss(perceptual, strength, 0)(decoder, codes, truth)["loss"]
+        rest = ch03_gan.PerceptualLoss(perceptual, strength, 0)(decoder, codes, truth)["loss"]
         last = decoder[-2].weight
         asked = torch.autograd.grad(rest, last)[0]
         whole = torch.autograd.grad(out["loss"], last)[0]

@@ -1,4 +1,4 @@
-"""FSQ and the other quantisers of chapter 03: against the library, against arithmetic, and in a short run."""
+"""FSQ and the other quantizers of chapter 03: against the library, against arithmetic, and in a short run."""
 import io
 import json
 import math
@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mmcourse import checkpoints
+from mmcourse.optim import Optim
 from mmcourse.paths import RESULTS
+from mmcourse.quantize import FSQ, nearest_code
 from mmcourse.studies import ch03_jpeg, ch03_sweep
-from mmcourse.training import train
-from mmcourse.vqvae import FSQ, matte, nearest_code
+from mmcourse.training import Run, train
+from mmcourse.vqvae import matte
 
 ALL_LEVELS = [(8, 8, 8), (8, 8, 8, 4, 4), (5, 3, 2), (7, 5), (2,)]
 
@@ -85,7 +87,7 @@ def test_the_rotation_trick_equals_the_librarys():
     assert torch.allclose(a, b, atol=1e-3)
 
 
-# ---- the quantisers of the ablation
+# ---- the quantizers of the ablation
 
 def test_the_rotation_keeps_angles_and_reduces_to_a_copy():
     torch.manual_seed(0)
@@ -100,7 +102,7 @@ def test_the_rotation_keeps_angles_and_reduces_to_a_copy():
 @pytest.mark.parametrize("gradient, arrives", [("straight", True), ("rotated", True), ("forgotten", False)])
 def test_the_copy_forgotten_gives_the_encoder_no_gradient_of_the_picture(gradient, arrives):
     torch.manual_seed(0)
-    quantizer, x = ch03_sweep.Learnt(32, 4, gradient=gradient), torch.randn(10, 4, requires_grad=True)
+    quantizer, x = ch03_sweep.Learned(32, 4, gradient=gradient), torch.randn(10, 4, requires_grad=True)
     out, indices, loss = quantizer(x)
     assert torch.allclose(out, quantizer.codebook[indices], atol=1e-5)
     (found,) = torch.autograd.grad(out.square().sum(), x, allow_unused=True, retain_graph=True)
@@ -111,7 +113,7 @@ def test_the_copy_forgotten_gives_the_encoder_no_gradient_of_the_picture(gradien
 
 def test_the_k_means_start_waits_and_then_fills():
     torch.manual_seed(0)
-    quantizer = ch03_sweep.Learnt(16, 4, start="k-means", warmup=3).train()
+    quantizer = ch03_sweep.Learned(16, 4, start="k-means", warmup=3).train()
     x = 50 + torch.randn(100, 4)
     for _ in range(3):
         out, _, loss = quantizer(x)
@@ -122,9 +124,9 @@ def test_the_k_means_start_waits_and_then_fills():
 
 def test_length_one_and_restart():
     torch.manual_seed(0)
-    out = ch03_sweep.Learnt(32, 8, normalise=True).eval()(5 * torch.randn(40, 8))[0]
+    out = ch03_sweep.Learned(32, 8, normalise=True).eval()(5 * torch.randn(40, 8))[0]
     assert torch.allclose(out.norm(dim=1), torch.ones(40), atol=1e-5)
-    quantizer = ch03_sweep.Learnt(64, 4, restart=True).train()
+    quantizer = ch03_sweep.Learned(64, 4, restart=True).train()
     x = 30 + torch.randn(400, 4)
     for _ in range(250):
         quantizer(x)
@@ -141,7 +143,8 @@ def test_length_one_and_restart():
 def test_every_kind_of_configuration_can_be_built_and_trained(name):
     model = ch03_sweep.build(ch03_sweep.configurations()[name])
     before = model.encoder[0].weight.clone()
-    history = train(model, ch03_sweep.batch, ch03_sweep.letter_loss, steps=2, lr=1e-3, progress=False)
+    history = train(model, ch03_sweep.batch, ch03_sweep.letter_loss, steps=2, optim=Optim(lr=1e-3),
+                    run=Run(progress=False))
     x, side = torch.rand(2, 3, 64, 64), 64 // model.patch
     out, ids, _ = model(x)
     assert out.shape == x.shape and ids.shape == (2, side, side) and int(ids.max()) < model.vocab_size
@@ -155,7 +158,7 @@ def test_the_sweep_is_the_issues_grid():
     assert all(math.prod(v) == k for k, v in ch03_sweep.LEVELS.items())
     with pytest.raises(ValueError, match="patches are 8 or 16"):
         ch03_sweep.Tokenizer(FSQ(), 3, patch=4)
-    with pytest.raises(ValueError, match="quantisers are"):
+    with pytest.raises(ValueError, match="quantizers are"):
         ch03_sweep.make_quantizer("LFQ", 512)
 
 
@@ -237,5 +240,5 @@ def test_the_shipped_tokens_are_the_nearest_codes_and_nothing_else():
     distance = torch.cdist(z.double(), model.quantizer.codebook.double())
     ids = model.encode(images).flatten()
     assert torch.allclose(distance.gather(1, ids[:, None])[:, 0], distance.min(1).values, atol=1e-5)
-    assert set(model.state_dict()) >= {"quantizer.codebook", "quantizer.counts", "quantizer.sums", "quantizer.ready"}
+    assert set(model.state_dict()) >= {"quantizer.codebook", "quantizer.cluster_size", "quantizer.embed_sum", "quantizer.initialized"}
     assert set(model.config) == {"codes", "dim", "width", "context"}

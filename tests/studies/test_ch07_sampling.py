@@ -15,7 +15,7 @@ def small() -> tuple[VQVAE, FlowDecoder]:
     torch.manual_seed(0)
     model = FlowDecoder(code_dim=8, width=16, depth=1, time=16)
     nn.init.normal_(model.leave[-1].weight, std=0.05)                  # as if it had learnt something
-    return VQVAE(codes=32, dim=8, width=32).eval(), model.eval()
+    return VQVAE(codebook_size=32, dim=8, width=32).eval(), model.eval()
 
 
 def test_regression_sees_neither_noise_nor_time():

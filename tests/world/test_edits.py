@@ -4,7 +4,7 @@ import pytest
 
 from mmcourse.evaluate import edit_done
 from mmcourse.world.edits import KINDS, Edit, make_edit, possible, sample_edit
-from mmcourse.world.scene import GROUNDS, Group, Scene, is_held_out
+from mmcourse.world.scene import BACKGROUNDS, Group, Scene, is_held_out
 
 
 def rng(seed=0):
@@ -25,7 +25,7 @@ def test_an_edit_changes_its_own_part_alone(kind):
 def test_instructions_say_what_happens():
     scene = Scene((Group("cat", 1, "left"), Group("sun", 2, "right")), "blue", "KITE")
     said = {kind: {make_edit(scene, kind, rng(s)).instruction for s in range(60)} for kind in possible(scene)}
-    assert said["ground"] == {f"make the ground {g}" for g in GROUNDS if g != "blue"}
+    assert said["ground"] == {f"make the ground {g}" for g in BACKGROUNDS if g != "blue"}
     assert said["remove"] == {"remove the cat", "remove the suns"}
     assert "remove the sign" in said["sign"]
     assert all(t.startswith(("replace the cat with a", "replace the suns with ")) for t in said["noun"])

@@ -11,10 +11,10 @@ from mmcourse.world.speech import (
     VOICES,
     as_sound,
     load_speech,
-    normalise,
+    normalize_rms,
     read_sound,
     resample,
-    say,
+    synthesize,
     trim,
 )
 
@@ -78,10 +78,10 @@ def test_another_espeak_gives_a_warning_not_a_crash(tmp_path, monkeypatch):
 
 
 def test_say_any_text_in_two_languages():
-    english, vietnamese = say("a red cat"), say("xin chào các bạn", "vi")
+    english, vietnamese = synthesize("a red cat"), synthesize("xin chào các bạn", "vi")
     assert english.dtype == np.float32 and english.ndim == 1
     assert 0.4 < len(english) / SAMPLE_RATE < 2 and 0.4 < len(vietnamese) / SAMPLE_RATE < 3
-    assert len(say("cat", 3, speed=300)) < len(say("cat", 3, speed=100))
+    assert len(synthesize("cat", 3, speed=300)) < len(synthesize("cat", 3, speed=100))
 
 
 @pytest.mark.parametrize("arguments, says", [
@@ -89,7 +89,7 @@ def test_say_any_text_in_two_languages():
     (("cat", "en-us", 200), "pitch is 0 to 99"), (("cat", "en-us", 50, 5), "speed 80 to 450"), (("cat", 48), "0 to 47")])
 def test_say_bad_input(arguments, says):
     with pytest.raises(ValueError, match=says):
-        say(*arguments)
+        synthesize(*arguments)
 
 
 def test_resample_against_scipy():
@@ -160,8 +160,8 @@ def test_trim_and_normalise():
     padded = np.concatenate([np.zeros(2000), sine, np.zeros(3000)])
     assert 8000 <= len(trim(padded)) <= 8400
     assert len(trim(np.zeros(100))) == 100 and len(trim(np.zeros(3))) == 3
-    assert np.sqrt(np.mean(normalise(sine * 0.01) ** 2)) == pytest.approx(0.1)
-    assert not normalise(np.zeros(50)).any() and len(normalise(np.zeros(0))) == 0
+    assert np.sqrt(np.mean(normalize_rms(sine * 0.01) ** 2)) == pytest.approx(0.1)
+    assert not normalize_rms(np.zeros(50)).any() and len(normalize_rms(np.zeros(0))) == 0
 
 
 def test_speech_needs_no_torch():

@@ -12,21 +12,21 @@ from hypothesis import strategies as st
 from mmcourse.world import pictures, scene
 from mmcourse.world.pictures import draw, draw_batch
 from mmcourse.world.scene import (
+    BACKGROUNDS,
     COUNTS,
     DIGITS,
-    GROUNDS,
     LETTERS,
     NOUNS,
     WORDS,
     Group,
     Scene,
+    background_colour,
     caption,
-    ground_colour,
     held_out_pair,
     held_out_sign,
     held_out_voice,
     is_held_out,
-    nearest_ground,
+    nearest_background,
     parse_caption,
     plural,
     sample_scene,
@@ -47,7 +47,7 @@ def any_scene(draw):
     else:
         count = draw(st.integers(1, 4))
         groups = (Group(draw(noun), count, draw(st.sampled_from(("left", "right"))) if count < 3 else ""),)
-    return Scene(groups, draw(st.sampled_from(list(GROUNDS))), draw(st.one_of(st.just(""), sign)))
+    return Scene(groups, draw(st.sampled_from(list(BACKGROUNDS))), draw(st.one_of(st.just(""), sign)))
 
 
 PIECES = ("a", "an", "two", "four", "cat", "cats", "ant", "on the left", ",", "red", "ground", "sign", "K", " ")
@@ -56,10 +56,10 @@ PIECES = ("a", "an", "two", "four", "cat", "cats", "ant", "on the left", ",", "r
 # ---- words
 
 def test_the_world_has_what_the_course_says_it_has():
-    assert len(NOUNS) == len(set(NOUNS)) == 64 and len(GROUNDS) == 8 and len(COUNTS) == 4 and len(DIGITS) == 10
+    assert len(NOUNS) == len(set(NOUNS)) == 64 and len(BACKGROUNDS) == 8 and len(COUNTS) == 4 and len(DIGITS) == 10
     assert len({plural(n) for n in NOUNS} | set(NOUNS)) == 128         # no plural is another noun
-    assert list(WORDS) == sorted(set(WORDS)) and {*NOUNS, *GROUNDS, *DIGITS, "left", "right"} == set(WORDS)
-    assert not set(NOUNS) & set(GROUNDS)
+    assert list(WORDS) == sorted(set(WORDS)) and {*NOUNS, *BACKGROUNDS, *DIGITS, "left", "right"} == set(WORDS)
+    assert not set(NOUNS) & set(BACKGROUNDS)
 
 
 def test_the_documented_examples_hold():
@@ -123,7 +123,7 @@ def test_what_the_world_cannot_hold_is_a_value_error(make):
 
 def test_the_rule_of_the_split_never_moves():
     """Checkpoints were trained under this rule: if it changes, they have seen what is called held out."""
-    pairs = "".join(str(int(held_out_pair(n, g))) for n in NOUNS for g in GROUNDS)
+    pairs = "".join(str(int(held_out_pair(n, g))) for n in NOUNS for g in BACKGROUNDS)
     words = [a + b + c for a in LETTERS for b in LETTERS for c in LETTERS[:5]]
     signs = "".join(str(int(held_out_sign(w))) for w in words)
     found = [hashlib.sha256(bits.encode()).hexdigest()[:16] for bits in (pairs, signs)]
@@ -131,7 +131,7 @@ def test_the_rule_of_the_split_never_moves():
 
 
 def test_about_one_in_ten_is_held_out_and_everything_is_seen_somewhere():
-    held = np.array([[held_out_pair(n, g) for g in GROUNDS] for n in NOUNS])
+    held = np.array([[held_out_pair(n, g) for g in BACKGROUNDS] for n in NOUNS])
     assert 0.07 < held.mean() < 0.14
     assert (held.sum(1) <= 6).all() and (held.sum(0) <= 20).all()      # each noun and each ground is in training
     rng = np.random.default_rng(0)
@@ -144,12 +144,12 @@ def test_training_scenes_never_hold_anything_held_out():
     for jitter in (0, 2):
         for one in sample(5_000, "train", seed=jitter, jitter=jitter):
             assert not is_held_out(one)
-            assert not held_out_sign(one.sign) and not any(held_out_pair(g.noun, one.ground) for g in one.groups)
+            assert not held_out_sign(one.sign) and not any(held_out_pair(g.noun, one.background) for g in one.groups)
 
 
 def test_held_out_scenes_hold_a_held_out_pair_and_sign():
     for one in sample(2_000, "held-out"):
-        assert is_held_out(one) and any(held_out_pair(g.noun, one.ground) for g in one.groups)
+        assert is_held_out(one) and any(held_out_pair(g.noun, one.background) for g in one.groups)
         assert not one.sign or held_out_sign(one.sign)
 
 
@@ -171,7 +171,7 @@ def test_the_recipes_train_on_the_training_split_only(monkeypatch):
 
 def test_scenes_are_as_the_course_describes_them():
     some = sample(4_000, "any", jitter=2)
-    assert {g.noun for s in some for g in s.groups} == set(NOUNS) and {s.ground for s in some} == set(GROUNDS)
+    assert {g.noun for s in some for g in s.groups} == set(NOUNS) and {s.background for s in some} == set(BACKGROUNDS)
     assert {g.count for s in some for g in s.groups} == {1, 2, 3, 4} and {len(s.sign) for s in some} == {0, 3, 4, 5}
     assert 0.45 < np.mean([bool(s.sign) for s in some]) < 0.55
     assert {s.shift[0] for s in some} == {s.shift[1] for s in some} == {-2, -1, 0, 1, 2}
@@ -211,8 +211,8 @@ def test_a_picture_has_its_ground_its_object_and_its_sign():
     one = Scene((Group("cat", 1, "left"),), "blue", "KITE")
     image = draw(one)
     assert image.shape == (64, 64, 3) and image.dtype == np.uint8
-    assert tuple(image[8, 60]) == GROUNDS["blue"]                      # nothing stands there
-    plain = (image == np.array(GROUNDS["blue"], np.uint8)).all(-1)
+    assert tuple(image[8, 60]) == BACKGROUNDS["blue"]                      # nothing stands there
+    plain = (image == np.array(BACKGROUNDS["blue"], np.uint8)).all(-1)
     assert plain[:48, 32:].all() and plain[16:40, 4:28].mean() < 0.6   # the cat is on the left
     board = (image == np.array(pictures.BOARD, np.uint8)).all(-1)
     assert board[48:, 16:48].mean() > 0.3 and not board[:44].any() or plain[:44].any()
@@ -226,7 +226,7 @@ def test_a_picture_has_its_ground_its_object_and_its_sign():
 def test_objects_stand_where_the_slots_say(group, boxes):
     one = Scene((group,), "blue")
     assert [(x, y) for _, x, y in pictures.slots(one)] == boxes
-    drawn = (draw(one) != np.array(GROUNDS["blue"], np.uint8)).any(-1)
+    drawn = (draw(one) != np.array(BACKGROUNDS["blue"], np.uint8)).any(-1)
     for x, y in boxes:
         assert drawn[y:y + 24, x:x + 24].mean() > 0.2
         drawn[y:y + 24, x:x + 24] = False
@@ -244,7 +244,7 @@ def test_shift_moves_the_drawing_and_scale_resizes_it():
     still = Scene((Group("dog", 1, "left"),), "red")
     moved = Scene((Group("dog", 1, "left"),), "red", shift=(2, -1))
     assert np.array_equal(draw(still)[16:40, 4:28], draw(moved)[15:39, 6:30])
-    area = [(draw(Scene((Group("dog", 1, "left"),), "red", scale=s)) != np.array(GROUNDS["red"], np.uint8)).any(-1).sum()
+    area = [(draw(Scene((Group("dog", 1, "left"),), "red", scale=s)) != np.array(BACKGROUNDS["red"], np.uint8)).any(-1).sum()
             for s in (0.92, 1.0, 1.08)]
     assert area[0] < area[1] < area[2]
     assert caption(still) == caption(moved)                            # the drawing moves, not the meaning
@@ -253,7 +253,7 @@ def test_shift_moves_the_drawing_and_scale_resizes_it():
 @settings(max_examples=50, deadline=None)
 @given(any_scene(), st.tuples(st.integers(-70, 70), st.integers(-70, 70)), st.floats(0.8, 1.3))
 def test_nothing_falls_off_the_edge(one, shift, scale):
-    image = draw(Scene(one.groups, one.ground, one.sign, shift, scale))
+    image = draw(Scene(one.groups, one.background, one.sign, shift, scale))
     assert image.shape == (64, 64, 3)
     if one.sign:
         board = (image == np.array(pictures.BOARD, np.uint8)).all(-1)
@@ -305,9 +305,9 @@ def test_a_ground_without_a_name_is_drawn_but_not_told():
 
 
 def test_what_is_held_out_on_blue_is_held_out_on_nearly_blue():
-    r, g, b = GROUNDS["blue"]
+    r, g, b = BACKGROUNDS["blue"]
     almost = f"#{r - 9:02x}{g + 5:02x}{b - 7:02x}"
-    assert nearest_ground(almost) == "blue" and all(nearest_ground(name) == name for name in GROUNDS)
+    assert nearest_background(almost) == "blue" and all(nearest_background(name) == name for name in BACKGROUNDS)
     for noun in NOUNS:
         assert is_held_out(Scene((Group(noun, 1, "left"),), almost)) == held_out_pair(noun, "blue")
 
@@ -315,9 +315,9 @@ def test_what_is_held_out_on_blue_is_held_out_on_nearly_blue():
 def test_unnamed_grounds_are_sampled_as_often_as_asked_and_never_look_named():
     rng = np.random.default_rng(0)
     scenes = [sample_scene(rng, unnamed=0.4) for _ in range(400)]
-    unnamed = [s for s in scenes if s.ground not in GROUNDS]
-    assert 120 < len(unnamed) < 200 and len({s.ground for s in unnamed}) == len(unnamed)
+    unnamed = [s for s in scenes if s.background not in BACKGROUNDS]
+    assert 120 < len(unnamed) < 200 and len({s.background for s in unnamed}) == len(unnamed)
     assert not any(is_held_out(s) for s in scenes)
     for s in unnamed:
-        assert min(max(abs(a - b) for a, b in zip(ground_colour(s.ground), c)) for c in GROUNDS.values()) > 24
+        assert min(max(abs(a - b) for a, b in zip(background_colour(s.background), c)) for c in BACKGROUNDS.values()) > 24
     assert [sample_scene(np.random.default_rng(3)) for _ in range(3)] == [sample_scene(np.random.default_rng(3), unnamed=0.0)] * 3

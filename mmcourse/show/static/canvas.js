@@ -10,7 +10,7 @@ function render({ model, el }) {
   const pen = canvas.getContext("2d");
 
   function paint() {
-    pen.fillStyle = model.get("ground");
+    pen.fillStyle = model.get("background");
     pen.fillRect(0, 0, side, side);
     pen.lineCap = pen.lineJoin = "round";
     for (const stroke of strokes) {
@@ -78,7 +78,7 @@ function render({ model, el }) {
   button("undo", "take the last stroke back", () => { strokes.pop(); paint(); strokes.length ? send() : model.send({}, undefined, []); });
   button("clear", "empty the board", () => { strokes.length = 0; paint(); model.send({}, undefined, []); });
 
-  model.on("change:ground", () => { paint(); if (strokes.length) send(); });
+  model.on("change:background", () => { paint(); if (strokes.length) send(); });
   paint();
   el.append(bar, canvas);
 }
