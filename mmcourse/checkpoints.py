@@ -17,6 +17,7 @@ CLASSES = {
     "SoundDecoder": "mmcourse.sound_decoder",
     "PictureNet": "mmcourse.judges.picture_net",
     "WordJudge": "mmcourse.judges.hearing",
+    "SecondListener": "mmcourse.judges.second_listener",
 }
 
 

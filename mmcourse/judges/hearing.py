@@ -1,8 +1,9 @@
-"""Hearing words, independently of the models that spoke them. Nothing that trains imports this module.
+"""Hearing words, independently of the models that spoke them.
 
-`WordJudge` is a small network of the course's own, trained on true speech alone; pocketsphinx is a second opinion, and
-STOI and PESQ compare two sounds without any opinion on words. Print every judge's accuracy on true speech beside what
-it says of a model: that is the ceiling.
+`WordJudge` is a small network of the course's own, trained on true speech alone; `SecondListener`
+(`mmcourse.judges.second_listener`) is another network that never heard the course's voices; pocketsphinx is the audit,
+and STOI and PESQ compare two sounds without any opinion on words. Print every judge's accuracy on true speech beside
+what it says of a model. A recipe may use judges to report what it trained, never to train.
 """
 import json
 
@@ -11,42 +12,31 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmcourse.spectrogram import check_sound, log_mel, mel_filterbank, normalize_loudness
+from mmcourse.codec import CLIP_SAMPLES
+from mmcourse.spectrogram import check_sound, log_mel, mel_filterbank, normalize_loudness, normalize_mel
 from mmcourse.world.scene import WORDS
 from mmcourse.world.speech import SAMPLE_RATE
 
 LENGTH = 104 * 80           # the judge listens to 1.04 s
 
 
-class WordJudge(nn.Module):
-    """Which word of the world is it? A convolutional network over the log-mel spectrogram of one spoken word."""
+class WordListener(nn.Module):
+    """What the course's listeners share; a subclass has a `config` and `forward`, (B, bands, 104) -> (B, words)."""
 
-    def __init__(self, words=WORDS, width: int = 20, bands: int = 64):
+    def __init__(self, words, bands: int):
         super().__init__()
-        self.config = dict(words=list(words), width=width, bands=bands)
         self.words = tuple(words)
         self.register_buffer("filters", mel_filterbank(bands), persistent=False)
-
-        def layer(a, b, stride):
-            return nn.Sequential(nn.Conv2d(a, b, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
-        self.layers = nn.Sequential(layer(1, width, 2), layer(width, 2 * width, 2), layer(2 * width, 4 * width, 2),
-                                    layer(4 * width, 4 * width, 1))
-        self.head = nn.Linear(4 * width * (bands // 8), len(self.words))
 
     def features(self, samples: torch.Tensor) -> torch.Tensor:
         """(B, samples) -> (B, bands, 104): the first 1.04 s at one loudness, padded with silence."""
         samples = F.pad(samples[:, :LENGTH], (0, max(0, LENGTH - samples.shape[1])))
-        return (log_mel(normalize_loudness(samples), self.filters) + 7) / 2
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, bands, frames) -> (B, words): logits. Pooled over time, so that it does not matter when the word begins."""
-        x = self.layers(features[:, None])                                     # (B, 4 width, bands / 8, frames / 8)
-        return self.head(F.dropout((x.mean(3) + x.amax(3)).flatten(1), 0.2, self.training))
+        return normalize_mel(log_mel(normalize_loudness(samples), self.filters))
 
     @torch.no_grad()
     def probabilities(self, samples) -> torch.Tensor:
         """(samples,) or (B, samples) float at 8 kHz -> (B, words), rows that sum to 1."""
-        return self(self.features(check_sound(samples))).softmax(-1)
+        return torch.cat([self(self.features(part)).softmax(-1) for part in check_sound(samples).split(128)])
 
     def hear(self, samples) -> list[str]:
         """The most likely word of each row of (samples,) or (B, samples)."""
@@ -55,6 +45,28 @@ class WordJudge(nn.Module):
     def accuracy(self, clips, words) -> float:
         """The share of `clips` (arrays of any length) that is heard as the word in `words`."""
         return float(np.mean([heard == word for heard, word in zip(self.hear(stack(clips)), words, strict=True)]))
+
+
+class WordJudge(WordListener):
+    """The report judge of spoken words: a convolutional network over the log-mel spectrogram of one spoken word.
+
+    Trained on true clips of the course's training voices and on three people's digits (`recipes/word_judge.py`).
+    """
+
+    def __init__(self, words=WORDS, width: int = 20, bands: int = 64):
+        super().__init__(words, bands)
+        self.config = dict(words=list(words), width=width, bands=bands)
+
+        def layer(a, b, stride):
+            return nn.Sequential(nn.Conv2d(a, b, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+        self.layers = nn.Sequential(layer(1, width, 2), layer(width, 2 * width, 2), layer(2 * width, 4 * width, 2),
+                                    layer(4 * width, 4 * width, 1))
+        self.head = nn.Linear(4 * width * (bands // 8), len(self.words))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, bands, frames) -> (B, words): logits. Pooled over time, so that it does not matter when the word begins."""
+        x = self.layers(features[:, None])                                     # (B, 4 width, bands / 8, frames / 8)
+        return self.head(F.dropout((x.mean(3) + x.amax(3)).flatten(1), 0.2, self.training))
 
 
 def stack(clips, length: int = LENGTH) -> torch.Tensor:
@@ -103,7 +115,7 @@ def pesq(clean, other) -> float:
 
 
 class SphinxJudge:
-    """A second opinion: pocketsphinx with a grammar of the world's words. It is weak on synthetic voices."""
+    """The audit: pocketsphinx with a grammar of the world's words. It is weak on synthetic voices."""
 
     def __init__(self, words=WORDS):
         module = _extra("pocketsphinx")
@@ -128,6 +140,12 @@ class SphinxJudge:
         return out
 
 
+def through_codec(codec, samples: torch.Tensor, levels=(2,)) -> dict[int, torch.Tensor]:
+    """What the codec makes of (B, samples): number of levels -> sound (B, samples), in whole frames of 40 ms."""
+    ids = torch.cat([codec.encode(part) for part in samples.split(64)])
+    return {n: torch.cat([codec.decode(part[..., :n]) for part in ids.split(64)]) for n in levels}
+
+
 def measure_codec(codec, corpus, judge=None, levels=(1, 2, 4), words_per_voice: int = 42, seed: int = 0) -> dict:
     """What is left of held-out voices after the codec: accuracy of the judge on true clips and on each number of levels,
     STOI and PESQ over eight words joined, for the same clips. A dict of rounded numbers, fit for a manifest.
@@ -136,11 +154,9 @@ def measure_codec(codec, corpus, judge=None, levels=(1, 2, 4), words_per_voice: 
     voices = sorted({v for v, out in zip(corpus.voices, corpus.held_out, strict=True) if out})
     chosen = np.concatenate([rng.choice(corpus.select(held_out=True, voice=v), words_per_voice, replace=False)
                              for v in voices])
-    clips, words = stack([corpus.clips[i] for i in chosen], 24 * 320), [corpus.words[i] for i in chosen]
-    ids = torch.cat([codec.encode(part) for part in clips.split(64)])
-    sounds = {"true": clips}
-    for n in levels:
-        sounds[f"{n} levels"] = torch.cat([codec.decode(part[..., :n]) for part in ids.split(64)])
+    clips, words = stack([corpus.clips[i] for i in chosen], CLIP_SAMPLES), [corpus.words[i] for i in chosen]
+    coded = through_codec(codec, clips, levels)
+    sounds = {"true": clips, **{f"{n} levels": sound for n, sound in coded.items()}}
     result = {"clips": len(clips), "voices": len(voices)}
     for name, sound in sounds.items():
         entry = {}

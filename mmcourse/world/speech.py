@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmcourse.files import atomic_write
 from mmcourse.paths import cache_dir
 from mmcourse.world.scene import WORDS, _share, held_out_voice
 
@@ -183,11 +184,12 @@ class _Espeak:
         return np.concatenate(self.chunks) if self.chunks else np.zeros(0, np.int16)
 
 
-def corpus_jobs() -> list[tuple[str, int, int, int]]:
+def corpus_jobs(voices: tuple[str, ...] = VOICES, lowest_pitch: int = 30, pitch_range: int = 40
+                ) -> list[tuple[str, int, int, int]]:
     """(word, voice, pitch, speed) of every clip, in fixed order. Pitch and speed depend on the names alone."""
-    return [(word, voice, 30 + int(40 * _share("pitch", word, VOICES[voice], take)),
-             145 + int(45 * _share("speed", word, VOICES[voice], take)))
-            for voice in range(len(VOICES)) for word in WORDS for take in range(TAKES)]
+    return [(word, voice, lowest_pitch + int(pitch_range * _share("pitch", word, name, take)),
+             145 + int(45 * _share("speed", word, name, take)))
+            for voice, name in enumerate(voices) for word in WORDS for take in range(TAKES)]
 
 
 def _child() -> None:
@@ -258,14 +260,13 @@ def _digest(sound: np.ndarray, lengths: np.ndarray) -> str:
     return hashlib.sha256(lengths.astype("<i4").tobytes() + sound.astype("<i2").tobytes()).hexdigest()
 
 
-def load_speech(progress: bool = True) -> SpeechCorpus:
-    """Every word of the world in every voice. Made at first use (half a minute at most), then read from the cache.
+def cached_clips(kind: str, jobs: list, voices: tuple[str, ...], expected: str, progress: bool = True) -> list:
+    """The clips of `corpus_jobs`, float32 (samples,) each: spoken at first use, then read from the cache (`kind`-*.npz).
 
-    A damaged cache is made anew. Another build of espeak-ng gives other samples: that works, with a warning.
+    A damaged cache is made anew. If the samples do not have the SHA-256 `expected`, that works, with a warning.
     """
-    jobs = corpus_jobs()
-    key = hashlib.sha256(json.dumps([jobs, VOICES, LONGEST, LOUDNESS]).encode()).hexdigest()[:12]
-    path = cache_dir() / f"speech-{key}.npz"
+    key = hashlib.sha256(json.dumps([jobs, voices, LONGEST, LOUDNESS]).encode()).hexdigest()[:12]
+    path = cache_dir() / f"{kind}-{key}.npz"
     sound = None
     if path.exists():
         try:
@@ -274,22 +275,30 @@ def load_speech(progress: bool = True) -> SpeechCorpus:
             if _digest(sound, lengths) != digest:
                 raise ValueError("the hash does not fit")
         except Exception as error:            # a half-written or damaged file: anything may come out of it
-            warnings.warn(f"{path} is damaged ({error}); the speech is made anew", stacklevel=2)
+            warnings.warn(f"{path} is damaged ({error}); the speech is made anew", stacklevel=3)
             sound = None
     if sound is None:
         from tqdm.auto import tqdm
-        spoken = _speak([(word, VOICES[voice], pitch, speed) for word, voice, pitch, speed in jobs])
-        bar = tqdm(spoken, "speech", total=len(jobs), disable=not progress, unit="word")
+        spoken = _speak([(word, voices[voice], pitch, speed) for word, voice, pitch, speed in jobs])
+        bar = tqdm(spoken, kind, total=len(jobs), disable=not progress, unit="word")
         clips = [_finish(sound, rate, LONGEST) for sound, rate in bar]
         sound, lengths = np.concatenate(clips), np.array([len(c) for c in clips], np.int32)
-        temporary = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
-        np.savez(temporary, sound=sound, lengths=lengths, sha256=_digest(sound, lengths))
-        os.replace(temporary, path)
-    if EXPECTED and _digest(sound, lengths) != EXPECTED:
+        with atomic_write(path) as draft:
+            np.savez(draft, sound=sound, lengths=lengths, sha256=_digest(sound, lengths))
+    if expected and _digest(sound, lengths) != expected:
         warnings.warn("this espeak-ng is not the build that the shipped models learned from: the voices may differ "
-                      "a little (pip install 'espeakng-loader==0.2.4' gives the same)", stacklevel=2)
+                      "a little (pip install 'espeakng-loader==0.2.4' gives the same)", stacklevel=3)
     ends = np.cumsum(lengths)
     whole = sound.astype(np.float32) / 32767
-    voices = [voice for _, voice, _, _ in jobs]
-    return SpeechCorpus([whole[e - n:e] for e, n in zip(ends, lengths, strict=True)], [job[0] for job in jobs],
-                        voices, np.array([held_out_voice(v) for v in voices]))
+    return [whole[e - n:e] for e, n in zip(ends, lengths, strict=True)]
+
+
+def load_speech(progress: bool = True) -> SpeechCorpus:
+    """Every word of the world in every voice. Made at first use (half a minute at most), then read from the cache.
+
+    A damaged cache is made anew. Another build of espeak-ng gives other samples: that works, with a warning.
+    """
+    jobs = corpus_jobs()
+    clips = cached_clips("speech", jobs, VOICES, EXPECTED, progress)
+    words, voices = [job[0] for job in jobs], [job[1] for job in jobs]
+    return SpeechCorpus(clips, words, voices, np.array([held_out_voice(v) for v in voices]))
