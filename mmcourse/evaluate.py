@@ -1,56 +1,60 @@
-"""The any-to-any matrix on held-out combinations, with ceilings and chance: `python -m mmcourse evaluate [--json]`.
+"""The any-to-any matrix on held-out combinations: `python -m mmcourse evaluate [--json]`.
 
-score    what the model reaches on scenes, signs and voices that nothing was trained on
-ceiling  the same judge on the truth, sent through the tokenizers: no answer of the model can be expected to score higher
-chance   the same judge on answers that were shuffled, so that each belongs to another question
+score      the share of right answers to questions whose combinations, signs or voices nothing was trained on, with its 95 %
+           interval (Wilson)
+ceiling    the same judge on the truth, after the same trip through the tokenizers and voices as the answer: only by this may
+           a score be divided
+reference  another listener, or another voice, on the question itself: for comparison, never to be divided by
+chance     the same judge on answers that were moved on, so that each belongs to another question
+
+`_single`: one draft instead of the best of eight. `_direct` and `_said`: nothing, or the question in words, stands between
+question and answer; these two differ in nothing else, and each asks once, without further views of the question.
+Seeds below 1,000 are validation (everything that was chosen was chosen there); a seed of 1,000 or more is a test.
 """
 import argparse
 import json
 import math
 import sys
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from mmcourse import checkpoints
-from mmcourse.assistant import Assistant, Text, load, says_first, settings
-from mmcourse.generate import generate_best
+from mmcourse import checkpoints, rerank
+from mmcourse.assistant import Assistant, load
+from mmcourse.files import read_json, write_json
 from mmcourse.judges import PictureReader, read_sign
-from mmcourse.judges.hearing import stack
+from mmcourse.judges.hearing import SphinxJudge, measure_codec, stack
+from mmcourse.judges.metrics import measure_decoders, optional, psnr, wilson
 from mmcourse.judges.picture_net import halves
-from mmcourse.paths import RESULTS
+from mmcourse.media import Text
+from mmcourse.paths import RESULTS, cache_dir
 from mmcourse.vocabulary import Segment
 from mmcourse.world.edits import KINDS, Edit, sample_edit
+from mmcourse.world.human_digits import VALIDATION_SPEAKER, load_human_digits, load_people
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import NOUNS, WORDS, Scene, caption, parse_caption, sample_scene
+from mmcourse.world.speech import load_speech
 
-BATCH = 25
-EDIT_DIRECT = {"temperature": 0.0, "best_of": 1, "guidance": 1.0}
-READ = {                                                # what is compared: scene -> something that must be equal
-    "object": lambda s: s and [g.noun for g in s.groups],
-    "count": lambda s: s and s.groups,
-    "ground": lambda s: s and s.background,
-    "word": lambda s: s and s.sign,
+BATCH = 25                      # prompts that are answered together
+FIRST_TEST_SEED = 1000
+DIGITS_A_SCENE = 3              # how many digits of people are asked for each of the `n` scenes, if there are as many
+READ = {                        # what is compared: scene -> something that must be equal
+    "object": lambda s: [g.noun for g in s.groups],
+    "count": lambda s: s.groups,
+    "ground": lambda s: s.background,
+    "word": lambda s: s.sign,
+    "exact": lambda s: (s.groups, s.background, s.sign),
 }
 
 
-def row(score, ceiling, chance, n: int) -> dict:
-    """One entry of the matrix. Numbers are rounded to four places; None stands for what could not be measured here."""
-    return {"score": _round(score), "ceiling": _round(ceiling), "chance": _round(chance), "n": n}
+# ---------------------------------------------------------------- one row
 
-
-def _round(x):
-    return None if x is None else round(float(x), 4)
-
-
-def agreement(answers: list, truths: list) -> float | None:
-    """The share of answers that equal their truth; None if nothing was asked."""
-    return float(np.mean([a == t for a, t in zip(answers, truths, strict=True)])) if truths else None
-
-
-def shuffled(answers: list, truths: list) -> float | None:
-    """The same with each answer moved on by a third of the list: what an answer scores that never saw its question."""
-    return agreement(moved_on(answers), truths)
+def same(answers: Sequence, truths: Sequence) -> list[bool]:
+    """Which answers equal their truth."""
+    return [a == t for a, t in zip(answers, truths, strict=True)]
 
 
 def moved_on(answers: list) -> list:
@@ -59,250 +63,322 @@ def moved_on(answers: list) -> list:
     return answers[by:] + answers[:by]
 
 
-def picture_rows(read: list, ceiling: list, truths: list[Scene]) -> dict:
-    """Object, count and place, ground and sign of pictures that were read, against the scenes that were asked for."""
+def row(hits: Sequence[bool], *, ceiling: Sequence[bool] | None = None, chance: Sequence[bool] | None = None,
+        reference: Sequence[bool] | None = None) -> dict:
+    """One entry of the matrix: shares, rounded to four places. None stands for what does not exist or was not measured."""
+    low, high = wilson(sum(hits), len(hits)) if len(hits) else (None, None)
+    return {"score": _share(hits), "low": _round(low), "high": _round(high), "ceiling": _share(ceiling),
+            "reference": _share(reference), "chance": _share(chance), "n": len(hits)}
+
+
+def _share(hits: Sequence[bool] | None) -> float | None:
+    return round(float(np.mean(hits)), 4) if hits is not None and len(hits) else None
+
+
+def _round(x: float | None) -> float | None:
+    return None if x is None else round(float(x), 4)
+
+
+def picture_rows(read: list, best: list, truths: list[Scene], suffix: str = "") -> dict:
+    """What was read in pictures (or captions) against the scenes that were asked for; `best`: what is read in the truth.
+
+    `object`: the nouns. `count`: nouns, counts and places. `ground`: the background. `word`: the sign, where one was asked
+    for. `exact`: all of it, and nothing that nobody asked for.
+    """
+    def part(key: str, scenes: list) -> list:
+        return [READ[key](scenes[i]) if scenes[i] else None for i in kept]
     out = {}
-    for key, part in READ.items():
-        keep = [i for i, s in enumerate(truths) if key != "word" or s.sign]
-        a, c, t = ([part(x[i]) for i in keep] for x in (read, ceiling, truths))
-        out[key] = row(agreement(a, t), agreement(c, t), shuffled(a, t), len(keep))
+    for key in READ:
+        kept = [i for i, s in enumerate(truths) if key != "word" or s.sign]
+        seen, ideal, asked = part(key, read), part(key, best), part(key, truths)
+        out[key + suffix] = row(same(seen, asked), ceiling=same(ideal, asked), chance=same(moved_on(seen), asked))
     return out
+
+
+def edit_done(seen: Scene | None, edit: Edit) -> dict[str, bool]:
+    """Of a picture that was read as `seen`: whether the `change` is right, everything else is `kept`, and `both`.
+
+    Things that the edit does not touch are part of what must be kept; that nothing else has come is part of the change.
+    """
+    if seen is None:
+        return {"change": False, "kept": False, "both": False}
+    before, after = edit.before, edit.after
+    untouched = set(before.groups) & set(after.groups)
+    parts = {"ground": seen.background == after.background, "sign": seen.sign == after.sign,
+             "groups": set(seen.groups) - untouched == set(after.groups) - untouched}
+    part = edit.kind if edit.kind in parts else "groups"
+    rest = all(right for name, right in parts.items() if name != part)
+    change, kept = parts[part], rest and untouched <= set(seen.groups)
+    return {"change": change, "kept": kept, "both": change and kept}
+
+
+def parsed(text: str) -> Scene | None:
+    """The scene that a text describes, or None if it is no caption of the world."""
+    try:
+        return parse_caption(text)
+    except ValueError:
+        return None
+
+
+# ---------------------------------------------------------------- the measurements
+
+class Answers:
+    """What the model said, kept in a file batch by batch, so that a run that was killed goes on where it was."""
+
+    def __init__(self, path: Path | None = None):
+        self.path = path
+        self.kept: dict[str, list] = read_json(path) if path is not None and path.exists() else {}
+
+    def get(self, label: str, make: Callable[[], list[Segment]]) -> list[Segment]:
+        """The answers under this label, made if they are not there."""
+        if label not in self.kept:
+            self.kept[label] = [(s.modality, list(s.ids)) for s in make()]
+            if self.path is not None:
+                write_json(self.path, self.kept, indent=None)
+        return [Segment(modality, tuple(ids)) for modality, ids in self.kept[label]]
+
+    def forget(self) -> None:
+        """The run is complete: the file goes."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
 
 class Evaluation:
     """All measurements of one model on `n` held-out scenes. Each public method measures one direction."""
 
-    def __init__(self, assistant: Assistant, n: int = 200, seed: int = 0, progress: bool = True):
-        self.a, self.n, self.seed, self.progress = assistant, n, seed, progress
+    def __init__(self, assistant: Assistant, n: int = 200, seed: int = 0, progress: bool = True, people=None,
+                 answers: Answers | None = None):
+        self.a, self.n, self.seed, self.progress, self.people = assistant, n, seed, progress, people
+        self.answers = Answers() if answers is None else answers
         rng = np.random.default_rng((seed, 77))
         self.scenes = [sample_scene(rng, "held-out") for _ in range(n)]
         self.pictures = draw_batch(self.scenes)
         self.image_ids = self.a.vqvae.encode(self.pictures)
         self.reader = PictureReader()
-        self._speech = None
 
-    def ask(self, prompts: list[list[Segment]], want: str, label: str, think: bool | None = None,
-            views: list[list[list[Segment]]] | None = None, **sampling) -> list[Segment]:
-        """The model's answers, in batches, with the assistant's own settings but for `think` and those in `sampling`."""
+    def ask(self, prompts: list[list[Segment]], want: str, label: str, views: list | None = None, **how) -> list[Segment]:
+        """The model's answers, in batches, with the presets of `rerank` but for `how`."""
         from tqdm.auto import tqdm
-        if think is None:
-            think = bool(prompts) and says_first(prompts[0], want)
-        out = []
-        for i in tqdm(range(0, len(prompts), BATCH), desc=label, disable=not self.progress):
-            batch_views = views[i:i + BATCH] if views else None
-            out += generate_best(self.a.transformer, self.a.vocabulary, prompts[i:i + BATCH], want, seed=self.seed + i,
-                                 think=think, views=batch_views, **{**settings(prompts[i], want), **sampling})
+        out: list[Segment] = []
+        for i in tqdm(range(0, len(prompts), BATCH), desc=label, disable=not self.progress, leave=False):
+            part = slice(i, i + BATCH)
+            out += self.answers.get(f"{label} {i}", lambda part=part, i=i: rerank.answer(
+                self.a.transformer, self.a.vocabulary, prompts[part], want, seed=self.seed + i,
+                views=views[part] if views else views, **how))
         return out
 
     def paint(self, segments: list[Segment]) -> torch.Tensor:
+        """Image segments as the tokenizer's own decoder paints them, (n, 3, 64, 64): the answer itself, no decoder's skill."""
         return self.a.vqvae.decode(torch.tensor([s.ids for s in segments]).view(-1, 8, 8))     # (n, 64) -> (n, 8, 8)
 
     def written(self, segments: list[Segment]) -> list[str]:
+        """Text segments as texts."""
         return [self.a.bpe.decode(s.ids).strip() for s in segments]
 
+    def sound(self, segments: list[Segment]) -> list[np.ndarray]:
+        """Audio segments as sounds (samples,), those of one length together."""
+        out: list = [None] * len(segments)
+        for length in {len(s.ids) for s in segments}:
+            rows = [i for i, s in enumerate(segments) if len(s.ids) == length]
+            ids = torch.tensor([segments[i].ids for i in rows]).view(len(rows), -1, self.a.vocabulary.audio_levels)
+            for i, samples in zip(rows, self.a.codec.decode(ids).numpy(), strict=True):
+                out[i] = samples
+        return out
+
+    # ---- pictures and texts
+
+    @cached_property
+    def truth_painted(self) -> torch.Tensor:
+        """The true pictures after the trip through the image tokens."""
+        return self.a.vqvae.decode(self.image_ids)
+
+    @cached_property
+    def truth_read(self) -> list[Scene | None]:
+        """What the reader sees in them: the ceiling of everything that is drawn or described."""
+        return self.reader.read(self.truth_painted)
+
+    @cached_property
     def image_prompts(self) -> list[list[Segment]]:
+        """One prompt a true picture."""
         return [[Segment("image", tuple(ids.flatten().tolist()))] for ids in self.image_ids]
 
     def text_image(self) -> dict:
-        """Full captions of held-out scenes, drawn and read by the template reader; `sign_ocr` by a second reader."""
+        """Full captions of held-out scenes, drawn and read by the template reader; `sign_ocr` by OCR, `object_net` by a net."""
         prompts = [[self.a.segment(caption(s))] for s in self.scenes]
         pictures = self.paint(self.ask(prompts, "image", "text->image"))
-        truth = self.a.vqvae.decode(self.image_ids)
-        best = self.reader.read(truth)
-        out = picture_rows(self.reader.read(pictures), best, self.scenes)
-        single = self.reader.read(self.paint(self.ask(prompts, "image", "text->image, one try", best_of=1)))
-        rows = picture_rows(single, best, self.scenes)
-        out.update({"object_single": rows["object"], "word_single": rows["word"]})
+        single = self.paint(self.ask(prompts, "image", "text->image, one draft", best_of=1))
+        out = picture_rows(self.reader.read(pictures), self.truth_read, self.scenes)
+        out |= picture_rows(self.reader.read(single), self.truth_read, self.scenes, "_single")
         signs = [i for i, s in enumerate(self.scenes) if s.sign]
-        try:
-            words = [[read_sign(x[i]) for i in signs] for x in (pictures, truth)]
-            asked = [self.scenes[i].sign for i in signs]
-            out["sign_ocr"] = row(agreement(words[0], asked), agreement(words[1], asked), shuffled(words[0], asked), len(signs))
-        except ImportError:
-            out["sign_ocr"] = row(None, None, None, len(signs))
-        out["object_net"] = self._second_opinion(pictures, truth)
-        return out
+        asked = [self.scenes[i].sign for i in signs]
 
-    def _second_opinion(self, pictures, truth) -> dict:
-        """The nouns on the left and on the right, in the eyes of a classifier that was trained on true pictures."""
+        def ocr(images: torch.Tensor) -> list[str]:
+            return [read_sign(images[i]) for i in signs]
+        said = optional(lambda: (ocr(pictures), ocr(self.truth_painted)))
+        out["sign_ocr"] = row([]) if said is None else row(same(said[0], asked), ceiling=same(said[1], asked),
+                                                             chance=same(moved_on(said[0]), asked))
         net = checkpoints.load("picture_judge")
-        seen, best = ([said[:2] for said in net.read(images)] for images in (pictures, truth))
+        seen, best = ([said[:2] for said in net.read(images)] for images in (pictures, self.truth_painted))
         asked = [halves(s)[:2] for s in self.scenes]
-        return row(agreement(seen, asked), agreement(best, asked), shuffled(seen, asked), self.n)
+        out["object_net"] = row(same(seen, asked), ceiling=same(best, asked), chance=same(moved_on(seen), asked))
+        return out
 
     def image_text(self) -> dict:
-        """Pictures of held-out scenes, described: the whole caption, and its parts; `_single`: the likeliest caption."""
-        answers = self.ask(self.image_prompts(), "text", "image->text")
-        texts = self.written(answers)
-        true = [caption(s) for s in self.scenes]
-        out = {"exact": row(agreement(texts, true), 1.0, shuffled(texts, true), self.n)}
-        out.update(picture_rows([_parsed(t) for t in texts], self.scenes, self.scenes))
-        single = self.written(self.ask(self.image_prompts(), "text", "image->text, one try", best_of=1, temperature=0.0))
-        out["exact_single"] = row(agreement(single, true), 1.0, shuffled(single, true), self.n)
-        out["word_single"] = picture_rows([_parsed(t) for t in single], self.scenes, self.scenes)["word"]
+        """Pictures of held-out scenes, described. The ceiling is what the template reader makes of the same tokens."""
+        out = {}
+        for suffix, how in (("", {}), ("_single", {"best_of": 1, "temperature": 0.0})):
+            texts = self.written(self.ask(self.image_prompts, "text", f"image->text{suffix}", **how))
+            out |= picture_rows([parsed(t) for t in texts], self.truth_read, self.scenes, suffix)
         return out
 
-    # ---- speech -------------------------------------------------------------------------------------------------
+    # ---- speech
 
-    @property
-    def speech(self):
-        """Clips of held-out voices, one for each (word, voice) that fits into n, and the judge that hears words."""
-        if self._speech is None:
-            from mmcourse.world.speech import load_speech
-            corpus = load_speech(progress=self.progress)
-            order = np.random.default_rng((self.seed, 78)).permutation(corpus.select(held_out=True))
-            self._speech = ([corpus.clips[i] for i in order], [corpus.words[i] for i in order],
-                            checkpoints.load("word_judge"))
-        return self._speech
+    @cached_property
+    def listeners(self) -> dict[str, Callable]:
+        """Who hears words: key suffix -> clips to words. The first is the report judge, pocketsphinx the audit if it is there."""
+        def net(name: str) -> Callable:
+            judge = checkpoints.load(name)
+            return lambda clips: judge.hear(stack(clips)) if clips else []
+        sphinx = optional(SphinxJudge)
+        return {"": net("word_judge"), "_second": net("second_listener")} | ({"_sphinx": sphinx.hear} if sphinx else {})
 
-    def sound(self, segment: Segment) -> np.ndarray:
-        ids = torch.tensor(segment.ids).view(1, -1, self.a.vocabulary.audio_levels)          # (1, frames, levels)
-        return self.a.codec.decode(ids)[0].numpy()
+    @cached_property
+    def speech(self) -> tuple[list, list[str]]:
+        """Clips of held-out voices in random order, and their words."""
+        corpus = load_speech(progress=self.progress)
+        order = np.random.default_rng((self.seed, 78)).permutation(corpus.select(held_out=True))
+        return [corpus.clips[i] for i in order], [corpus.words[i] for i in order]
 
-    def hear(self, clips: list[np.ndarray]) -> list[str]:
-        return [word for i in range(0, len(clips), BATCH) for word in self.speech[2].hear(stack(clips[i:i + BATCH]))]
+    def imitated(self, words: list[str]) -> list[np.ndarray]:
+        """True clips of these words by the training voices, which the model imitates, after the trip through its tokens."""
+        corpus, rng = load_speech(progress=self.progress), np.random.default_rng((self.seed, 80))
+        chosen = [int(rng.choice(corpus.select(word, held_out=False))) for word in words]
+        return self.sound([self.a.sound_segment(corpus.clips[i]) for i in chosen])
 
-    def _through_codec(self, words: list[str]) -> list[str]:
-        """What the judge hears in true clips of these words that went through the tokens the model uses."""
-        clips, labels, _ = self.speech
-        where = {w: [i for i, x in enumerate(labels) if x == w] for w in set(words)}
-        chosen = [where[w][k % len(where[w])] for k, w in enumerate(words)]
-        return self.hear([self.sound(self.a.sound_segment(clips[i])) for i in chosen])
-
-    def speech_text(self) -> dict:
-        """Words of held-out voices, written down; digits of a person never heard in training, if they are in the cache, three
-        times as many.
-
-        `_single`: the likeliest word after one hearing.
-        """
-        clips, labels, _ = self.speech
-        clips, labels = clips[:self.n], labels[:self.n]
-        prompts, ceiling = [[self.a.sound_segment(c)] for c in clips], agreement(self.hear(clips), labels)
-        out, augmented_views = {}, [self.a.augmented_views(c) for c in clips]
-        for key, how in (("word", {"views": augmented_views}), ("word_single", {"best_of": 1, "temperature": 0.0})):
-            words = self.written(self.ask(prompts, "text", f"speech->text, {key}", **how))
-            out[key] = row(agreement(words, labels), ceiling, shuffled(words, labels), len(labels))
-        return out | self._human_digits()
-
-    def _human_digits(self) -> dict[str, dict]:
-        from mmcourse.world.human_digits import HELD_OUT_SPEAKER, load_human_digits
-        digits = load_human_digits()
-        if digits is None:
-            return {"human_digit": row(None, None, 0.1, 0), "human_digit_single": row(None, None, 0.1, 0)}
-        unknown = np.flatnonzero(np.array(digits.speakers) == HELD_OUT_SPEAKER)
-        order = np.random.default_rng((self.seed, 79)).permutation(unknown)[:3 * self.n]   # one person: as many as there are
-        clips, labels = [digits.clips[i] for i in order], [digits.words[i] for i in order]
-        prompts, ceiling, out = [[self.a.sound_segment(c)] for c in clips], agreement(self.hear(clips), labels), {}
-        for key, how in (("human_digit", {"views": [self.a.augmented_views(c) for c in clips]}),
-                         ("human_digit_single", {"best_of": 1, "temperature": 0.0})):
-            words = self.written(self.ask(prompts, "text", f"speech->text, {key}", **how))
-            out[key] = row(agreement(words, labels), ceiling, 0.1, len(labels))
+    def spoken_rows(self, answers: list[Segment], words: list[str], key: str = "word", listeners=("",)) -> dict:
+        """Spoken answers in the ears of some `listeners`, beside what these hear in the truth."""
+        sounds, truth = self.sound(answers), self.imitated(words)
+        out = {}
+        for suffix in listeners:
+            if suffix not in self.listeners:
+                out[key + suffix] = row([])
+                continue
+            heard, ideal = self.listeners[suffix](sounds), self.listeners[suffix](truth)
+            out[key + suffix] = row(same(heard, words), ceiling=same(ideal, words), chance=same(moved_on(heard), words))
         return out
 
     def text_speech(self) -> dict:
-        """Every word of the world in turn, spoken, and heard by the judge."""
+        """Every word of the world in turn, spoken."""
         words = [WORDS[i % len(WORDS)] for i in range(self.n)]
-        answers = self.ask([[self.a.segment(w)] for w in words], "audio", "text->speech")
-        heard = self.hear([self.sound(s) for s in answers])
-        return {"word": row(agreement(heard, words), agreement(self._through_codec(words), words), shuffled(heard, words),
-                            self.n)}
+        prompts = [[self.a.segment(w)] for w in words]
+        out = self.spoken_rows(self.ask(prompts, "audio", "text->speech"), words, listeners=("", "_second", "_sphinx"))
+        single = self.ask(prompts, "audio", "text->speech, one draft", best_of=1)
+        return out | self.spoken_rows(single, words, "word_single")
 
     def image_speech(self) -> dict:
-        """Pictures of held-out scenes: is the first noun spoken? `word_direct`: without saying it in text first."""
-        words = [s.groups[0].noun for s in self.scenes]
-        ceiling, out = agreement(self._through_codec(words), words), {}
-        for key, think in (("word", None), ("word_direct", False)):
-            heard = self.hear([self.sound(s) for s in self.ask(self.image_prompts(), "audio", f"image->speech, {key}", think)])
-            out[key] = row(agreement(heard, words), ceiling, shuffled(heard, words), self.n)
+        """Pictures of held-out scenes: is the first noun spoken?"""
+        words, out = [s.groups[0].noun for s in self.scenes], {}
+        for key, how in (("word", {}), ("word_single", {"best_of": 1}), ("word_direct", {"say_first": False}),
+                         ("word_direct_single", {"say_first": False, "best_of": 1})):
+            answers = self.ask(self.image_prompts, "audio", f"image->speech, {key}", **how)
+            out |= self.spoken_rows(answers, words, key, ("", "_second", "_sphinx") if key == "word" else ("",))
+        return out
+
+    def heard(self, clips: list, words: list[str], key: str) -> dict:
+        """Clips, written down: at several tempos, and the likeliest word after one hearing (`_single`)."""
+        prompts, views = [[self.a.sound_segment(c)] for c in clips], [self.a.augmented_views(c) for c in clips]
+        reference, out = same(self.listeners[""](clips), words), {}
+        for suffix, how in (("", {"views": views}), ("_single", {"best_of": 1, "temperature": 0.0})):
+            texts = self.written(self.ask(prompts, "text", f"speech->text, {key}{suffix}", **how))
+            out[key + suffix] = row(same(texts, words), reference=reference, chance=same(moved_on(texts), words))
+        return out
+
+    def speech_text(self) -> dict:
+        """Words of held-out voices, written down; digits of a person nothing trained on, if they are in the cache; and the
+        recordings of `people`."""
+        clips, words = (x[:self.n] for x in self.speech)
+        out = self.heard(clips, words, "word")
+        digits = load_human_digits()
+        if digits is None:
+            out |= {"human_digit": row([]), "human_digit_single": row([])}
+        else:
+            theirs = np.flatnonzero(np.array(digits.speakers) == VALIDATION_SPEAKER)
+            order = np.random.default_rng((self.seed, 79)).permutation(theirs)[:DIGITS_A_SCENE * self.n]
+            out |= self.heard([digits.clips[i] for i in order], [digits.words[i] for i in order], "human_digit")
+        if self.people is not None:
+            out |= self.heard(self.people.clips, self.people.words, "people")
         return out
 
     def speech_image(self) -> dict:
-        """Nouns spoken by held-out voices: is the noun the first in the picture? `object_direct`: not said in text first."""
-        clips, labels, _ = self.speech
-        keep = [i for i, w in enumerate(labels) if w in NOUNS][:self.n]
-        words, prompts = [labels[i] for i in keep], [[self.a.sound_segment(clips[i])] for i in keep]
-        ceiling, out = agreement(self.hear([clips[i] for i in keep]), words), {}
-        augmented_views = [self.a.augmented_views(clips[i]) for i in keep]
-        for key, how in (("object", {"views": augmented_views}), ("object_direct", {"think": False})):
-            pictures = self.paint(self.ask(prompts, "image", f"speech->image, {key}", **how))
-            read = [s and s.groups[0].noun for s in self.reader.read(pictures)]
-            out[key] = row(agreement(read, words), ceiling, shuffled(read, words), len(words))
+        """Nouns spoken by held-out voices: is the noun the first in the picture? `object`: heard at several tempos."""
+        clips, labels = self.speech
+        kept = [i for i, w in enumerate(labels) if w in NOUNS][:self.n]
+        words, prompts = [labels[i] for i in kept], [[self.a.sound_segment(clips[i])] for i in kept]
+        views = [self.a.augmented_views(clips[i]) for i in kept]
+        reference = same(self.listeners[""]([clips[i] for i in kept]), words)
+        ceiling, out = [bool(s) and s.groups[0].noun == t.groups[0].noun for s, t in zip(self.truth_read, self.scenes)], {}
+        for key, how in (("object", {"views": views}), ("object_single", {"views": views, "best_of": 1}), *two_by_two("object")):
+            read = self.reader.read(self.paint(self.ask(prompts, "image", f"speech->image, {key}", **how)))
+            seen = [s and s.groups[0].noun for s in read]
+            out[key] = row(same(seen, words), ceiling=ceiling, reference=reference, chance=same(moved_on(seen), words))
         return out
+
+    # ---- edits
 
     def editing(self) -> dict:
-        """A picture and an instruction: is what was to change right, is the rest as it was?
-
-        `both_direct`: without saying first what it shall be. `copy`: the picture given back.
-        """
+        """A picture and an instruction: is what was to change right, is the rest as it was? `copy`: the picture given back."""
         rng = np.random.default_rng((self.seed, 78))
         edits = [sample_edit(rng, "held-out") for _ in range(self.n)]
-        before, after = (self.a.vqvae.encode(draw_batch([getattr(e, when) for e in edits])) for when in ("before", "after"))
+        before, after = (self.a.vqvae.encode(draw_batch(list(scenes))) for scenes in zip(*((e.before, e.after) for e in edits)))
         prompts = [[Segment("image", tuple(ids.flatten().tolist())), self.a.segment(Text(e.instruction))]
                    for ids, e in zip(before, edits, strict=True)]
-        answers = self.ask(prompts, "image", "editing")
-        read, best = self.reader.read(self.paint(answers)), self.reader.read(self.a.vqvae.decode(after))
-        direct = self.reader.read(self.paint(self.ask(prompts, "image", "editing, direct", think=False, **EDIT_DIRECT)))
+        best = self.reader.read(self.a.vqvae.decode(after))
 
-        def measured(seen: list, key: str) -> dict:
-            return row(*(np.mean([edit_done(s, e)[key] for s, e in zip(x, edits, strict=True)])
-                         for x in (seen, best, moved_on(seen))), len(edits))
-        out = {**{key: measured(read, key) for key in ("change", "kept", "both")}, "both_direct": measured(direct, "both")}
-        out["copy"] = row(np.mean([edit_done(e.before, e)["both"] for e in edits]), 1.0, 0.0, len(edits))
-        for kind in KINDS:
-            done = [edit_done(s, e)["both"] for s, e in zip(read, edits, strict=True) if e.kind == kind]
-            out[kind] = row(np.mean(done) if done else None, 1.0, 0.0, len(done))
-        return out
+        def measured(seen: list, key: str, kind: str | None = None) -> dict:
+            hits, ideal, chance = ([edit_done(s, e)[key] for s, e in zip(x, edits) if kind in (None, e.kind)]
+                                   for x in (seen, best, moved_on(seen)))
+            return row(hits, ceiling=ideal, chance=chance)
+        read = self.reader.read(self.paint(self.ask(prompts, "image", "edits")))
+        out = {key: measured(read, key) for key in ("change", "kept", "both")}
+        for key, how in (("both_single", {"best_of": 1}), *two_by_two("both", views=[])):
+            out[key] = measured(self.reader.read(self.paint(self.ask(prompts, "image", f"edits, {key}", **how))), "both")
+        out["copy"] = measured([e.before for e in edits], "both")
+        return out | {kind: measured(read, "both", kind) for kind in KINDS}
 
-    # ---- parts --------------------------------------------------------------------------------------------------
+    # ---- parts
 
     def tokenizer_image(self) -> dict:
         """True held-out pictures through the image tokens and back."""
-        back = self.a.vqvae.decode(self.image_ids)
-        read = self.reader.read(back)
-        signs = [i for i, s in enumerate(self.scenes) if s.sign]
-        return {"object": _round(agreement([READ["object"](s) for s in read], [READ["object"](s) for s in self.scenes])),
-                "word": _round(agreement([read[i] and read[i].sign for i in signs], [self.scenes[i].sign for i in signs])),
-                "psnr_db": round(-10 * (back - self.pictures).square().mean().log10().item(), 2),
-                "codes_used": len(self.image_ids.unique())}
+        hits = picture_rows(self.truth_read, self.truth_read, self.scenes)
+        return {"object": hits["object"]["score"], "word": hits["word"]["score"], "exact": hits["exact"]["score"],
+                "psnr_db": round(psnr(self.truth_painted, self.pictures), 2), "codes_used": len(self.image_ids.unique())}
 
     def tokenizer_audio(self) -> dict:
         """Speech of held-out voices through the codec and back: all levels, and those that the transformer models."""
-        from mmcourse.judges.hearing import measure_codec
-        from mmcourse.world.speech import load_speech
         codec, used = self.a.codec, self.a.vocabulary.audio_levels
         bits = codec.frame_rate * math.log2(codec.codebook_size)       # a second, for each level
         out = {"bits_per_second": round(bits * codec.levels), "bits_per_second_used": round(bits * used)}
-        try:
-            found = measure_codec(codec, load_speech(self.progress), self.speech[2], levels=(used, codec.levels),
-                                  words_per_voice=min(42, max(8, self.n // 8)), seed=self.seed)
-        except ImportError:                                            # pystoi and pesq come with the test extra
+        found = optional(lambda: measure_codec(
+            codec, load_speech(self.progress), checkpoints.load("word_judge"), levels=(used, codec.levels),
+            words_per_voice=min(42, max(8, self.n // 8)), seed=self.seed))
+        if found is None:                                              # pystoi and pesq come with the test extra
             return {"stoi": None, "pesq": None, **out}
         full, part = (found[f"{levels} levels"] for levels in (codec.levels, used))
         return {"stoi": full["stoi"], "pesq": full["pesq"], "word": full["judge"], "stoi_used": part["stoi"],
                 "pesq_used": part["pesq"], "word_used": part["judge"], "word_true": found["true"]["judge"], **out}
 
     def decoder_image(self) -> dict:
-        """Frechet distance to true pictures: the plain decoder against the diffusion decoder."""
+        """Frechet distance to true pictures: the plain decoder against the diffusion decoder, which users see."""
         if self.a.decoder is None:
             return {"fd_plain": None, "fd_diffusion": None}
-        from mmcourse.recipes.decoder import measure
-        return measure(n=max(self.n, 200), seed=self.seed)
+        return measure_decoders(self.a.vqvae, self.a.decoder, checkpoints.load("picture_judge"), n=max(self.n, 200),
+                                seed=self.seed)
 
 
-def edit_done(seen: Scene | None, edit: Edit) -> dict[str, bool]:
-    """Of a picture that was read as `seen`: whether the `change` is right, everything else is `kept`, and `both`."""
-    part = edit.kind if edit.kind in ("ground", "sign") else "groups"
-    change = seen is not None and getattr(seen, part) == getattr(edit.after, part)
-    others = [p for p in ("ground", "sign", "groups") if p != part]
-    kept = seen is not None and all(getattr(seen, p) == getattr(edit.after, p) for p in others)
-    return {"change": change, "kept": kept, "both": change and kept}
-
-
-def _parsed(text: str):
-    try:
-        return parse_caption(text)
-    except ValueError:
-        return None
+def two_by_two(key: str, **how) -> list[tuple[str, dict]]:
+    """(say first) x (best of n), all else the same: names of rows, and how each is asked."""
+    return [(f"{key}_said", {"say_first": True, **how}), (f"{key}_said_single", {"say_first": True, "best_of": 1, **how}),
+            (f"{key}_direct", {"say_first": False}), (f"{key}_direct_single", {"say_first": False, "best_of": 1})]
 
 
 DIRECTIONS = {"text->image": "text_image", "image->text": "image_text", "text->speech": "text_speech",
@@ -311,49 +387,122 @@ DIRECTIONS = {"text->image": "text_image", "image->text": "image_text", "text->s
               "decoder:image": "decoder_image"}
 
 
-def evaluate(assistant: Assistant | None = None, n: int = 200, seed: int = 0, only=None, progress: bool = True) -> dict:
-    """The whole matrix as a dict: direction -> measure -> row. `only`: names of directions."""
+def evaluate(assistant: Assistant | None = None, n: int = 200, seed: int = 0, only=None, progress: bool = True,
+             people=None, resume: bool = False) -> dict:
+    """The whole matrix as a dict: direction -> measure -> row.
+
+    Args:
+        only: names of directions. people: recordings of `load_people`, asked too.
+        resume: keep answers in the cache until the run is complete; a run that was killed goes on.
+    """
     if n < 3:
         raise ValueError(f"n must be at least 3, got {n}: the chance level needs answers to shuffle")
-    evaluation = Evaluation(assistant or load(), n, seed, progress)
-    return {name: getattr(evaluation, method)() for name, method in DIRECTIONS.items() if only is None or name in only}
+    answers = None
+    if resume:
+        weights = "-".join(checkpoints.identity(part)[:8] for part in ("transformer", "vqvae", "codec"))
+        answers = Answers(cache_dir() / "runs" / f"evaluate-{weights}-{n}-{seed}.json")
+    evaluation = Evaluation(assistant or load(), n, seed, progress, people, answers)
+    out = {name: getattr(evaluation, method)() for name, method in DIRECTIONS.items() if only is None or name in only}
+    if only is None:
+        evaluation.answers.forget()
+    return out
+
+
+# ---------------------------------------------------------------- for people
+
+ROWS = (                        # of the short table: what it says, direction, measure, the same with one draft
+    ("draws all that a caption says", "text->image", "exact", "exact_single"),
+    ("draws the right things", "text->image", "object", "object_single"),
+    ("draws the sign, every letter", "text->image", "word", "word_single"),
+    ("describes a picture, every word", "image->text", "exact", "exact_single"),
+    ("says a word", "text->speech", "word", "word_single"),
+    ("says a word: second listener", "text->speech", "word_second", None),
+    ("writes down a word, new voices", "speech->text", "word", "word_single"),
+    ("writes down a digit, new person", "speech->text", "human_digit", "human_digit_single"),
+    ("names a picture aloud", "image->speech", "word", "word_single"),
+    ("draws what it hears", "speech->image", "object", "object_single"),
+    ("edits: what was asked is changed", "image+text->image", "change", None),
+    ("edits: and the rest is as it was", "image+text->image", "both", "both_single"),
+)
+LEGEND = """
+score: share of right answers on combinations, signs and voices that nothing was trained on, with its 95 % interval.
+one draft: the same without choosing the best of eight. ceiling: the same judge on the truth after the same trip through the
+tokens and voices; a score may pass it, since the model picks its clearest draft. (r) reference: another listener on the
+question, not a ceiling. chance: answers moved on to other questions.
+Judges: a template reader that knows the pictograms and the sign's font; a net trained on true clips of the voices that the
+model imitates; the second listener, trained on voices that neither has heard."""
+
+
+def split_of(seed: int) -> str:
+    """`validation` for the seeds at which things were chosen, `test` for the others."""
+    return "validation" if seed < FIRST_TEST_SEED else "test"
+
+
+def short_table(result: dict) -> str:
+    """Twelve rows in plain words, and what the columns mean."""
+    lines = [f"{'':<34} {'score':>6} {'95 %':>13} {'one draft':>10} {'ceiling':>9} {'chance':>7} {'n':>5}"]
+    for name, direction, measure, single in ROWS:
+        value = result.get(direction, {}).get(measure)
+        if not value or value["score"] is None:
+            continue
+        draft = result[direction].get(single, {}).get("score") if single else None
+        interval = f"{value['low']:.3f}-{value['high']:.3f}"
+        limit = _cell(value["ceiling"]) if value["ceiling"] is not None else _cell(value["reference"]) + " (r)"
+        lines.append(f"{name:<34} {_cell(value['score']):>6} {interval:>13} {_cell(draft):>10} {limit:>9} "
+                     f"{_cell(value['chance']):>7} {value['n']:>5}")
+    return "\n".join(lines) + "\n" + LEGEND
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def table(result: dict) -> str:
-    """The matrix for people."""
-    lines = [f"{'direction':<16} {'measure':<12} {'score':>7} {'ceiling':>8} {'share':>6} {'chance':>7} {'n':>5}"]
+    """Every row under its own key."""
+    lines = [f"{'direction':<18} {'measure':<22} {'score':>6} {'95 %':>13} {'ceiling':>8} {'reference':>10} "
+             f"{'chance':>7} {'n':>5}"]
     for direction, measures in result.items():
         for name, value in measures.items():
             if not isinstance(value, dict):
-                lines.append(f"{direction:<16} {name:<16} {value}")
+                lines.append(f"{direction:<18} {name:<22} {value}")
                 continue
-            known = value["score"] is not None and value["ceiling"]
-            cells = [f"{value[k]:.3f}" if value[k] is not None else "-" for k in ("score", "ceiling", "chance")]
-            share = f"{value['score'] / value['ceiling']:.0%}" if known else "-"
-            lines.append(f"{direction:<16} {name:<12} {cells[0]:>7} {cells[1]:>8} {share:>6} {cells[2]:>7} {value['n']:>5}")
+            interval = f"{value['low']:.3f}-{value['high']:.3f}" if value["score"] is not None else "-"
+            lines.append(f"{direction:<18} {name:<22} {_cell(value['score']):>6} {interval:>13} {_cell(value['ceiling']):>8} "
+                         f"{_cell(value['reference']):>10} {_cell(value['chance']):>7} {value['n']:>5}")
     return "\n".join(lines)
+
+
+def options(argv: list[str] | None) -> argparse.Namespace:
+    """The command line, checked."""
+    parser = argparse.ArgumentParser(prog="mmcourse evaluate", description="The any-to-any matrix on held-out combinations.")
+    parser.add_argument("--n", type=int, default=200, help="held-out scenes (default 200)")
+    parser.add_argument("--seed", type=int, default=0, help=f"below {FIRST_TEST_SEED}: validation; above: a test, read once")
+    parser.add_argument("--only", help="directions, with commas: text-image,speech-text,tokenizer:image")
+    parser.add_argument("--people", metavar="FOLDER", help="also recordings of digits, digit_person_take.wav, in this folder")
+    parser.add_argument("--all", action="store_true", help="every row under its own key, not the short table")
+    parser.add_argument("--json", action="store_true", help="print JSON alone, for programs (progress goes to stderr)")
+    parser.add_argument("--save", action="store_true", help="write data/results/evaluate.json, which the chapters quote")
+    args = parser.parse_args(argv)
+    if args.only:
+        known = {name.replace("->", "-"): name for name in DIRECTIONS}
+        args.only = [known.get(x.strip().replace("->", "-")) for x in args.only.split(",")]
+        if None in args.only:
+            parser.error(f"--only takes some of {', '.join(known)}")
+    if args.n < 3:
+        parser.error(f"--n must be at least 3, got {args.n}")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
     """`python -m mmcourse evaluate`."""
-    parser = argparse.ArgumentParser(prog="mmcourse evaluate", description="The any-to-any matrix on held-out combinations.")
-    parser.add_argument("--n", type=int, default=200, help="held-out scenes (default 200)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="directions, with commas: text-image,speech-text,tokenizer:image")
-    parser.add_argument("--json", action="store_true", help="print JSON alone, for programs")
-    parser.add_argument("--save", action="store_true", help="write data/results/evaluate.json, which the chapters quote")
-    args = parser.parse_args(argv)
-    only = None
-    if args.only:
-        known = {name.replace("->", "-"): name for name in DIRECTIONS}
-        only = [known.get(x.strip().replace("->", "-")) for x in args.only.split(",")]
-        if None in only:
-            parser.error(f"--only takes some of {', '.join(known)}; got {args.only!r}")
-    if args.n < 3:
-        parser.error(f"--n must be at least 3, got {args.n}")
-    result = evaluate(n=args.n, seed=args.seed, only=only, progress=sys.stderr.isatty() or not args.json)
+    args = options(argv)
+    people = load_people(args.people) if args.people else None
+    result = evaluate(n=args.n, seed=args.seed, only=args.only, people=people, resume=True)
     if args.save:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / "evaluate.json").write_text(json.dumps({"n": args.n, "seed": args.seed, "matrix": result}, indent=1) + "\n")
-    print(json.dumps(result) if args.json else table(result))
+        write_json(RESULTS / "evaluate.json", {"n": args.n, "seed": args.seed, "split": split_of(args.seed), "matrix": result})
+    if args.json:
+        print(json.dumps(result))
+        return 0
+    print(f"{split_of(args.seed)} questions (seed {args.seed}, n = {args.n})", file=sys.stderr)
+    print(table(result) if args.all else short_table(result))
     return 0

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmcourse import checkpoints
+from mmcourse.codec import CLIP_SAMPLES
 from mmcourse.judges.hearing import LENGTH, WordJudge, WordListener, stack, through_codec
 from mmcourse.judges.second_listener import SecondListener
 from mmcourse.recipes import second_listener as recipe
@@ -106,8 +107,8 @@ def test_it_can_be_wrong(listener, clips):
 
 
 def test_it_hears_what_the_codec_leaves(listener, clips):
-    sound = through_codec(checkpoints.load("codec"), stack(clips[0][:32], recipe.CODEC_LENGTH))
-    assert sound[2].shape == (32, recipe.CODEC_LENGTH)
+    sound = through_codec(checkpoints.load("codec"), stack(clips[0][:32], CLIP_SAMPLES))
+    assert sound[2].shape == (32, CLIP_SAMPLES)
     assert listener.accuracy(sound[2], clips[1][:32]) > 0.8
 
 
