@@ -28,7 +28,8 @@ def check(argv: list[str]) -> int:
         print(f"{path.name}: {notebooks.statistics(book)}")
         for note in notebooks.notes(book):
             print(f"  note: {note}")
-        problems += notebooks.lint(book) + notebooks.drift(book) + notebooks.exercise_problems(book)
+        problems += (notebooks.lint(book) + notebooks.drift(book) + notebooks.missing(book)
+                     + notebooks.exercise_problems(book))
     for problem in problems:
         print(f"PROBLEM {problem}")
     code = 0

@@ -1,11 +1,14 @@
-"""Reading the chapters as a machine does: are they clean runs, and is their code the package's code?
+"""Reading the chapters as a machine does: are they clean runs, and is their code the package's code, both ways?
 
-Used by `mmcourse check` and by the tests. Nothing here runs a notebook: `mmcourse test` does that with nbval.
+`drift`: what a chapter defines under a name of the package is the package's code, docstring included. `missing`: the
+definitions in `CORE` stand in their chapter. Used by `mmcourse check` and by the tests. Nothing here runs a notebook:
+`mmcourse test` does that with nbval.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -16,6 +19,41 @@ from statistics import median
 PACKAGE = Path(__file__).resolve().parents[1]
 NOTEBOOKS = PACKAGE.parent / "notebooks"
 LARGEST = 1_500_000  # bytes: more than this, and code-hosting pages refuse to show a notebook
+GUARDED = ("world", "judges")  # with the root: whose names a chapter may not use for something else
+
+# What a chapter must show as code, by the module of the root that it comes from. `Class.method`: a method that stands in
+# the chapter as a function, because the whole class would be too long a cell.
+CORE = {
+    "02": {"bpe": "byte_order to_byte_chars count_words pairs learn_merges merge_words apply_merges BPETokenizer"},
+    "03": {
+        "quantize": "nearest_code VectorQuantizer FSQ",
+        "vqvae": "ChannelNorm ResidualBlock border_colour matte GlobalContext make_encoder make_decoder VQVAE vqvae_loss",
+    },
+    "04": {
+        "spectrogram": "hann stft istft hz_to_mel mel_to_hz mel_filterbank log_mel griffin_lim normalize_loudness",
+        "quantize": "ResidualQuantizer",
+        "codec": "DilatedBlock AudioCodec codec_loss in_pieces",
+    },
+    "05": {
+        "transformer": "Attention MLP Block LayerCache segment_positions Transformer KVCache next_token_loss",
+        "optim": "orthogonalize Muon make_optimizers schedule set_rates EMA",
+        "training": "step train",
+        "generate": "filter_logits sample",
+    },
+    "06": {
+        "vocabulary": "Vocabulary",
+        "generate": "modality_mask NextLogits generate continue_rows",
+        "dataset": "Direction direction draw_caption describe_image draw_heard say_then_edit "
+                   "Mixture.weighted Mixture.batch mixture_loss",
+        "rerank": "log_likelihood backward_log_likelihood best_of_n caption_first augmented_consensus verbalize "
+                  "answer_directly answer_retold answer_edit answer",
+    },
+    "07": {
+        "diffusion": "interpolate flow_loss velocity_of euler heun time_features TimeConditionedBlock2d FlowDecoder "
+                     "paint_flow enlarge plain_and_codes decoder_loss",
+        "sound_decoder": "TimeConditionedBlock1d SoundDecoder sound_decoder_loss",
+    },
+}
 _REMOTE = re.compile(
     r"""!\[[^\]]*\]\(\s*(?:https?:)?//|<(?:img|audio|video|script|iframe)\b[^>]*\bsrc\s*=\s*["']?"""
     r"""(?:https?:)?//|<link\b[^>]*\bhref\s*=\s*["']?(?:https?:)?//""",
@@ -173,29 +211,51 @@ def notes(book: Notebook) -> list[str]:
     return said
 
 
+_KINDS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
 def _definitions(tree: ast.Module) -> list[ast.stmt]:
     """The functions and classes at the top of a module or cell, also under `if`, `try` and `with`."""
-    kinds, found, todo = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef), [], list(tree.body)
+    found, todo = [], list(tree.body)
     while todo:
         node = todo.pop(0)
-        if isinstance(node, kinds):
+        if isinstance(node, _KINDS):
             found.append(node)
         elif isinstance(node, (ast.If, ast.Try, ast.With)):
             todo += [n for n in ast.iter_child_nodes(node) if isinstance(n, ast.stmt)]
     return found
 
 
-def meaning(node: ast.AST) -> str:
-    """A definition as text that is equal for equal code: docstrings, comments and layout do not count."""
+def is_check(node: ast.AST) -> bool:
+    """Whether a statement is a bare call of a `check_...` function: it refuses bad arguments and does nothing else."""
+    called = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
+    return isinstance(called, ast.Name) and called.id.startswith("check_")
+
+
+def meaning(node: ast.AST, checks: bool = True, notes: bool = True) -> str:
+    """A definition as text that is equal for equal code: comments, layout and line breaks of docstrings do not count.
+
+    Args:
+        checks: False leaves out its `check_...(...)` statements.
+        notes: False leaves out docstrings and annotations.
+    """
     node = ast.parse(ast.unparse(node))
     for part in ast.walk(node):
-        body = getattr(part, "body", None)
-        if (
-            isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-            and ast.get_docstring(part) is not None
-        ):
-            part.body = body[1:] or [ast.Pass()]
+        if isinstance(part, _KINDS):
+            text, body = ast.get_docstring(part), part.body
+            if text is not None:
+                part.body = [ast.Expr(ast.Constant(" ".join(text.split()))), *body[1:]] if notes else body[1:]
+            part.body = [line for line in part.body if checks or not is_check(line)] or [ast.Pass()]
+        if not notes and isinstance(part, ast.arg):
+            part.annotation = None
+        if not notes and isinstance(part, ast.FunctionDef):
+            part.returns = None
     return ast.dump(node)
+
+
+def same(lesson: ast.AST, package: ast.AST) -> bool:
+    """Whether a lesson's definition is the package's, whole or without the package's `check_...(...)` statements."""
+    return meaning(lesson) in (meaning(package), meaning(package, checks=False))
 
 
 def is_naive(cell: dict) -> bool:
@@ -214,39 +274,94 @@ def exercise_of(node: ast.AST) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def package_definitions() -> dict[str, dict[str, str]]:
-    """{name: {module: meaning}} for every function and class at the top of a module of the package.
+def package_definitions() -> dict[str, dict[str, ast.stmt]]:
+    """{name: {module: definition}} for the functions and classes at the top of the modules that chapters are about.
 
-    The exercises are left out (a reference solution is called as the learner's is), and so are `main`s.
+    These are the root's, the world's and the judges'; what a recipe, a study or a drawing calls its helpers is its own
+    business. `main`s are left out.
     """
-    table: dict[str, dict[str, str]] = {}
+    table: dict[str, dict[str, ast.stmt]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts[0] == "exercises":
+        if len(parts) > 1 and parts[0] not in GUARDED:
             continue
         for node in _definitions(ast.parse(path.read_text("utf-8"))):
             if node.name != "main":
-                table.setdefault(node.name, {})[".".join(("mmcourse", *parts))] = meaning(node)
+                table.setdefault(node.name, {})[".".join(("mmcourse", *parts))] = node
     return table
 
 
-def drift(book: Notebook, package: dict[str, dict[str, str]] | None = None) -> list[str]:
+def lesson_definitions(book: Notebook) -> list[tuple[int, ast.stmt]]:
+    """(number of the code cell, definition) for what a chapter defines; cells that say `# naive:` are left out."""
+    found = []
+    for i, cell in enumerate(book.code, 1):
+        if not is_naive(cell):
+            with contextlib.suppress(SyntaxError):  # lint says so
+                found += [(i, node) for node in _definitions(parse(cell))]
+    return found
+
+
+def drift(book: Notebook, package: dict[str, dict[str, ast.stmt]] | None = None) -> list[str]:
     """Definitions that bear a name of the package but are not its code, one sentence each."""
     package = package_definitions() if package is None else package
     problems = []
-    for i, cell in enumerate(book.code, 1):
-        if is_naive(cell):
-            continue
-        try:
-            nodes = _definitions(parse(cell))
-        except SyntaxError:
-            continue  # lint says so
-        for node in nodes:
-            homes = package.get(node.name)
-            if homes and exercise_of(node) is None and meaning(node) not in homes.values():
+    for i, node in lesson_definitions(book):
+        homes = package.get(node.name)
+        if homes and exercise_of(node) is None and not any(same(node, home) for home in homes.values()):
+            problems.append(
+                f"{book.path.name}: code cell {i} defines {node.name} otherwise than {' or '.join(homes)} (docstrings "
+                "count too); make them the same, or begin the cell with '# naive: why'"
+            )
+    return problems
+
+
+def core_definition(module: str, name: str) -> ast.stmt | None:
+    """The definition of an entry of `CORE`: a function or class of a module of the root, or a method of one."""
+    body = _definitions(ast.parse((PACKAGE / f"{module}.py").read_text("utf-8")))
+    for part in name.split("."):
+        found = next((node for node in body if isinstance(node, _KINDS) and node.name == part), None)
+        body = getattr(found, "body", [])
+    return found
+
+
+def solutions(book: Notebook) -> dict[str, tuple[ast.stmt, str]]:
+    """{name: (definition, the text around it)} for what the folded solutions of a chapter define."""
+    found = {}
+    for fold in re.findall(r"<details>.*?</details>", "\n\n".join(book.prose), flags=re.DOTALL):
+        for block in re.findall(r"```python\n(.*?)```", fold, flags=re.DOTALL):
+            with contextlib.suppress(SyntaxError):  # an example with dots in it
+                found |= {node.name: (node, fold) for node in _definitions(ast.parse(block))}
+    return found
+
+
+def is_solved(solution: tuple[ast.stmt, str] | None, definition: ast.stmt) -> bool:
+    """Whether a folded solution shows a definition of the package. Docstrings and annotations may be left out; where the
+    code differs, the fold says in words what "the package's version" does besides."""
+    if solution is None:
+        return False
+    node, fold = solution
+    wanted = (meaning(definition, checks, notes=False) for checks in (True, False))
+    return meaning(node, notes=False) in wanted or "package's version" in " ".join(fold.split())
+
+
+def missing(book: Notebook, core: dict[str, dict[str, str]] = CORE) -> list[str]:
+    """Definitions of `CORE` that do not stand in their chapter as code, one sentence each.
+
+    What is an exercise stands there if its folded solution is the package's code (`is_solved`).
+    """
+    lesson, solved, problems = lesson_definitions(book), solutions(book), []
+    for module, names in core.get(book.path.name[:2], {}).items():
+        for name in names.split():
+            definition, short = core_definition(module, name), name.split(".")[-1]
+            if definition is None:
+                problems.append(f"CORE names {name}, which mmcourse.{module} does not define")
+                continue
+            tasks = [node for _, node in lesson if node.name == short and exercise_of(node)]
+            shown = any(same(node, definition) for _, node in lesson if node.name == short)
+            if not shown and not (tasks and is_solved(solved.get(short), definition)):
                 problems.append(
-                    f"{book.path.name}: code cell {i} defines {node.name} otherwise than "
-                    f"{' or '.join(homes)}; make them the same, or begin the cell with '# naive: why'"
+                    f"{book.path.name}: {name} of mmcourse.{module} must stand in this chapter, word for word: as code"
+                    + (", or in the folded solution of its exercise" if tasks else " (CORE in mmcourse/cli/notebooks.py)")
                 )
     return problems
 
