@@ -31,7 +31,7 @@ class FromBrowser(anywidget.AnyWidget):
 
 
 class Canvas(FromBrowser):
-    """A drawing board: `file` is the picture as PNG. `ground` is the colour behind it."""
+    """A drawing board: `file` is the picture as PNG. `background` is the colour behind it."""
 
     _esm = STATIC / "canvas.js"
     background = traitlets.Unicode(css(BACKGROUNDS["blue"])).tag(sync=True)

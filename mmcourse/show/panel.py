@@ -3,7 +3,6 @@
 Sequences of tokens are drawn here too, coloured by modality. Nothing here trains anything.
 """
 import html
-import json
 import textwrap
 from pathlib import Path
 
@@ -11,7 +10,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from mmcourse import show
-from mmcourse.assistant import MAX_SECONDS, Assistant, Audio, Image, Text
+from mmcourse.assistant import Assistant
+from mmcourse.files import read_json
+from mmcourse.media import MAX_SECONDS, Audio, Image, Text
 from mmcourse.paths import RESULTS
 from mmcourse.vocabulary import MODALITIES, SPECIAL, Vocabulary
 from mmcourse.world.pictures import draw
@@ -113,7 +114,7 @@ def compose(left: str = "cat", left_count: str = "one", right: str = "", right_c
 
 # ---------------------------------------------------------------- the panel
 
-def some(value, otherwise: str):
+def required(value, otherwise: str):
     """`value`, or ValueError with the sentence `otherwise` if there is none."""
     if not value:
         raise ValueError(otherwise)
@@ -134,14 +135,14 @@ class Panel:
                       "left_count": w.Dropdown(options=counts, description="how many"),
                       "right": w.Dropdown(options=things, value="", description="right"),
                       "right_count": w.Dropdown(options=counts[:2], description="how many"),
-                      "ground": w.Dropdown(options=list(BACKGROUNDS), value="blue", description="ground"),
+                      "background": w.Dropdown(options=list(BACKGROUNDS), value="blue", description="ground"),
                       "sign": w.Text("", description="sign", placeholder="3 to 5 letters, or nothing")}
         self.picture = w.FileUpload(accept="image/*", multiple=False, description="choose a picture")
         self.sound = w.FileUpload(accept="audio/*,.wav,.flac,.ogg,.mp3", multiple=False, description="choose a sound")
         self.canvas, self.microphone = Canvas(), Microphone()
         behind = w.Dropdown(options=[(name, css(rgb)) for name, rgb in BACKGROUNDS.items()], value=self.canvas.background,
                             description="ground")
-        w.link((behind, "value"), (self.canvas, "ground"))
+        w.link((behind, "value"), (self.canvas, "background"))
         ways = {"Type": self.text, "Put together": w.VBox(list(self.scene.values())), "Draw": w.VBox([behind, self.canvas]),
                 "Upload a picture": self.picture, "Record": self.microphone, "Upload a sound": self.sound}
         self.tabs = w.Tab(list(ways.values()), titles=list(ways))
@@ -162,11 +163,11 @@ class Panel:
         if way == "Put together":
             return compose(**{k: v.value for k, v in self.scene.items()}), ""
         if way == "Draw":
-            return Image(some(self.canvas.file, "nothing drawn yet: draw with the mouse or a finger first")), ""
+            return Image(required(self.canvas.file, "nothing drawn yet: draw with the mouse or a finger first")), ""
         if way == "Record":
-            return shorten(Audio(some(self.microphone.file, "nothing recorded yet: press “record a word” first")))
+            return shorten(Audio(required(self.microphone.file, "nothing recorded yet: press “record a word” first")))
         upload, kind = (self.picture, Image) if way == "Upload a picture" else (self.sound, Audio)
-        found = kind(bytes(some(upload.value, f"no file yet: press “{upload.description}” first")[0]["content"]))
+        found = kind(bytes(required(upload.value, f"no file yet: press “{upload.description}” first")[0]["content"]))
         return shorten(found) if kind is Audio else (found, "")
 
     def answer(self) -> None:
@@ -244,7 +245,7 @@ def matrix(path=RESULTS / "evaluate.json") -> dict:
     if not Path(path).exists():
         show.caption("No measured matrix is here yet: `python -m mmcourse evaluate --save` makes one in a few minutes.")
         return {}
-    result = json.loads(Path(path).read_text(encoding="utf-8"))
+    result = read_json(path)
     show.table(matrix_rows(result["matrix"]), f"The any-to-any matrix on held-out combinations and voices (n = {result['n']} "
                f"scenes, seed {result['seed']}). Ceiling: the same judge on the truth, sent through the tokenizers. Chance: the "
                "same judge on answers that were shuffled.")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as Pillow
 
 from mmcourse import show
-from mmcourse.assistant import MAX_SECONDS, Audio, Image, Text
+from mmcourse.media import MAX_SECONDS, Audio, Image, Text
 from mmcourse.evaluate import row
 from mmcourse.show.inputs import Canvas, Microphone
 from mmcourse.vocabulary import MODALITIES
