@@ -2,11 +2,11 @@
 
 It knows nothing of tokens, decoders or templates, so that it can disagree with `mmcourse.judges.PictureReader`.
 """
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmcourse.judges.metrics import frechet_distance  # noqa: F401
 from mmcourse.vqvae import ChannelNorm, ResidualBlock, check_images
 from mmcourse.world.scene import BACKGROUNDS, NOUNS, Scene
 
@@ -52,6 +52,12 @@ class PictureNet(nn.Module):
             out += list(zip(names(left), names(right), backgrounds, strict=True))
         return out
 
+    def accuracy(self, images: torch.Tensor, scenes: list[Scene]) -> float:
+        """The share of pictures (B, 3, 64, 64) whose two halves both show exactly the nouns of their scene."""
+        if len(images) != len(scenes) or not scenes:
+            raise ValueError(f"one scene a picture, please: got {len(images)} pictures and {len(scenes)} scenes")
+        return sum(said[:2] == halves(scene)[:2] for said, scene in zip(self.read(images), scenes)) / len(scenes)
+
 
 def halves(scene: Scene) -> tuple[str, str, str]:
     """What `PictureNet.read` should say of a true picture: three or four objects stand on both halves."""
@@ -61,11 +67,8 @@ def halves(scene: Scene) -> tuple[str, str, str]:
 
 
 def noun_accuracy(net: PictureNet, images: torch.Tensor, scenes: list[Scene]) -> float:
-    """The share of pictures whose two halves both show exactly the nouns of the scene."""
-    if len(images) != len(scenes) or not scenes:
-        raise ValueError(f"one scene a picture, please: got {len(images)} pictures and {len(scenes)} scenes")
-    said = net.read(images)
-    return sum(a[:2] == halves(s)[:2] for a, s in zip(said, scenes, strict=True)) / len(scenes)
+    """`PictureNet.accuracy`, as a function."""
+    return net.accuracy(images, scenes)
 
 
 def picture_loss(net: PictureNet, images: torch.Tensor, left: torch.Tensor, right: torch.Tensor, background: torch.Tensor) -> dict:
@@ -73,22 +76,3 @@ def picture_loss(net: PictureNet, images: torch.Tensor, left: torch.Tensor, righ
     a, b, g = net(images)
     nouns = F.binary_cross_entropy_with_logits(torch.cat([a, b]), torch.cat([left, right]), reduction="none").sum(1).mean()
     return {"loss": nouns + 0.3 * F.cross_entropy(g, background), "nouns": nouns.detach()}
-
-
-def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """How far two sets of features (N, F) and (M, F) are apart, each seen as one Gaussian (Dowson and Landau, 1982;
-    Heusel et al. 2017 call it FID when the features are Inception's: these are not, so it is called FD here).
-
-    |mean_a - mean_b|^2 + trace(A + B - 2 (A B)^(1/2)). Needs more rows than features; ValueError otherwise.
-    """
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"features are (N, F) and (M, F) with the same F, got {tuple(a.shape)} and {tuple(b.shape)}")
-    if min(len(a), len(b)) <= a.shape[1]:
-        raise ValueError(f"{min(len(a), len(b))} pictures are too few for {a.shape[1]} features: the covariance would "
-                         f"be singular; give more than {a.shape[1]}")
-    x, y = a.double().numpy(), b.double().numpy()
-    A, B = np.atleast_2d(np.cov(x, rowvar=False), np.cov(y, rowvar=False))
-    values, vectors = np.linalg.eigh(A)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T             # A^(1/2); A B and root B root share eigenvalues
-    cross = np.sqrt(np.linalg.eigvalsh(root @ B @ root).clip(0)).sum()
-    return max(0.0, float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(A) + np.trace(B) - 2 * cross))
