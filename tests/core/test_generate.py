@@ -6,41 +6,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from helpers import SMALL, wild_model
 
 from mmcourse.generate import (
     MAX_CONTENT,
-    READING,
+    NextLogits,
     content_limit,
+    continue_rows,
     filter_logits,
     generate,
-    generate_best,
     modality_mask,
     sample,
 )
-from mmcourse.rerank import (
-    augmented_consensus,
-    backward_log_likelihood,
-    caption_first,
-    log_likelihood,
-    verbalize,
-)
-from mmcourse.transformer import Transformer
-from mmcourse.vocabulary import CLOSE, MODALITIES, OPEN, Segment, Vocabulary
-
-SMALL = Vocabulary(text=9, image=6, audio=4, audio_levels=2, image_tokens=5)
-OPENERS = tuple(OPEN.values())
-
-
-def wild_model(seed: int = 0, scale: float = 20.0, **changes) -> Transformer:
-    """A random model whose weights are far too large: its opinions are strong and mean nothing."""
-    torch.manual_seed(seed)
-    model = Transformer(**{"vocab_size": SMALL.size, "width": 16, "layers": 1, "heads": 2, "context": 96,
-                           "openers": OPENERS, **changes})
-    with torch.no_grad():
-        for p in model.parameters():
-            p.mul_(scale)
-    return model.eval()
-
+from mmcourse.vocabulary import CLOSE, MODALITIES, OPEN, PAD, Segment, Vocabulary
 
 def random_segment(rng: random.Random) -> Segment:
     kind = rng.choice(MODALITIES)
@@ -72,7 +50,7 @@ def plain_filter(row: list[float], top_k: int, top_p: float) -> set[int]:
     return kept if top_p < 1 else set(order)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.integers(-80, 80), min_size=1, max_size=12, unique=True), st.integers(0, 14),
        st.sampled_from([0.01, 0.137, 0.333, 0.5123, 0.77, 0.9, 0.99, 1.0]))
 def test_filters_equal_the_plain_reference(tenths, top_k, top_p):
@@ -250,6 +228,39 @@ def test_no_gradients_are_kept_and_training_mode_is_left_alone():
     assert model.training and all(p.grad is None for p in model.parameters())
 
 
+def test_next_logits_are_the_models_and_the_unconditional_row_begins_with_the_answer():
+    """Fed token by token: what is known without the prompt is what the model says of the answer alone."""
+    model, prompt, answer = wild_model(scale=3.0), torch.tensor([[1, 8, 9, 2, OPEN["image"]]]), torch.tensor([[17, 18]])
+    for use_cache in (True, False):
+        next_logits = NextLogits(model, 1, guidance=3.0, use_cache=use_cache)
+        for seen in range(3):
+            found = next_logits(prompt if seen == 0 else answer[:, seen - 1:seen])
+            with torch.no_grad():
+                conditional = model(torch.cat([prompt, answer[:, :seen]], 1))[:, -1]
+                unconditional = model(torch.cat([prompt[:, -1:], answer[:, :seen]], 1))[:, -1]
+            torch.testing.assert_close(found, unconditional + 3.0 * (conditional - unconditional), rtol=1e-3, atol=1e-3)
+
+
+def test_the_loop_feeds_back_what_was_chosen_and_pads_rows_that_are_done():
+    """Row 0 closes after one word, row 1 after three; a row that is done sees padding alone."""
+    scripts, seen = [[5, None], [5, 6, 7, None]], []
+    text = SMALL.ranges["text"]
+
+    def next_logits(new):
+        seen.append(new[:, -1].tolist())
+        wanted = torch.zeros(2, SMALL.size)
+        for row, script in enumerate(scripts):
+            token = script.pop(0) if script else 0
+            wanted[row, CLOSE["text"] if token is None else text.start + token] = 1
+        return wanted
+
+    prompts = torch.tensor([[OPEN["text"]], [OPEN["text"]]])
+    found = continue_rows(next_logits, prompts, SMALL, "text", 8, lambda logits: logits.argmax(-1))
+    at = text.start
+    assert found == [[at + 5], [at + 5, at + 6, at + 7]]
+    assert seen == [[OPEN["text"]] * 2, [at + 5, at + 5], [CLOSE["text"], at + 6], [PAD, at + 7]]
+
+
 # ---------------------------------------------------------------- bad input
 
 def test_prompt_longer_than_the_context_says_what_would_fit():
@@ -289,115 +300,3 @@ def test_nothing_and_empty_segments_have_answers():
     assert generate(model, SMALL, [], "text") == []
     for prompt in ([], [Segment("text", ())], [Segment("audio", ()), Segment("text", ())]):
         check(generate(model, SMALL, [prompt], "audio", limit=8), "audio", 8)
-
-
-def test_the_best_of_several_answers_tells_the_prompt_best():
-    model, vocabulary = wild_model(scale=1.0), SMALL
-    prompts = [[Segment("text", (1, 2))], [Segment("text", (3,))]]
-    best = generate_best(model, vocabulary, prompts, "image", best_of=6, temperature=1.5, seed=3)
-    every = generate(model, vocabulary, prompts * 6, "image", temperature=1.5, seed=3)
-    scores = backward_log_likelihood(model, vocabulary, prompts * 6, every)
-    for i in (0, 1):
-        assert best[i] == every[i::2][int(scores[i::2].argmax())]
-    assert generate_best(model, vocabulary, prompts, "image", seed=3) == generate(model, vocabulary, prompts, "image", seed=3)
-    assert generate_best(model, vocabulary, [], "image", best_of=3) == []
-
-
-def test_reading_back_is_the_log_probability_of_the_prompt():
-    model, vocabulary = wild_model(scale=1.0), SMALL
-    prompt, answer = [Segment("text", (1, 2))], Segment("audio", tuple([0] * vocabulary.audio_levels))
-    given, asked = vocabulary.pack([answer]), vocabulary.pack(prompt)
-    logits = model(torch.tensor([given + asked])).log_softmax(-1)[0]
-    by_hand = sum(logits[len(given) + j - 1, asked[j]] for j in range(1, len(asked)))
-    assert torch.allclose(backward_log_likelihood(model, vocabulary, [prompt], [answer]), by_hand, atol=1e-4)
-
-
-@pytest.mark.parametrize("best_of", [0, -1, 1.5])
-def test_best_of_is_a_positive_number(best_of):
-    model, vocabulary = wild_model(scale=1.0), SMALL
-    with pytest.raises(ValueError, match="best_of is a whole number"):
-        generate_best(model, vocabulary, [[Segment("text", (1,))]], "text", best_of=best_of)
-
-
-def test_saying_first_puts_the_likeliest_text_behind_the_prompt():
-    model = wild_model(4)
-    prompts = [[Segment("image", (1, 2, 3, 4, 5))], [Segment("audio", (1, 2, 0, 3))]]
-    said = caption_first(model, SMALL, prompts)
-    assert [len(p) for p in said] == [2, 2] and [p[:1] for p in said] == prompts
-    assert [p[1] for p in said] == generate(model, SMALL, prompts, "text", temperature=0.0)
-    assert caption_first(model, SMALL, []) == []
-
-
-def test_reading_back_with_thought_puts_what_is_said_between():
-    model, prompt, answer = wild_model(6), [Segment("audio", (1, 2, 0, 3))], Segment("image", (1, 2, 3, 4, 5))
-    given, asked = SMALL.pack(caption_first(model, SMALL, [[answer]])[0]), SMALL.pack(prompt)
-    with torch.no_grad():
-        log_p = model(torch.tensor([given + asked[:-1]])).log_softmax(-1)[0]
-    expected = sum(log_p[len(given) + i, asked[i + 1]] for i in range(len(asked) - 1))
-    assert backward_log_likelihood(model, SMALL, [prompt], [answer], think=True).item() == pytest.approx(expected.item(), rel=1e-4)
-
-
-def test_thinking_answers_from_what_was_said_and_is_judged_by_what_was_asked():
-    model, prompts = wild_model(5), [[Segment("audio", (1, 2, 0, 3))]]
-    said = caption_first(model, SMALL, prompts, seed=3, **READING)
-    thought = generate_best(model, SMALL, prompts, "image", think=True, seed=3)
-    assert thought == generate(model, SMALL, said, "image", seed=3)
-    tries = generate(model, SMALL, said * 6, "image", seed=3)
-    best = backward_log_likelihood(model, SMALL, prompts * 6, tries, think=True).argmax()
-    assert generate_best(model, SMALL, prompts, "image", think=True, best_of=6, seed=3) == [tries[best]]
-
-
-def test_after_an_instruction_the_best_picture_is_the_one_that_shows_what_was_said():
-    model, prompts = wild_model(7), [[Segment("image", (1, 2, 3, 4, 5)), Segment("text", (1, 2))]]
-    said = [[*prompts[0], augmented_consensus(model, SMALL, verbalize(model, SMALL, prompts))[0]]]
-    tries = generate(model, SMALL, said * 6, "image", seed=3)
-    best = backward_log_likelihood(model, SMALL, said * 6, tries).argmax()
-    assert generate_best(model, SMALL, prompts, "image", think=True, best_of=6, seed=3) == [tries[best]]
-
-
-def test_the_best_text_is_likely_both_ways():
-    model, prompts = wild_model(8), [[Segment("image", (1, 2, 3, 4, 5))], [Segment("image", (5, 4, 3, 2, 1))]]
-    every = generate(model, SMALL, prompts * 5, "text", temperature=1.5, seed=2)
-    there = backward_log_likelihood(model, SMALL, [[text] for text in every], [prompt[0] for prompt in prompts * 5])
-    scores = there + backward_log_likelihood(model, SMALL, prompts * 5, every)
-    best = generate_best(model, SMALL, prompts, "text", best_of=5, temperature=1.5, seed=2)
-    assert best == [every[i::2][int(scores[i::2].argmax())] for i in (0, 1)]
-
-
-def test_what_is_heard_several_ways_is_written_as_all_of_them_suggest():
-    model = wild_model(9)
-    sounds = [[Segment("audio", (1, 2, 0, 3)), Segment("audio", (1, 2)), Segment("audio", (3, 0, 0, 3, 1, 1))],
-              [Segment("audio", (0, 0)), Segment("audio", (2, 2, 3, 3))]]
-    views = [[[heard] for heard in sound] for sound in sounds]
-    for sound, ways, best in zip(sounds, views, augmented_consensus(model, SMALL, views), strict=True):
-        proposals = generate(model, SMALL, ways, "text", temperature=0.0)
-        means = [backward_log_likelihood(model, SMALL, [[text]] * len(sound), sound).mean() for text in proposals]
-        assert best == proposals[int(torch.stack(means).argmax())]
-    asked = [ways[0] for ways in views]
-    texts = augmented_consensus(model, SMALL, views)
-    assert generate_best(model, SMALL, asked, "text", views=views, best_of=3) == texts
-    drawn = generate(model, SMALL, [[*p, t] for p, t in zip(asked, texts, strict=True)], "image", seed=4)
-    assert generate_best(model, SMALL, asked, "image", think=True, views=views, seed=4) == drawn
-    assert augmented_consensus(model, SMALL, []) == [] == verbalize(model, SMALL, [])
-
-
-def test_one_view_gives_the_likeliest_text():
-    model, prompt = wild_model(9), [Segment("audio", (1, 2, 0, 3))]
-    assert augmented_consensus(model, SMALL, [[prompt]]) == generate(model, SMALL, [prompt], "text", temperature=0.0)
-
-
-def test_a_question_in_words():
-    model, cat, bell, told = wild_model(9), Segment("image", (1, 2, 3, 4, 5)), Segment("audio", (1, 2, 0, 3)), Segment("text", (1, 2))
-    (_, cat_said), (_, bell_said) = caption_first(model, SMALL, [[cat], [bell]])
-    prompts = [[cat, told], [told, told], [bell, told, cat]]
-    assert verbalize(model, SMALL, prompts) == [[[cat, told], [cat_said, told]], [[told, told], [told, told]],
-                                               [[bell, told, cat], [bell_said, told, cat_said]]]
-
-
-def test_likelihood_is_the_sum_over_the_tokens_of_the_answer():
-    model, prompt, answer = wild_model(3), [Segment("image", (1, 2, 3, 4, 5)), Segment("text", (1,))], Segment("text", (2, 0, 1))
-    given, asked = SMALL.pack(prompt), SMALL.pack([answer])
-    with torch.no_grad():
-        log_p = model(torch.tensor([given + asked[:-1]])).log_softmax(-1)[0]
-    expected = sum(log_p[len(given) + i, asked[i + 1]] for i in range(len(asked) - 1)).item()
-    assert log_likelihood(model, SMALL, [prompt, prompt[:1]], [answer, answer])[0].item() == pytest.approx(expected, rel=1e-4)

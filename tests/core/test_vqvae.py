@@ -1,18 +1,15 @@
-"""The image tokenizer: nearest codes against torch.cdist, gradients, the codebook's life, locality, bad input."""
+"""The image tokenizer: its layers, what a token sees, pictures <-> ids, bad input, the recipe and what it shipped."""
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mmcourse import checkpoints
 from mmcourse.optim import Optim
-from mmcourse.quantize import VectorQuantizer, nearest_code
 from mmcourse.recipes import vqvae as recipe
 from mmcourse.training import Run, train
-from mmcourse.vqvae import VQVAE, ChannelNorm, ResidualBlock, vqvae_loss
+from mmcourse.vqvae import VQVAE, ChannelNorm, ResidualBlock, matte, vqvae_loss
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import Group, Scene, sample_scene
 
@@ -31,97 +28,6 @@ def shipped() -> VQVAE:
 def scenes(n: int, split: str = "train", seed: int = 0, jitter: int = 0) -> torch.Tensor:
     rng = np.random.default_rng(seed)
     return draw_batch([sample_scene(rng, split, jitter=jitter) for _ in range(n)])
-
-
-# ---- the nearest code
-
-@settings(max_examples=40, deadline=None)
-@given(n=st.integers(1, 200), k=st.integers(1, 600), d=st.integers(1, 48), seed=st.integers(0, 2**31))
-def test_nearest_code_equals_cdist(n, k, d, seed):
-    generator = torch.Generator().manual_seed(seed)
-    x, codebook = torch.randn(n, d, generator=generator), torch.randn(k, d, generator=generator)
-    distance = torch.cdist(x.double(), codebook.double())
-    found = nearest_code(x, codebook)
-    assert found.shape == (n,) and found.dtype == torch.int64
-    # float rounding may swap two codes that are equally near: the distance must be the smallest one all the same
-    assert torch.allclose(distance.gather(1, found[:, None])[:, 0], distance.min(1).values, atol=1e-5)
-    assert (found == distance.argmin(1)).float().mean() >= 0.98
-
-
-def test_each_code_is_nearest_to_itself():
-    codebook = torch.randn(512, 16, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(nearest_code(codebook, codebook), torch.arange(512))
-
-
-# ---- the quantizer
-
-def test_forward_gives_codes_and_the_gradient_passes_straight_through():
-    torch.manual_seed(0)
-    quantizer = VectorQuantizer(32, 4).eval()
-    x = torch.randn(10, 4, requires_grad=True)
-    quantized, indices, commitment = quantizer(x)
-    assert torch.allclose(quantized, quantizer.codebook[indices], atol=1e-6)
-    weight = torch.randn(10, 4)
-    (gradient,) = torch.autograd.grad((quantized * weight).sum(), x, retain_graph=True)
-    assert torch.equal(gradient, weight)                               # as if there were no quantizer
-    (pull,) = torch.autograd.grad(commitment, x)
-    expected = 0.25 * 2 * (x.detach() - quantizer.codebook[indices]) / x.numel()
-    assert torch.allclose(pull, expected, atol=1e-7)
-
-
-def test_nothing_moves_in_eval_mode():
-    torch.manual_seed(0)
-    quantizer = VectorQuantizer(16, 4).eval()
-    before = {k: v.clone() for k, v in quantizer.state_dict().items()}
-    quantizer(torch.randn(100, 4))
-    assert all(torch.equal(v, before[k]) for k, v in quantizer.state_dict().items())
-
-
-def test_the_codes_converge_to_the_means_of_the_vectors_that_choose_them():
-    torch.manual_seed(0)
-    centres = torch.tensor([[0.0, 0], [10, 0], [0, 10], [10, 10]])
-    x = centres.repeat_interleave(50, 0) + 0.1 * torch.randn(200, 2)
-    quantizer = VectorQuantizer(4, 2, decay=0.8)
-    quantizer.codebook.copy_(centres + 1)
-    quantizer.embed_sum.copy_(quantizer.codebook)
-    quantizer.initialized.fill_(1)
-    for _ in range(60):
-        quantizer(x)
-    assert torch.allclose(quantizer.codebook, x.reshape(4, 50, 2).mean(1), atol=1e-3)
-    assert torch.allclose(quantizer.cluster_size, torch.full((4,), 50.0), atol=1e-2)
-
-
-def test_the_first_batch_fills_the_codebook_and_dead_codes_are_born_again():
-    torch.manual_seed(0)
-    quantizer = VectorQuantizer(64, 4)
-    x = 100 + torch.randn(1000, 4)                                     # far from where the codebook starts
-    quantizer(x)
-    assert quantizer.initialized == 1 and quantizer.codebook.min() > 90
-    quantizer.codebook[:32] = -1e4                                     # nobody will choose these
-    quantizer.embed_sum[:32] = -1e4 * quantizer.cluster_size[:32, None]
-    for _ in range(250):                                               # their moving count sinks below 3 % of a fair share
-        quantizer(x)
-    assert quantizer.codebook.min() > 90
-    assert len(nearest_code(x, quantizer.codebook).unique()) >= 58
-
-
-def test_without_restart_the_codebook_collapses(monkeypatch):
-    torch.manual_seed(0)
-    quantizer = VectorQuantizer(256, 4)
-    quantizer.initialized.fill_(1)                                           # keeps its random start
-    monkeypatch.setattr(quantizer, "_restart", lambda x, dead: None)
-    x = 3 + 0.3 * torch.randn(2000, 4)
-    for _ in range(50):
-        _, indices, _ = quantizer(x)
-    assert len(indices.unique()) < 64
-
-
-def test_few_vectors_many_codes():
-    torch.manual_seed(0)
-    quantizer = VectorQuantizer(512, 4)
-    for _ in range(5):
-        quantized, _, loss = quantizer(torch.randn(1, 4))
-        assert torch.isfinite(quantized).all() and torch.isfinite(loss) and torch.isfinite(quantizer.codebook).all()
 
 
 # ---- the layers
@@ -167,6 +73,12 @@ def test_tokens_move_with_the_picture_by_whole_patches(small):
 
 # ---- the model
 
+def test_what_is_quantized_is_the_encoding_of_the_matted_picture(small):
+    x = scenes(3)
+    z = small.vectors(x)
+    assert z.shape == (3, 8, 8, 8) and torch.equal(z, small.encoder(matte(x) * 2 - 1).permute(0, 2, 3, 1))
+
+
 def test_forward_encode_and_decode_agree(small):
     x = scenes(4)
     reconstruction, indices, commitment = small(x)
@@ -174,7 +86,7 @@ def test_forward_encode_and_decode_agree(small):
     ids = small.encode(x)
     assert torch.equal(ids, indices) and ids.shape == (4, 8, 8) and ids.dtype == torch.int64
     assert torch.allclose(small.decode(ids), reconstruction.clamp(0, 1), atol=1e-5)
-    assert small.vocab_size == 64 and small.config == {"codes": 64, "dim": 8, "width": 32, "context": 1}
+    assert small.vocab_size == 64 and small.config == {"codebook_size": 64, "dim": 8, "width": 32, "context": 1}
 
 
 @pytest.mark.parametrize("height, width", [(8, 8), (64, 64), (16, 80)])
@@ -273,7 +185,8 @@ def test_a_short_run_of_the_recipe_learns_and_is_repeatable():
 def test_the_recipes_batches_depend_on_the_generator_alone():
     (a,), (b,) = (recipe.batch(np.random.default_rng((0, 5))) for _ in range(2))
     assert torch.equal(a, b) and a.shape == (recipe.BATCH, 3, 64, 64)
-    assert all(torch.equal(v, recipe.make(0).state_dict()[k]) for k, v in recipe.make(0).state_dict().items())
+    one, two = (recipe.make(0).state_dict() for _ in range(2))
+    assert all(torch.equal(v, two[k]) for k, v in one.items())
 
 
 # ---- what is shipped
@@ -285,6 +198,17 @@ def test_the_shipped_tokenizer_is_what_its_manifest_says(shipped):
     found = recipe.measure(shipped, n=128)
     print("128 held-out scenes:", found)
     assert found["psnr_db"] == pytest.approx(metrics["psnr_db"], abs=0.5)
+
+
+def test_the_shipped_tokens_are_the_nearest_codes_and_nothing_else(shipped):
+    images = scenes(8, "held-out", seed=2)
+    with torch.no_grad():
+        z = shipped.vectors(images).flatten(0, 2)
+    squares = torch.cdist(z.double(), shipped.quantizer.codebook.double()).square()
+    ids = shipped.encode(images).flatten()
+    assert torch.allclose(squares.gather(1, ids[:, None])[:, 0], squares.min(1).values, rtol=1e-4)
+    assert {name for name in shipped.state_dict() if name.startswith("quantizer")} == {
+        f"quantizer.{name}" for name in ("codebook", "cluster_size", "embed_sum", "initialized")}
 
 
 def test_the_same_object_has_the_same_tokens_on_the_left_and_on_the_right(shipped):
