@@ -38,7 +38,7 @@ from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import NOUNS, WORDS, Scene, caption, parse_caption, sample_scene
 from mmcourse.world.speech import load_speech
 
-BATCH = 25                      # prompts that are answered together
+BATCH = {"text": 25, "image": 100, "audio": 25}      # prompts that are answered together
 FIRST_TEST_SEED = 1000
 DIGITS_A_SCENE = 3              # how many digits of people are asked for each of the `n` scenes, if there are as many
 READ = {                        # what is compared: scene -> something that must be equal
@@ -160,8 +160,9 @@ class Evaluation:
         """The model's answers, in batches, with the presets of `rerank` but for `how`."""
         from tqdm.auto import tqdm
         out: list[Segment] = []
-        for i in tqdm(range(0, len(prompts), BATCH), desc=label, disable=not self.progress, leave=False):
-            part = slice(i, i + BATCH)
+        size = BATCH[want]
+        for i in tqdm(range(0, len(prompts), size), desc=label, disable=not self.progress, leave=False):
+            part = slice(i, i + size)
             out += self.answers.get(f"{label} {i}", lambda part=part, i=i: rerank.answer(
                 self.a.transformer, self.a.vocabulary, prompts[part], want, seed=self.seed + i,
                 views=views[part] if views else views, **how))

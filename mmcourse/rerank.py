@@ -14,14 +14,29 @@ from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import PAD, Segment, Vocabulary
 
 Prompt = list[Segment]
+LIKELIHOOD_BATCH = 16           # sequences that are weighed together: their activations stay in the processor's cache
 
 
 # ---------------------------------------------------------------- how likely is an answer?
 
-@torch.no_grad()
 def log_likelihood(model: Transformer, vocabulary: Vocabulary, prompts: list[Prompt], answers: list[Segment]) -> torch.Tensor:
-    """Log-probability of each answer, its opening token aside, after its prompt: (B,) in nats."""
-    rows = [(vocabulary.pack(prompt), vocabulary.pack([answer])) for prompt, answer in zip(prompts, answers, strict=True)]
+    """Log-probability of each answer, its opening token aside, after its prompt: (B,) in nats.
+
+    Equal questions (drafts often agree) are asked once, and those of like length together.
+    """
+    pairs = [(tuple(prompt), answer) for prompt, answer in zip(prompts, answers)]
+    order = sorted(dict.fromkeys(pairs), key=lambda pair: sum(len(segment.ids) for segment in (*pair[0], pair[1])))
+    found = {}
+    for i in range(0, len(order), LIKELIHOOD_BATCH):
+        part = order[i:i + LIKELIHOOD_BATCH]
+        found.update(zip(part, sum_log_probs(model, vocabulary, part).tolist()))
+    return torch.tensor([found[pair] for pair in pairs])
+
+
+@torch.no_grad()
+def sum_log_probs(model: Transformer, vocabulary: Vocabulary, pairs: list[tuple[Prompt, Segment]]) -> torch.Tensor:
+    """(prompt, answer) pairs in one batch -> the log-probabilities of each answer's tokens, summed: (B,)."""
+    rows = [(vocabulary.pack(prompt), vocabulary.pack([answer])) for prompt, answer in pairs]
     ids = torch.full((len(rows), max(len(p) + len(a) for p, a in rows)), PAD)
     mask = torch.zeros_like(ids, dtype=torch.bool)                     # the tokens of answers
     for i, (prompt, answer) in enumerate(rows):
@@ -72,7 +87,7 @@ def caption_first(model: Transformer, vocabulary: Vocabulary, prompts: list[Prom
                   **sampling) -> list[Prompt]:
     """Each prompt, followed by what the model says of it in words: the likeliest text unless `sampling` says otherwise."""
     said = answer_directly(model, vocabulary, prompts, "text", best_of, **{"temperature": 0.0, **sampling})
-    return [[*prompt, text] for prompt, text in zip(prompts, said, strict=True)]
+    return [[*prompt, text] for prompt, text in zip(prompts, said)]
 
 
 def verbalize(model: Transformer, vocabulary: Vocabulary, prompts: list[Prompt]) -> list[list[Prompt]]:
@@ -95,6 +110,9 @@ def augmented_consensus(model: Transformer, vocabulary: Vocabulary, views: list[
     out = []
     for question in views:
         proposals = list(dict.fromkeys(next(each) for _ in question))
+        if len(proposals) == 1:                                        # all views agree: there is nothing to weigh
+            out += proposals
+            continue
         pairs = [(view, text) for text in proposals for view in question]
         scores = log_likelihood(model, vocabulary, [view for view, _ in pairs], [text for _, text in pairs])
         out.append(proposals[scores.view(len(proposals), len(question)).mean(1).argmax()])
@@ -125,7 +143,7 @@ def answer_retold(model: Transformer, vocabulary: Vocabulary, prompts: list[Prom
     """
     if views:
         said = augmented_consensus(model, vocabulary, views)
-        asked = [[*prompt, text] for prompt, text in zip(prompts, said, strict=True)]
+        asked = [[*prompt, text] for prompt, text in zip(prompts, said)]
     else:
         reading = {**PRESETS["image", "text"].sampling, "best_of": best_of} if best_of > 1 else {}
         asked = caption_first(model, vocabulary, prompts, seed=sampling.get("seed"), **reading)
@@ -141,7 +159,7 @@ def answer_edit(model: Transformer, vocabulary: Vocabulary, prompts: list[Prompt
     """
     views = verbalize(model, vocabulary, prompts) if views is None else views or [[prompt] for prompt in prompts]
     said = augmented_consensus(model, vocabulary, views)
-    asked = [[*prompt, text] for prompt, text in zip(prompts, said, strict=True)]
+    asked = [[*prompt, text] for prompt, text in zip(prompts, said)]
     return best_of_n(model, vocabulary, asked, want, best_of, said, **sampling)
 
 
