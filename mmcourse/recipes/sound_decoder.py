@@ -27,7 +27,7 @@ from mmcourse.sound_decoder import SoundDecoder, mel_to_sound, plain_mel_and_cod
 from mmcourse.spectrogram import log_mel, normalize_loudness
 from mmcourse.studies.ch04_sweep import save
 from mmcourse.training import History, Run, train
-from mmcourse.world.human_digits import HELD_OUT_SPEAKER, load_human_digits
+from mmcourse.world.human_digits import VALIDATION_SPEAKER, load_human_digits
 from mmcourse.world.scene import WORDS
 from mmcourse.world.speech import VOICES, _finish, _speak, load_speech
 
@@ -138,7 +138,7 @@ def sets(per_voice: int = PER_VOICE) -> dict[str, Sounds]:
     )
     digits = load_human_digits()
     if digits is not None:
-        theirs = rng.permutation([i for i, s in enumerate(digits.speakers) if s == HELD_OUT_SPEAKER])[
+        theirs = rng.permutation([i for i, s in enumerate(digits.speakers) if s == VALIDATION_SPEAKER])[
             : 8 * per_voice
         ]
         out["person"] = Sounds([digits.clips[i] for i in theirs], [digits.words[i] for i in theirs])

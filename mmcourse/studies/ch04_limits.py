@@ -15,7 +15,7 @@ from mmcourse.judges.pitch import compare, pitch_track
 from mmcourse.paths import RESULTS
 from mmcourse.spectrogram import FFT, FLOOR, HOP, WINDOW, hann, mel_filterbank, normalize_loudness
 from mmcourse.studies.ch04_sweep import save
-from mmcourse.world.human_digits import HELD_OUT_SPEAKER, load_human_digits
+from mmcourse.world.human_digits import VALIDATION_SPEAKER, load_human_digits
 
 FILE, SEED, JOINED, GAP, LENGTH = RESULTS / "ch04_limits.json", 0, 5, 800, 26 * 320
 PITCHED = 60                                            # clips whose pitch is followed
@@ -118,9 +118,9 @@ def main(argv: list[str] | None = None) -> dict:
     if digits is None:
         raise SystemExit("this needs the human digits: python -m mmcourse data human-digits")
     codec, judge = checkpoints.load("codec"), checkpoints.load("word_judge")
-    chosen = {"the held-out person": [i for i, s in enumerate(digits.speakers) if s == HELD_OUT_SPEAKER],
+    chosen = {"the held-out person": [i for i, s in enumerate(digits.speakers) if s == VALIDATION_SPEAKER],
               "people of the training, other recordings":
-                  [i for i, s in enumerate(digits.speakers) if s != HELD_OUT_SPEAKER and digits.held_out[i]]}
+                  [i for i, s in enumerate(digits.speakers) if s != VALIDATION_SPEAKER and digits.held_out[i]]}
     result = {"codec_sha256": checkpoints.manifest()["codec"]["sha256"], "sets": {}}
     for name, indices in chosen.items():
         indices = np.random.default_rng(SEED).permutation(indices)

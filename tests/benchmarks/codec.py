@@ -25,7 +25,7 @@ import torch
 from mmcourse import checkpoints
 from mmcourse.judges.hearing import pesq, stack, stoi
 from mmcourse.paths import RESULTS
-from mmcourse.world.human_digits import HELD_OUT_SPEAKER, load_human_digits
+from mmcourse.world.human_digits import VALIDATION_SPEAKER, load_human_digits
 from mmcourse.world.scene import WORDS
 from mmcourse.world.speech import SAMPLE_RATE, VOICES, _finish, _speak, load_speech
 
@@ -92,7 +92,7 @@ def person(every: int = 4) -> Sounds | None:
     digits = load_human_digits()
     if digits is None:
         return None
-    chosen = [i for i, s in enumerate(digits.speakers) if s == HELD_OUT_SPEAKER][::every]
+    chosen = [i for i, s in enumerate(digits.speakers) if s == VALIDATION_SPEAKER][::every]
     chosen = np.random.default_rng(SEED).permutation(chosen)
     return join([digits.clips[i] for i in chosen], [digits.words[i] for i in chosen])
 

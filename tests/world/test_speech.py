@@ -9,12 +9,11 @@ from mmcourse.world.scene import WORDS, held_out_voice
 from mmcourse.world.speech import (
     SAMPLE_RATE,
     VOICES,
-    as_sound,
     load_speech,
     normalize_rms,
-    read_sound,
     resample,
     synthesize,
+    to_mono,
     trim,
 )
 
@@ -123,40 +122,26 @@ def test_resample_bad_rate():
             resample(sine, rate)
 
 
-def test_as_sound_takes_any_recording():
+def test_to_mono_takes_any_recording():
     whole = (sine * 20000).astype(np.int16)
     expected = whole / 32768
-    assert np.allclose(as_sound(whole, 8000), expected, atol=1e-6)
-    assert np.allclose(as_sound(np.stack([whole, whole], 1), 8000), expected, atol=1e-6)
-    assert np.allclose(as_sound(np.stack([whole, whole]), 8000), expected, atol=1e-6)
-    assert np.allclose(as_sound((sine * 100 + 128).astype(np.uint8), 8000), sine * 100 / 128, atol=0.01)
-    assert as_sound(np.zeros(80), 8000).tolist() == [0.0] * 80
-    assert len(as_sound(np.zeros(44100 * 60), 44100)) == 480_000
+    assert np.allclose(to_mono(whole), expected, atol=1e-6)
+    assert np.allclose(to_mono(np.stack([whole, whole], 1)), expected, atol=1e-6)
+    assert np.allclose(to_mono(np.stack([whole, whole])), expected, atol=1e-6)
+    assert np.allclose(to_mono((sine * 100 + 128).astype(np.uint8)), sine * 100 / 128, atol=0.01)
+    assert to_mono(np.zeros(80)).tolist() == [0.0] * 80
 
 
 @pytest.mark.parametrize("bad, error", [
     (np.array([]), ValueError), (np.zeros((2, 3, 4)), ValueError), (np.array([0.0, np.nan]), ValueError),
-    (np.array([np.inf, 0.0]), ValueError), (np.array(["a"]), TypeError), (np.array([1j]), TypeError)])
-def test_as_sound_bad_input(bad, error):
+    (np.array([np.inf, 0.0]), ValueError), (np.array([0.0, 9.0]), ValueError), (np.array(["a"]), TypeError),
+    (np.array([1j]), TypeError)])
+def test_to_mono_bad_input(bad, error):
     with pytest.raises(error):
-        as_sound(bad, 8000)
+        to_mono(bad)
 
 
-def test_read_sound(tmp_path):
-    soundfile = pytest.importorskip("soundfile")
-    stereo = np.stack([sine, sine], 1).repeat(2, 0)
-    for kind in ("wav", "flac", "ogg"):
-        soundfile.write(tmp_path / f"a.{kind}", stereo * 0.5, 16000)
-        sound = read_sound(tmp_path / f"a.{kind}")
-        assert sound.shape == (8000,) and sound.dtype == np.float32
-    (tmp_path / "b.wav").write_text("this is a letter")
-    with pytest.raises(ValueError, match="not a sound file"):
-        read_sound(tmp_path / "b.wav")
-    with pytest.raises(FileNotFoundError, match="there is no file"):
-        read_sound(tmp_path / "c.wav")
-
-
-def test_trim_and_normalise():
+def test_trim_and_normalize():
     padded = np.concatenate([np.zeros(2000), sine, np.zeros(3000)])
     assert 8000 <= len(trim(padded)) <= 8400
     assert len(trim(np.zeros(100))) == 100 and len(trim(np.zeros(3))) == 3
@@ -176,6 +161,12 @@ def test_human_digits_are_optional(tmp_path, monkeypatch):
         human_digits.install(tmp_path)
 
 
+def pin(folder, manifest):
+    """Write down the hashes of a folder's recordings, as sha256sum does."""
+    lines = [f"{value}  {name}\n" for name, value in human_digits.hashes(folder).items()]
+    manifest.write_text("".join(lines), encoding="utf-8")
+
+
 def test_human_digits_from_a_folder(tmp_path, monkeypatch):
     soundfile = pytest.importorskip("soundfile")
     monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path / "cache"))
@@ -187,12 +178,12 @@ def test_human_digits_from_a_folder(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="0_jackson_0.wav, .* and 237 more"):
         human_digits.install(tmp_path)
     monkeypatch.setattr(human_digits, "MANIFEST", tmp_path / "pinned.sha256")
-    human_digits.write_manifest(source)
+    pin(source, human_digits.MANIFEST)
     human_digits.install(tmp_path)
     digits = human_digits.load_human_digits()
     assert len(digits.clips) == 240 and set(digits.words) == set(human_digits.DIGITS)
     kept = {s for s, out in zip(digits.speakers, digits.held_out, strict=True) if not out}
-    assert kept == set(human_digits.SPEAKERS) - {human_digits.HELD_OUT_SPEAKER}
+    assert kept == set(human_digits.SPEAKERS) - {human_digits.VALIDATION_SPEAKER}
     assert digits.held_out.sum() == 60 + 3 * 50
 
 
@@ -202,7 +193,7 @@ def test_a_tampered_recording_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(human_digits, "MANIFEST", tmp_path / "pinned.sha256")
     for name in human_digits.names():
         (tmp_path / name).write_bytes(name.encode())
-    human_digits.write_manifest(tmp_path)
+    pin(tmp_path, human_digits.MANIFEST)
     human_digits.check(tmp_path)
     (tmp_path / "7_theo_0.wav").write_bytes(b"7_theo_1.wav")
     with pytest.raises(ValueError, match="^7_theo_0.wav in"):
@@ -224,3 +215,46 @@ def test_human_digits_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setattr(pooch, "retrieve", refuse)
     with pytest.raises(RuntimeError, match="--from FOLDER"):
         human_digits.load_human_digits(download=True)
+
+
+# ---- a folder of your own recordings
+
+def record(path, sound, rate=8000, **more):
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(path, sound, rate, subtype="PCM_16", **more)
+
+
+def test_people_are_read_at_any_rate_and_brought_to_one(tmp_path):
+    loud = np.concatenate([np.zeros(4000), sine[:4000] * 0.6, np.zeros(6000)])
+    record(tmp_path / "7_anna_0.wav", loud)
+    record(tmp_path / "3_anna_maria_b.WAV", np.stack([loud, loud], 1).repeat(2, 0) * 0.2 + 0.1, 16000, format="WAV")
+    record(tmp_path / "0_bo_12.wav", resample(loud, 8000, 44100).clip(-1, 1), 44100)
+    (tmp_path / "notes.txt").write_text("who spoke")
+    people = human_digits.load_people(tmp_path)
+    assert people.words == ["zero", "three", "seven"] and people.speakers == ["bo", "anna_maria", "anna"] and people.held_out.all()
+    for clip in people.clips:
+        assert clip.dtype == np.float32 and len(clip) == pytest.approx(4000, abs=400)
+        assert np.sqrt((clip**2).mean()) == pytest.approx(0.1, rel=0.02) and abs(clip.mean()) < 1e-3
+    assert np.corrcoef(people.clips[2][200:3000], people.clips[1][200:3000])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("name, sound, says", [
+    ("seven_anna_0.wav", sine, "seven_anna_0.wav: name a recording digit_person_take.wav"),
+    ("12_anna_0.wav", sine, "12_anna_0.wav: name"), ("7_anna.wav", sine, "7_anna.wav: name"),
+    ("7_anna_0.wav", np.zeros(8000), "7_anna_0.wav is silent"), ("7_anna_0.wav", np.full(8000, 0.2), "7_anna_0.wav is silent"),
+    ("7_anna_0.wav", np.tile(sine, 3), "7_anna_0.wav holds 3.0 s of sound"), ("7_anna_0.wav", np.zeros(0), "could not be read")])
+def test_what_is_no_spoken_digit_is_named(tmp_path, name, sound, says):
+    record(tmp_path / "1_bo_0.wav", sine[:4000])
+    record(tmp_path / name, sound)
+    with pytest.raises(ValueError, match=says):
+        human_digits.load_people(tmp_path)
+
+
+def test_a_folder_without_recordings(tmp_path):
+    (tmp_path / "7_anna_0.mp3").write_bytes(b"")
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError, match="holds no recordings"):
+            human_digits.load_people(folder)
+    (tmp_path / "7_anna_0.wav").write_text("a letter")
+    with pytest.raises(ValueError, match="7_anna_0.wav could not be read"):
+        human_digits.load_people(tmp_path)
