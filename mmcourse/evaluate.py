@@ -27,7 +27,7 @@ from mmcourse.assistant import Assistant, load
 from mmcourse.files import read_json, write_json
 from mmcourse.judges import PictureReader, read_sign
 from mmcourse.judges.hearing import SphinxJudge, measure_codec, stack
-from mmcourse.judges.metrics import measure_decoders, optional, psnr, wilson
+from mmcourse.judges.metrics import if_installed, measure_decoders, pooled_psnr, wilson
 from mmcourse.judges.picture_net import halves
 from mmcourse.media import Text
 from mmcourse.paths import RESULTS, cache_dir
@@ -215,7 +215,7 @@ class Evaluation:
 
         def ocr(images: torch.Tensor) -> list[str]:
             return [read_sign(images[i]) for i in signs]
-        said = optional(lambda: (ocr(pictures), ocr(self.truth_painted)))
+        said = if_installed(lambda: (ocr(pictures), ocr(self.truth_painted)))
         out["sign_ocr"] = row([]) if said is None else row(same(said[0], asked), ceiling=same(said[1], asked),
                                                              chance=same(moved_on(said[0]), asked))
         net = checkpoints.load("picture_judge")
@@ -240,7 +240,7 @@ class Evaluation:
         def net(name: str) -> Callable:
             judge = checkpoints.load(name)
             return lambda clips: judge.hear(stack(clips)) if clips else []
-        sphinx = optional(SphinxJudge)
+        sphinx = if_installed(SphinxJudge)
         return {"": net("word_judge"), "_second": net("second_listener")} | ({"_sphinx": sphinx.hear} if sphinx else {})
 
     @cached_property
@@ -352,14 +352,14 @@ class Evaluation:
         """True held-out pictures through the image tokens and back."""
         hits = picture_rows(self.truth_read, self.truth_read, self.scenes)
         return {"object": hits["object"]["score"], "word": hits["word"]["score"], "exact": hits["exact"]["score"],
-                "psnr_db": round(psnr(self.truth_painted, self.pictures), 2), "codes_used": len(self.image_ids.unique())}
+                "psnr_db": round(pooled_psnr(self.truth_painted, self.pictures), 2), "codes_used": len(self.image_ids.unique())}
 
     def tokenizer_audio(self) -> dict:
         """Speech of held-out voices through the codec and back: all levels, and those that the transformer models."""
         codec, used = self.a.codec, self.a.vocabulary.audio_levels
         bits = codec.frame_rate * math.log2(codec.codebook_size)       # a second, for each level
         out = {"bits_per_second": round(bits * codec.levels), "bits_per_second_used": round(bits * used)}
-        found = optional(lambda: measure_codec(
+        found = if_installed(lambda: measure_codec(
             codec, load_speech(self.progress), checkpoints.load("word_judge"), levels=(used, codec.levels),
             words_per_voice=min(42, max(8, self.n // 8)), seed=self.seed))
         if found is None:                                              # pystoi and pesq come with the test extra
@@ -448,7 +448,8 @@ def short_table(result: dict) -> str:
             continue
         draft = result[direction].get(single, {}).get("score") if single else None
         interval = f"{value['low']:.3f}-{value['high']:.3f}"
-        limit = _cell(value["ceiling"]) if value["ceiling"] is not None else _cell(value["reference"]) + " (r)"
+        limit = _cell(value["reference"]) + " (r)" if value["reference"] is not None and value["ceiling"] is None \
+            else _cell(value["ceiling"])
         lines.append(f"{name:<34} {_cell(value['score']):>6} {interval:>13} {_cell(draft):>10} {limit:>9} "
                      f"{_cell(value['chance']):>7} {value['n']:>5}")
     return "\n".join(lines) + "\n" + LEGEND
