@@ -181,7 +181,9 @@ def check_sampling(steps: int, sampler: str = "euler") -> None:
 
 
 def check_codes(codes: torch.Tensor, code_dim: int) -> None:
-    """ValueError if the code vectors (B, D, ...) are not of the tokenizer that a decoder was trained with."""
+    """ValueError if the code vectors (B, D, ...) are none, or not of the tokenizer that a decoder was trained with."""
+    if not len(codes):
+        raise ValueError("there is nothing to decode: ids have the shape (B, ...) with B of 1 or more")
     if codes.shape[1] != code_dim:
         raise ValueError(f"this decoder knows codes of {code_dim} numbers, the tokenizer's have {codes.shape[1]}: "
                          "give the tokenizer that it was trained with")
