@@ -1,7 +1,8 @@
-"""Vectors <-> ids, for pictures (chapter 03) and sound (chapter 04): one codebook, a fixed grid, several codebooks in a row.
+"""Vectors <-> ids, for pictures (chapter 03) and sound (chapter 04).
 
-Sources: van den Oord et al. 2017 (straight-through gradient; codes as moving averages, appendix A.1), Dhariwal et al. 2020
-(restarts), Mentzer et al. 2023 (FSQ), Zeghidour et al. 2021 (residual quantization and its dropout).
+Sources: van den Oord et al. 2017 (straight-through gradient; codes as moving averages, appendix A.1),
+Dhariwal et al. 2020 (restarts), Mentzer et al. 2023 (FSQ), Zeghidour et al. 2021 (residual quantization and
+its dropout).
 """
 import torch
 import torch.nn.functional as F
@@ -11,37 +12,57 @@ from torch import nn
 def nearest_code(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """The index of the nearest code for each vector: (N, d), (K, d) -> (N,) int64.
 
-    |x - e|^2 = |x|^2 - 2 x.e + |e|^2, and |x|^2 is the same for every code: one matrix product decides. What all codes
-    have in common changes no distance, and is subtracted first: squares of large numbers would swallow small differences.
+    |x - e|^2 = |x|^2 - 2 x.e + |e|^2, and |x|^2 is the same for every code: one matrix
+    product decides. The codes' mean is subtracted first, which changes no distance: squares
+    of large numbers would swallow small differences.
     """
     center = codebook.mean(0)
     codebook = codebook - center
     return torch.addmm(codebook.square().sum(1), x - center, codebook.T, alpha=-2).argmin(1)
 
 
-class VectorQuantizer(nn.Module):
-    """A codebook of K vectors that follows the data by moving averages (EMA); dead codes are restarted.
+def k_means(vectors: torch.Tensor, codebook_size: int, rounds: int = 10) -> torch.Tensor:
+    """Lloyd's algorithm from random members: (N, d) -> (codebook_size, d).
 
-    A code is dead if it is used less than `dead_below` of its fair share: tokens a step / K.
+    A code that nobody chose stays where it is.
+    """
+    book = vectors[torch.randint(len(vectors), (codebook_size,))].clone()
+    for _ in range(rounds):
+        chosen = nearest_code(vectors, book)
+        counts = torch.bincount(chosen, minlength=codebook_size)[:, None]
+        means = torch.zeros_like(book).index_add_(0, chosen, vectors) / counts.clamp(min=1)
+        book = torch.where(counts > 0, means, book)
+    return book
+
+
+class VectorQuantizer(nn.Module):
+    """A codebook that follows the data by moving averages (EMA); dead codes are restarted.
+
+    Dead is a code used less than `dead_below` of its fair share: tokens a step / K.
     """
 
-    def __init__(self, codebook_size: int = 512, dim: int = 16, decay: float = 0.98, commitment: float = 0.25,
-                 dead_below: float = 0.03):
+    def __init__(self, codebook_size: int = 512, dim: int = 16, decay: float = 0.98,
+                 commitment: float = 0.25, dead_below: float = 0.03):
         super().__init__()
-        self.codebook_size, self.decay, self.commitment, self.dead_below = codebook_size, decay, commitment, dead_below
+        self.codebook_size, self.decay = codebook_size, decay
+        self.commitment, self.dead_below = commitment, dead_below
         self.register_buffer("codebook", torch.randn(codebook_size, dim))
-        self.register_buffer("cluster_size", torch.ones(codebook_size))     # moving average of how often a code is chosen
-        self.register_buffer("embed_sum", self.codebook.clone())            # moving average of the sum of its vectors
-        self.register_buffer("initialized", torch.zeros(()))                # 1 once the codebook was filled from data
+        # moving averages: how often a code is chosen in a step, the sum of its vectors
+        self.register_buffer("cluster_size", torch.ones(codebook_size))
+        self.register_buffer("embed_sum", self.codebook.clone())
+        self.register_buffer("initialized", torch.zeros(()))   # 1 once filled from data
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, d) -> quantized (N, d), indices (N,), commitment loss. The gradient passes straight through."""
+        """(N, d) -> quantized (N, d), indices (N,), commitment loss.
+
+        The gradient passes straight through. In train mode the codebook moves too.
+        """
         if self.training and not self.initialized:
             self._restart(x.detach(), torch.ones_like(self.cluster_size, dtype=torch.bool))
             self.initialized.fill_(1)
         indices = nearest_code(x.detach(), self.codebook)
         quantized = self.codebook[indices]
-        loss = self.commitment * F.mse_loss(x, quantized)                   # pulls the encoder towards its codes
+        loss = self.commitment * F.mse_loss(x, quantized)      # pulls x towards its codes
         if self.training:
             self._ema_update(x.detach(), indices)
         return x + (quantized - x).detach(), indices, loss
@@ -53,11 +74,12 @@ class VectorQuantizer(nn.Module):
         self.cluster_size.mul_(self.decay).add_(count, alpha=1 - self.decay)
         self.embed_sum.mul_(self.decay).index_add_(0, indices, x, alpha=1 - self.decay)
         self.codebook.copy_(self.embed_sum / self.cluster_size.clamp(min=1e-5)[:, None])
-        self._restart(x, self.cluster_size < self.dead_below * len(x) / self.codebook_size)
+        fair_share = len(x) / self.codebook_size
+        self._restart(x, self.cluster_size < self.dead_below * fair_share)
 
     @torch.no_grad()
     def _restart(self, x: torch.Tensor, dead: torch.Tensor) -> None:
-        """Dead codes are put onto random vectors of this batch, with a fair share of use."""
+        """Dead codes are put on random vectors of this batch, with a fair share of use."""
         if n := int(dead.sum()):
             self.codebook[dead] = x[torch.randint(len(x), (n,)).to(x.device)]
             self.cluster_size[dead] = len(x) / self.codebook_size
@@ -65,12 +87,14 @@ class VectorQuantizer(nn.Module):
 
 
 class ResidualQuantizer(nn.Module):
-    """Several `VectorQuantizer`s in a row: each quantizes what the levels before it left over."""
+    """Several `VectorQuantizer`s in a row: each quantizes what those before left over."""
 
-    def __init__(self, levels: int = 4, codebook_size: int = 512, dim: int = 64, commitment: float = 0.25):
+    def __init__(self, levels: int = 4, codebook_size: int = 512, dim: int = 64,
+                 commitment: float = 0.25):
         super().__init__()
         self.commitment = commitment
-        self.levels = nn.ModuleList(VectorQuantizer(codebook_size, dim) for _ in range(levels))
+        self.levels = nn.ModuleList(VectorQuantizer(codebook_size, dim)
+                                    for _ in range(levels))
 
     @property
     def codebooks(self) -> list[torch.Tensor]:
@@ -78,10 +102,10 @@ class ResidualQuantizer(nn.Module):
         return [quantizer.codebook for quantizer in self.levels]
 
     def forward(self, x: torch.Tensor, n_levels: torch.Tensor | None = None):
-        """(N, d) -> quantized (N, d), indices (N, levels), commitment loss. The gradient passes straight through.
+        """(N, d) -> quantized (N, d), indices (N, levels), commitment loss.
 
-        `n_levels` (N,): how many levels each row may use; dropping the last ones in training lets any number of leading
-        levels stand alone. None: all.
+        The gradient passes straight through. `n_levels` (N,): how many levels each row may
+        use, None: all. Dropping the last in training lets the leading ones stand alone.
         """
         rest, quantized, indices, loss = x, torch.zeros_like(x), [], x.new_zeros(())
         for level, quantizer in enumerate(self.levels):
@@ -95,41 +119,42 @@ class ResidualQuantizer(nn.Module):
 
     def decode(self, indices: torch.Tensor) -> torch.Tensor:
         """(..., L) int64, L of the leading levels -> the sum of their codes (..., d)."""
-        return sum(book[indices[..., level]] for level, book in enumerate(self.codebooks[:indices.shape[-1]]))
+        books = self.codebooks[:indices.shape[-1]]
+        return sum(book[indices[..., level]] for level, book in enumerate(books))
 
 
 class FSQ(nn.Module):
-    """Finite scalar quantization: squash each number, round it to one of a few levels. The codebook is the fixed grid of
-    all combinations, so nothing is learned, and nothing can die. ValueError for a level below 2.
+    """Finite scalar quantization: squash each number, round it to one of a few levels.
+
+    The codebook is the grid of all combinations: nothing is learned, so nothing can die.
+    ValueError for a level below 2.
     """
 
     def __init__(self, levels: tuple[int, ...] = (8, 8, 8)):
         super().__init__()
-        if not levels or min(levels) < 2:
-            raise ValueError(f"FSQ needs two levels or more in every dimension, got {levels}")
+        check_levels(levels)
         sizes = torch.tensor(levels)
         self.levels, self.codebook_size = tuple(levels), int(sizes.prod())
         self.register_buffer("sizes", sizes, persistent=False)
-        self.register_buffer("places", sizes.cumprod(0) // sizes, persistent=False)    # 1, 8, 64: the digits' worth
-        digits = torch.arange(self.codebook_size)[:, None] // self.places % sizes
+        places = sizes.cumprod(0) // sizes                     # 1, 8, 64: the digits' worth
+        self.register_buffer("places", places, persistent=False)
+        digits = torch.arange(self.codebook_size)[:, None] // places % sizes
         self.register_buffer("codebook", digits / (sizes - 1) * 2 - 1, persistent=False)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, d) -> quantized (N, d) in [-1, 1], indices (N,), a loss of zero. The gradient passes straight through."""
+        """(N, d) -> quantized (N, d) in [-1, 1], indices (N,), a loss of zero.
+
+        The gradient passes straight through.
+        """
         top = self.sizes - 1
-        squashed = (x.tanh() + 1) / 2 * top                                 # each number in 0 .. levels - 1
+        squashed = (x.tanh() + 1) / 2 * top                 # each number in 0 .. levels - 1
         digits = squashed.round()
         indices = (digits.detach().long() * self.places).sum(1)
         out = squashed + (digits - squashed).detach()
         return out / top * 2 - 1, indices, x.new_zeros(())
 
 
-def k_means(vectors: torch.Tensor, codebook_size: int, rounds: int = 10) -> torch.Tensor:
-    """Lloyd's algorithm from random members: (N, d) -> (codebook_size, d). An empty cluster keeps its center."""
-    book = vectors[torch.randint(len(vectors), (codebook_size,))].clone()
-    for _ in range(rounds):
-        chosen = nearest_code(vectors, book)
-        counts = torch.bincount(chosen, minlength=codebook_size)[:, None]
-        means = torch.zeros_like(book).index_add_(0, chosen, vectors) / counts.clamp(min=1)
-        book = torch.where(counts > 0, means, book)
-    return book
+def check_levels(levels: tuple[int, ...]) -> None:
+    """ValueError unless there is at least one dimension, and each has two levels or more."""
+    if not levels or min(levels) < 2:
+        raise ValueError(f"FSQ needs two levels or more in every dimension, got {levels}")

@@ -1,4 +1,7 @@
-"""Image <-> 64 integers: a convolutional autoencoder with a vector quantizer in the middle (VQ-VAE, van den Oord 2017)."""
+"""Image <-> 64 integers: a convolutional autoencoder with a vector quantizer in the middle.
+
+Source: VQ-VAE (van den Oord et al. 2017).
+"""
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -7,18 +10,25 @@ from mmcourse.quantize import VectorQuantizer, nearest_code
 
 
 class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of each position. Unlike GroupNorm it lets no position see the others' content."""
+    """LayerNorm over the channels of each position.
+
+    Unlike GroupNorm it lets no position see what is in the others.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x):
-        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)    # (B, C, H, W) -> (B, H, W, C) and back
+        x = self.norm(x.permute(0, 2, 3, 1))                  # (B, C, H, W) -> (B, H, W, C)
+        return x.permute(0, 3, 1, 2)                          # (B, H, W, C) -> (B, C, H, W)
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, convolution, SiLU, 1x1 convolution, added to x: (B, C, H, W) -> same. `kernel` 1 sees no neighbours."""
+    """Norm, SiLU, convolution, SiLU, 1x1 convolution, added to x: (B, C, H, W) -> same.
+
+    With `kernel` 1 a position sees no neighbours.
+    """
 
     def __init__(self, channels: int, kernel: int = 3):
         super().__init__()
@@ -31,17 +41,19 @@ class ResidualBlock(nn.Module):
 
 
 def border_colour(images: torch.Tensor) -> torch.Tensor:
-    """The colour that a picture stands on, the median of its border: (B, 3, H, W) -> (B, 3, 1, 1)."""
-    border = torch.cat([images[:, :, 0], images[:, :, -1], images[:, :, :, 0], images[:, :, :, -1]], 2)
-    return border.median(2).values[:, :, None, None]                   # (B, 3, 2H + 2W) -> (B, 3, 1, 1)
+    """The background's colour, the median of the border: (B, 3, H, W) -> (B, 3, 1, 1)."""
+    rows, columns = images[:, :, [0, -1]], images[:, :, :, [0, -1]]
+    border = torch.cat([rows.flatten(2), columns.flatten(2)], 2)       # (B, 3, 2H + 2W)
+    return border.median(2).values[:, :, None, None]
 
 
 def matte(images: torch.Tensor, patch: int = 8, softness: float = 0.05) -> torch.Tensor:
-    """Cut the drawing out of its ground: pixels of the ground's colour turn grey, but where a whole patch is ground.
+    """Pixels of the background's colour turn grey, unless a whole patch is background.
 
-    So a cat's ear has the same code on every ground, and the empty patches say which ground it is. (B, 3, H, W) -> same.
+    So a cat's ear has the same code on every background, and the empty patches say which
+    background it is: (B, 3, H, W) -> same.
     """
-    difference = (images - border_colour(images)).abs().amax(1, keepdim=True)          # (B, 1, H, W)
+    difference = (images - border_colour(images)).abs().amax(1, keepdim=True)
     alpha = (difference / softness).clamp(max=1)
     empty = F.interpolate((F.max_pool2d(alpha, patch) < 0.5).float(), scale_factor=patch)
     alpha = torch.maximum(alpha, empty)
@@ -49,7 +61,7 @@ def matte(images: torch.Tensor, patch: int = 8, softness: float = 0.05) -> torch
 
 
 class GlobalContext(nn.Module):
-    """Tells every place what there is anywhere in the picture, such as the ground: (B, C, H, W) -> same."""
+    """Tells every place what there is anywhere in the picture: (B, C, H, W) -> same."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -61,8 +73,10 @@ class GlobalContext(nn.Module):
 
 
 def make_encoder(width: int, dim: int, context: int) -> nn.Sequential:
-    """(B, 3, 64, 64) -> (B, dim, 8, 8). All heavy work is done on the small grids. `context` 1: each token sees only
-    its own patch and four pixels around it; 3: it sees its neighbours too."""
+    """(B, 3, 64, 64) -> (B, dim, 8, 8). All heavy work is done on the small grids.
+
+    `context` 1: a token sees its own patch and 4 pixels around it; 3: its neighbours too.
+    """
     return nn.Sequential(
         nn.Conv2d(3, width // 2, 4, stride=4),                         # (B, 64, 16, 16)
         ResidualBlock(width // 2, 3),
@@ -85,9 +99,11 @@ def make_decoder(width: int, dim: int) -> nn.Sequential:
 class VQVAE(nn.Module):
     """The image tokenizer: 64x64 pixels <-> 8x8 tokens out of `codebook_size`."""
 
-    def __init__(self, codebook_size: int = 512, dim: int = 16, width: int = 128, context: int = 1):
+    def __init__(self, codebook_size: int = 512, dim: int = 16, width: int = 128,
+                 context: int = 1):
         super().__init__()
-        self.config = {"codebook_size": codebook_size, "dim": dim, "width": width, "context": context}
+        self.config = dict(codebook_size=codebook_size, dim=dim, width=width,
+                           context=context)
         self.encoder = make_encoder(width, dim, context)
         self.quantizer = VectorQuantizer(codebook_size, dim)
         self.decoder = make_decoder(width, dim)
@@ -98,14 +114,15 @@ class VQVAE(nn.Module):
         return self.quantizer.codebook_size
 
     def vectors(self, images: torch.Tensor) -> torch.Tensor:
-        """What is quantized: (B, 3, H, W) in [0, 1] -> (B, H/8, W/8, D), one vector for each patch."""
-        return self.encoder(matte(images) * 2 - 1).permute(0, 2, 3, 1)        # (B, D, h, w) -> (B, h, w, D)
+        """What is quantized: (B, 3, H, W) in [0, 1] -> (B, H/8, W/8, D)."""
+        z = self.encoder(matte(images) * 2 - 1)
+        return z.permute(0, 2, 3, 1)                          # (B, D, h, w) -> (B, h, w, D)
 
     def forward(self, images: torch.Tensor):
-        """(B, 3, 64, 64) in [0, 1] -> reconstruction of the same shape, indices (B, 8, 8), commitment loss."""
-        z = self.vectors(images)
-        quantized, indices, commitment = self.quantizer(z.flatten(0, 2))       # (B, h, w, D) -> (B h w, D)
-        q = quantized.view(z.shape).permute(0, 3, 1, 2)                        # (B h w, D) -> (B, D, h, w)
+        """(B, 3, 64, 64) in [0, 1] -> the same rebuilt, indices (B, 8, 8), commitment."""
+        z = self.vectors(images)                                        # (B, h, w, D)
+        quantized, indices, commitment = self.quantizer(z.flatten(0, 2))
+        q = quantized.view(z.shape).permute(0, 3, 1, 2)         # (B h w, D) -> (B, D, h, w)
         return self.decoder(q) + 0.5, indices.view(z.shape[:3]), commitment
 
     @torch.no_grad()
@@ -119,15 +136,17 @@ class VQVAE(nn.Module):
     def decode(self, ids: torch.Tensor) -> torch.Tensor:
         """(B, h, w) int64 -> (B, 3, 8h, 8w) float in [0, 1]."""
         check_image_ids(ids, self.vocab_size)
-        q = self.quantizer.codebook[ids.long()].permute(0, 3, 1, 2)            # (B, h, w, D) -> (B, D, h, w)
-        return (self.decoder(q) + 0.5).clamp(0, 1)
+        q = self.quantizer.codebook[ids.long()]                         # (B, h, w, D)
+        return (self.decoder(q.permute(0, 3, 1, 2)) + 0.5).clamp(0, 1)
 
 
 def check_image_ids(ids: torch.Tensor, vocab_size: int) -> None:
     """Clear errors for what is not a batch of image ids."""
-    if not isinstance(ids, torch.Tensor) or ids.ndim != 3 or ids.is_floating_point() or ids.dtype == torch.bool:
+    tensor = isinstance(ids, torch.Tensor)
+    if not tensor or ids.ndim != 3 or ids.is_floating_point() or ids.dtype == torch.bool:
         shape = tuple(getattr(ids, "shape", ())) or type(ids).__name__
-        raise ValueError(f"image ids are a tensor of integers, shape (B, h, w), got {shape} {getattr(ids, 'dtype', '')}")
+        raise ValueError(f"image ids are a tensor of integers, shape (B, h, w), got {shape} "
+                         f"{getattr(ids, 'dtype', '')}")
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
         raise ValueError(f"image ids lie in 0..{vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}")
 
@@ -141,25 +160,27 @@ def check_images(images: torch.Tensor) -> None:
             hint = "; the channels are last: use .permute(0, 3, 1, 2)"
         elif len(shape) == 4 and shape[1] in (1, 4):
             hint = ("; grey has one channel: use .expand(-1, 3, -1, -1)" if shape[1] == 1 else
-                    "; the fourth channel is alpha: leave it out with [:, :3], or lay the picture on a ground first")
+                    "; the fourth channel is alpha: leave it out with [:, :3], or lay the picture on a "
+                    "background first")
         elif len(shape) == 3:
             hint = "; one picture alone is a batch of one: use [None]"
         raise ValueError(f"pictures are a tensor of shape (B, 3, H, W), got {shape}{hint}")
     if not images.is_floating_point():
         raise TypeError(f"pictures are floats in [0, 1], got {images.dtype}; divide uint8 pixels by 255")
     if images.shape[2] % 8 or images.shape[3] % 8 or not images.shape[2] or not images.shape[3]:
-        raise ValueError(f"height and width must be multiples of 8, got {images.shape[2]}x{images.shape[3]}: resize or pad")
+        raise ValueError(f"height and width must be multiples of 8, got {images.shape[2]}x{images.shape[3]}: "
+                         "resize or pad")
     if not torch.isfinite(images).all():
         raise ValueError("the picture holds NaN or infinite values")
     if images.numel() and (images.min() < -1e-3 or images.max() > 1 + 1e-3):
         raise ValueError(f"pixels must lie in [0, 1], got {images.min():.3g}..{images.max():.3g}")
 
 
-RECONSTRUCTION_WEIGHT = 10.0       # squared errors of pixels in [0, 1] are small beside the commitment loss
+RECONSTRUCTION_WEIGHT = 10.0       # squared errors of pixels are small beside the commitment
 
 
-def vqvae_loss(model: VQVAE, images: torch.Tensor, weights: torch.Tensor | float = 1.0) -> dict:
-    """Reconstruction error plus commitment; logs PSNR in dB and the perplexity of the codes in this batch.
+def vqvae_loss(model: VQVAE, images: torch.Tensor, weights: torch.Tensor | float = 1.0):
+    """Reconstruction error plus commitment; also PSNR in dB and the codes' perplexity.
 
     `weights`, broadcast over (B, 3, H, W), say how much each pixel counts.
     """
@@ -167,5 +188,6 @@ def vqvae_loss(model: VQVAE, images: torch.Tensor, weights: torch.Tensor | float
     squares = (reconstruction - images).square()
     use = torch.bincount(indices.flatten(), minlength=model.vocab_size).float()
     p = use[use > 0] / use.sum()
-    return {"loss": RECONSTRUCTION_WEIGHT * (weights * squares).mean() + commitment, "psnr": -10 * squares.detach().mean().log10(),
+    return {"loss": RECONSTRUCTION_WEIGHT * (weights * squares).mean() + commitment,
+            "psnr": -10 * squares.detach().mean().log10(),
             "perplexity": (-(p * p.log()).sum()).exp()}
