@@ -89,7 +89,7 @@ class Transformer(nn.Module):
     Args:
         vocab_size: ids lie in 0..vocab_size-1.
         context: the longest sequence.
-        openers: ids that start a segment; positions are counted from there. Empty: plain positions.
+        segment_starts: ids that start a segment; positions are counted from there. Empty: plain positions.
         segments: how many segments a sequence may have.
     """
 

@@ -75,10 +75,10 @@ class Vocabulary:
             ranges = [self.ranges[segment.modality]] * len(segment.ids)
         if segment.modality == "image" and len(segment.ids) != self.image_tokens:
             raise ValueError(f"a picture has {self.image_tokens} tokens, got {len(segment.ids)}")
-        for i, r in zip(segment.ids, ranges, strict=True):
+        for i, r in zip(segment.ids, ranges):
             if not 0 <= i < len(r):
                 raise ValueError(f"{segment.modality} ids lie in 0..{len(r) - 1}, got {i}")
-        return [r.start + i for i, r in zip(segment.ids, ranges, strict=True)]
+        return [r.start + i for i, r in zip(segment.ids, ranges)]
 
     def pack(self, segments) -> list[int]:
         """Segments -> one sequence: each between its two boundary tokens."""
