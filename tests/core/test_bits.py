@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mmcourse import bits, show
+from mmcourse import bits
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import Segment, Vocabulary
 from mmcourse.world.scene import BACKGROUNDS, NOUNS, Group, Scene, held_out_pair, sample_scene
@@ -183,19 +183,3 @@ def test_no_fixed_guess_beats_the_entropy_of_the_world():
     scenes = [sample_scene(np.random.default_rng(i), "train") for i in range(300)]
     own, anys = (np.mean([bits.scene_bits(s, split) for s in scenes]) for split in ("train", "any"))
     assert 20 < own < anys
-
-
-# ---------------------------------------------------------------- drawing
-
-def test_the_budget_says_what_it_draws(capsys):
-    show.bits.budget(vocabulary=512, size=64, patch=8, seconds=1.0, frame_ms=40, levels=2, context=256)
-    said = capsys.readouterr().out
-    assert "64 tokens, 576 bits" in said and "50 tokens, 450 bits" in said and "25% of the context" in said
-    show.bits.budget(size=16, patch=32)
-    assert "do not fill" in capsys.readouterr().out
-
-
-def test_ladder_and_binary_draw(capsys):
-    show.bits.ladder({"raw": 98304.0, "tokens": 576.0, "less": 0.5}, "a ladder")
-    show.bits.binary([np.eye(4)[None], np.zeros((2, 4, 4))], ["one", "two"], "pictures")
-    assert capsys.readouterr().out == "a ladder\npictures\n"

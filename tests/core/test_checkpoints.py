@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from mmcourse import checkpoints
+from mmcourse.bpe import BPETokenizer
 from mmcourse.transformer import Transformer
 from mmcourse.vqvae import VQVAE
 
@@ -36,7 +37,7 @@ def test_what_is_loaded_is_what_was_saved(folder):
 
 def test_the_manifest_says_how_it_was_made(folder):
     entry = checkpoints.manifest(folder)["small"]
-    assert entry["config"] == make().config and entry["model"] == "mmcourse.vqvae.VQVAE"
+    assert entry["config"] == make().config and entry["model"] == "VQVAE"
     assert (entry["seed"], entry["steps"], entry["cpu_minutes"]) == (3, 7, 1.23)
     assert entry["metrics"] == {"psnr_db": 12.3} and entry["file"] == "small.safetensors"
     assert entry["sha256"] == checkpoints.sha256(folder / "small.safetensors") and len(entry["sha256"]) == 64
@@ -61,9 +62,9 @@ def test_a_file_cut_short_or_empty_is_refused(folder):
 
 
 @pytest.mark.parametrize("config", [
-    {"codes": 32, "dim": 4, "width": 16, "context": 1},                # other shapes
-    {"codes": 16, "dim": 4, "width": 16, "context": 3},                # a convolution of another size
-    {"codes": 16, "dim": 4, "width": 16, "depth": 3},                  # a keyword that the class does not have
+    {"codebook_size": 32, "dim": 4, "width": 16, "context": 1},                # other shapes
+    {"codebook_size": 16, "dim": 4, "width": 16, "context": 3},                # a convolution of another size
+    {"codebook_size": 16, "dim": 4, "width": 16, "depth": 3},                  # a keyword that the class does not have
 ])
 def test_another_config_is_refused(folder, config):
     edit(folder, config=config)
@@ -108,11 +109,26 @@ def test_a_manifest_that_is_no_json_is_refused(folder):
         checkpoints.load("small", folder)
 
 
-@pytest.mark.parametrize("model", ["os.system", "torch.nn.Linear", "mmcourse.vqvae.Nothing", "mmcourse.nowhere.VQVAE"])
+@pytest.mark.parametrize("model", ["os.system", "torch.nn.Linear", "mmcourse.vqvae.Nothing", "VQVAE.load", ""])
 def test_only_classes_of_this_package_are_built(folder, model):
     edit(folder, model=model)
     with pytest.raises(ValueError, match="not of this package"):
         checkpoints.load("small", folder)
+
+
+def test_the_registry_knows_where_each_class_is_and_a_module_may_move(folder):
+    for name in checkpoints.CLASSES:
+        assert checkpoints.class_of(name, "x").__name__ == name
+    assert {entry["model"].rpartition(".")[2] for entry in checkpoints.manifest().values()} <= set(checkpoints.CLASSES)
+    edit(folder, model="mmcourse.where_it_once_was.VQVAE")              # as the first edition wrote it
+    assert type(checkpoints.load("small", folder)) is VQVAE
+
+
+def test_what_a_file_first_held_stands_for_it_when_it_is_written_anew(folder):
+    first = checkpoints.manifest(folder)["small"]["sha256"]
+    assert checkpoints.identity("small", folder) == first
+    edit(folder, sha256="f" * 64, identity=first)
+    assert checkpoints.identity("small", folder) == first
 
 
 def test_a_save_that_fails_leaves_the_old_checkpoint_whole(folder, monkeypatch):
@@ -166,11 +182,15 @@ def test_weights_that_lie_transposed_in_memory_survive(folder):
     assert torch.equal(loaded.encoder[0].weight, model.encoder[0].weight)
 
 
-def test_everything_that_is_shipped_is_what_its_manifest_records():
-    entries = checkpoints.manifest()
-    assert "vqvae" in entries
-    for name in entries:
-        checkpoints.verify(name)
+def test_the_tokenizer_of_text_is_loaded_by_name_and_hash_like_the_others(folder):
+    bpe = checkpoints.load("bpe")
+    assert type(bpe) is BPETokenizer and bpe.vocab_size == 1024
+    path = bpe.save(folder / "bpe.json")
+    checkpoints.record("bpe", path, folder=folder, model="BPETokenizer")
+    assert checkpoints.load("bpe", folder).merges == bpe.merges
+    path.write_text(path.read_text("utf-8") + " ", "utf-8")
+    with pytest.raises(ValueError, match="contents have changed"):
+        checkpoints.load("bpe", folder)
 
 
 def test_eight_bits_a_weight_are_nearly_the_same_weights(tmp_path):
