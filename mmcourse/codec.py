@@ -160,9 +160,9 @@ class AudioCodec(nn.Module):
         """
         samples = check_sound(samples)
         samples = samples - dc_offset(samples)
-        samples = F.pad(samples, (0, -samples.shape[1] % FRAME_SAMPLES))
-        samples = normalize_loudness(samples)
-        z = in_pieces(lambda x: self.encoder(self.features(x)), samples, FRAME_SAMPLES, 1)
+        size = self.samples_per_frame
+        samples = normalize_loudness(F.pad(samples, (0, -samples.shape[1] % size)))
+        z = in_pieces(lambda x: self.encoder(self.features(x)), samples, size, 1)
         B, dim, t = z.shape
         ids = self.quantizer(z.transpose(1, 2).reshape(B * t, dim))[1]
         return ids.view(B, t, self.levels)

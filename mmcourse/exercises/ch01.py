@@ -154,7 +154,7 @@ def _trips_over_zero(counts):
     return float(-(p * np.log2(p + 1e-3)).sum())
 
 
-def _does_not_normalise(counts):
+def _does_not_normalize(counts):
     p = np.asarray([c for c in counts if c], float)
     return float(-(p * np.log2(p / p.sum())).sum())
 
@@ -165,7 +165,7 @@ def _plain_mean(counts):
 
 
 @register("01.entropy_bits", reference=entropy_bits, minutes=5, difficulty=1,
-          wrong=[_natural_entropy, _trips_over_zero, _does_not_normalise, _plain_mean],
+          wrong=[_natural_entropy, _trips_over_zero, _does_not_normalize, _plain_mean],
           hint="Counts over their sum are p; leave out what never happened; minus the sum of p * log2(p).")
 def check_entropy(fn):
     cases = [([1, 1], 1), ([5, 0, 5], 1), ([7], 0), ([1] * 512, 9), ([1, 3], 0.81128), ([2, 1, 1], 1.5)]

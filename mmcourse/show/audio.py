@@ -1,6 +1,7 @@
-"""Chapter 04's figures: measured tables of the codec, pitch over time, and an explorer of single audio tokens.
+"""Chapter 04's figures: measured tables of the codec, pitch over time, and an explorer of single audio
+tokens.
 
-Tables are read from `data/results/codec_*.json` and `ch04_vocoder.json`, which scripts write. Nothing here trains anything.
+Tables are read from `data/results/ch04_*.json` (`mmcourse.files.results`). Nothing here trains anything.
 """
 from __future__ import annotations
 
@@ -30,14 +31,16 @@ def unpack(text: str) -> np.ndarray:
 
 
 def players(sounds: Mapping[str, object], caption: str = "") -> None:
-    """A row of players without spectrograms: {title: (samples,) floats, a tensor or an array, or a packed sound}."""
+    """A row of players without spectrograms: {title: (samples,) floats, a tensor or an array, or a packed
+    sound}."""
     if not sounds:
         raise ValueError("no sounds to play: the dict is empty")
     boxes = []
     for title, sound in sounds.items():
         wave = unpack(sound) if isinstance(sound, str) else show._array(sound).astype(np.float32)
         if wave.ndim != 1 or not wave.size or not np.isfinite(wave).all():
-            raise ValueError(f"{title!r} is no sound: give one channel, (samples,), finite and not empty; got {wave.shape}")
+            raise ValueError(f"{title!r} is no sound: give one channel, (samples,), finite and not empty; "
+                             f"got {wave.shape}")
         boxes.append('<div style="display:inline-block;margin:0 1em .6em 0">'
                      f"{html.escape(title)}<br>{show.player(wave, SAMPLE_RATE)}</div>")
     if show._in_notebook():
@@ -57,26 +60,30 @@ def uploaded(upload) -> np.ndarray | None:
 
 @torch.no_grad()
 def alone(codec, ids: torch.Tensor, seconds: float = 0.4) -> torch.Tensor:
-    """One frame's ids (levels,), held for a while: (samples,). A single frame of 40 ms is too short to be heard as a sound."""
+    """One frame's ids (levels,), held for a while: (samples,). A single frame of 40 ms is too short to be
+    heard as a sound."""
     frames = max(1, round(seconds * codec.frame_rate))
     return codec.decode(ids.expand(1, frames, -1))[0]
 
 
 @torch.no_grad()
 def explore(codec, samples, frame: int = 5, levels: int = 2, caption: str = "") -> None:
-    """Look at one frame of a sound: its tokens in each level, the spectrum that they paint as levels are added, and players
-    of the whole sound at `levels`, of the frame alone, and of its tokens one level at a time. ValueError if there is none such.
+    """Look at one frame of a sound: its tokens in each level, the spectrum that they paint as levels are
+    added, and players of the whole sound at `levels`, of the frame alone, and of its tokens one level at a
+    time. ValueError if there is no such frame or level.
     """
     samples = torch.as_tensor(samples).float().reshape(1, -1)
     samples = samples[:, :samples.shape[1] // codec.samples_per_frame * codec.samples_per_frame]
     ids = codec.encode(samples)
     if not 0 <= frame < ids.shape[1] or not 1 <= levels <= codec.levels:
-        raise ValueError(f"frames are 0..{ids.shape[1] - 1}, levels 1..{codec.levels}; got frame {frame}, levels {levels}")
+        raise ValueError(f"frames are 0..{ids.shape[1] - 1}, levels 1..{codec.levels}; got frame {frame}, "
+                         f"levels {levels}")
     fig, axes = plt.subplots(1, 3, figsize=(10, 2.7), width_ratios=(1.2, 1.2, 1))
     true = log_mel(normalize_loudness(samples), codec.filters)[0]
     mels = {"true": true} | {f"level{'s 0 to' if n > 1 else ''} {n - 1}": codec.decode_mel(ids[..., :n])[0]
                              for n in range(1, levels + 1)}
-    for axis, (name, mel) in zip(axes, (("true", true), (f"{levels} level{'s' * (levels > 1)}", list(mels.values())[-1]))):
+    panels = {"true": true, f"{levels} level{'s' * (levels > 1)}": list(mels.values())[-1]}
+    for axis, (name, mel) in zip(axes, panels.items()):
         extent = (0, mel.shape[1] * 10, 0, 64)
         axis.imshow(mel.numpy(), origin="lower", aspect="auto", extent=extent, vmin=-9, vmax=-1)
         axis.axvspan(40 * frame, 40 * frame + 40, fill=False, edgecolor=show.COLOURS[4], linewidth=2)
@@ -84,24 +91,27 @@ def explore(codec, samples, frame: int = 5, levels: int = 2, caption: str = "") 
         axis.grid(False)
     axes[0].set_ylabel("mel band")
     for i, (name, mel) in enumerate(mels.items()):
-        axes[2].plot(8.686 * mel[:, 4 * frame:4 * frame + 4].mean(1).numpy(), ("k:", "-", "--", "-.", ":")[i % 5], label=name,
+        axes[2].plot(8.686 * mel[:, 4 * frame:4 * frame + 4].mean(1).numpy(),
+                     ("k:", "-", "--", "-.", ":")[i % 5], label=name,
                      **({} if i == 0 else {"color": show.COLOURS[(i - 1) % 6]}))
-    axes[2].set(xlabel="mel band", ylabel="dB", title="tokens " + ", ".join(str(i) for i in ids[0, frame].tolist()))
+    axes[2].set(xlabel="mel band", ylabel="dB", title=f"tokens {str(ids[0, frame].tolist())[1:-1]}")
     axes[2].legend(fontsize=8)
-    said = (f"Frame {frame} (box): the true sound, what {levels} of {codec.levels} levels paint of it, and the frame's "
-            "spectrum as levels are added (dotted: true).")
+    said = (f"Frame {frame} (box): the true sound, what {levels} of {codec.levels} levels paint of it, and "
+            "the frame's spectrum as levels are added (dotted: true).")
     show.figure(fig, caption or said, colours=64)
     sounds = {f"whole, {levels} level{'s' * (levels > 1)}": codec.decode(ids[..., :levels])[0],
               f"frame {frame} alone, held": alone(codec, ids[0, frame, :levels])}
     for n in range(1, levels):
-        sounds[f"with levels 0 to {n - 1} only" if n > 1 else "its level 0 only"] = alone(codec, ids[0, frame, :n])
+        name = f"with levels 0 to {n - 1} only" if n > 1 else "its level 0 only"
+        sounds[name] = alone(codec, ids[0, frame, :n])
     players(sounds)
 
 
 # ---------------------------------------------------------------- pitch
 
 def say_all(texts, voice: str = "en-us", pitch: int = 50, speed: int = 165) -> list[np.ndarray]:
-    """`mmcourse.world.speech.say` for many texts at once, by one process: a list of float32 (samples,)."""
+    """`mmcourse.world.speech.synthesize` for many texts at once, by one process: a list of float32
+    (samples,)."""
     from mmcourse.world.speech import _finish, _speak
     jobs = [(text, voice, pitch, speed) for text in texts]
     return [(_finish(sound, rate) / 32767).astype(np.float32) for sound, rate in _speak(jobs)]
@@ -116,12 +126,13 @@ def contours(rows: Mapping[str, Mapping[str, object]], caption: str = "") -> Non
         for i, (name, sound) in enumerate(sounds.items()):
             track = pitch_track(show._array(sound))
             found.append(track[np.isfinite(track)])
-            axis.plot(np.arange(len(track)) / 100, track, ("-", "--", "-.", ":")[i], color=show.COLOURS[(6, 1, 0, 2)[i]],
+            axis.plot(np.arange(len(track)) / 100, track, ("-", "--", "-.", ":")[i],
+                      color=show.COLOURS[(6, 1, 0, 2)[i]],
                       linewidth=(3, 1.8, 1.5, 1.5)[i], alpha=0.4 if i == 0 else 1, label=name)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("s")
     if any(map(len, found)):
-        low, high = np.percentile(np.concatenate(found), (1, 99))            # a single wrong frame sets no scale
+        low, high = np.percentile(np.concatenate(found), (1, 99))  # a single wrong frame sets no scale
         axes[0, 0].set_ylim(low / 1.15, high * 1.1)
     axes[0, 0].set_ylabel("pitch (Hz)")
     axes[0, -1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
@@ -129,8 +140,8 @@ def contours(rows: Mapping[str, Mapping[str, object]], caption: str = "") -> Non
 
 
 def contour(samples, points: int = 12) -> np.ndarray | None:
-    """The melody of a syllable: its pitch in semitones about its own mean, at `points` moments from the first voiced one to
-    the last; None if less than 80 ms is voiced.
+    """The melody of a syllable: its pitch in semitones about its own mean, at `points` moments from the first
+    voiced one to the last; None if less than 80 ms is voiced.
     """
     track = pitch_track(show._array(samples))
     voiced = np.flatnonzero(np.isfinite(track))
@@ -149,7 +160,8 @@ def nearest_tone(shape: np.ndarray | None, known: Mapping[str, list]) -> str:
 
 
 def tones_right(keys: list[tuple], true: list, sounds: list) -> float:
-    """The share of syllables whose contour is nearest to that of their own tone in other syllables of the true sounds.
+    """The share of syllables whose contour is nearest to that of their own tone in other syllables of the
+    true sounds.
 
     Args:
         keys: (onset, tone) of each syllable. true, sounds: a sound for each.
@@ -178,28 +190,33 @@ def sweep_rows(sweep: dict) -> list[dict]:
     out = []
     for run in sweep["runs"].values():
         for row in run["rows"]:
-            out.append({"frame": f"{run['milliseconds']} ms", "codes": f"{row['levels']} x {run['codebook_size']:,}",
+            out.append({"frame": f"{run['milliseconds']} ms",
+                        "codes": f"{row['levels']} x {run['codebook_size']:,}",
                         "tokens/s": row["tokens_per_second"], "bits/s": _bits(row), **_quality(row),
                         "mel distance, dB": f"{row['mel_db']:.2f}", "codes used": f"{row['codes_used']:,}",
                         "CPU min": run["cpu_minutes"]})
     for name, row in sweep["reference"].items():
-        out.append({"frame": name, "codes": "", "tokens/s": "–", "bits/s": "–", **_quality(row), "mel distance, dB": "–",
+        out.append({"frame": name, "codes": "", "tokens/s": "–", "bits/s": "–", **_quality(row),
+                    "mel distance, dB": "–",
                     "codes used": "–", "CPU min": "–"})
     return out
 
 
 def sweep_gains(sweep: dict) -> tuple[float, float, dict]:
-    """What one level gains in STOI on average from a frame half as long, and from 8,192 codes instead of 1,024; and the
-    rows themselves, {(milliseconds, codes): row}.
+    """What one level gains in STOI on average from a frame half as long, and from 8,192 codes instead of
+    1,024; and the rows themselves, {(milliseconds, codes): row}.
     """
-    one = {(r["milliseconds"], r["codebook_size"]): r["rows"][0] for r in sweep["runs"].values() if r["levels"] == 1}
+    one = {(r["milliseconds"], r["codebook_size"]): r["rows"][0] for r in sweep["runs"].values()
+           if r["levels"] == 1}
     halved = [one[ms // 2, k]["stoi"] - one[ms, k]["stoi"] for ms, k in one if (ms // 2, k) in one]
-    larger = [one[ms, 8192]["stoi"] - one[ms, 1024]["stoi"] for ms, k in one if k == 1024 and (ms, 8192) in one]
+    larger = [one[ms, 8192]["stoi"] - one[ms, 1024]["stoi"] for ms, k in one if k == 1024
+              and (ms, 8192) in one]
     return float(np.mean(halved)), float(np.mean(larger)), one
 
 
 def limit_rows(found: dict) -> list[dict]:
-    """Rows for a table: one set of people of `ch04_limits`, a way from sound to sound in each, 95 % intervals in brackets."""
+    """Rows for a table: one set of people of `ch04_limits`, a way from sound to sound in each, 95 % intervals
+    in brackets."""
     out = []
     for name, row in found["rows"].items():
         low, high = row["words_interval"]
@@ -212,7 +229,8 @@ def limit_rows(found: dict) -> list[dict]:
 
 
 def sweep_plot(sweep: dict, caption: str = "") -> None:
-    """STOI and PESQ against bits a second: one line for each frame length, one for the levels of the shipped shape."""
+    """STOI and PESQ against bits a second: one line for each frame length, one for the levels of the shipped
+    shape."""
     fig, axes = plt.subplots(1, 2, figsize=(8.4, 3))
     lines: dict[str, list] = {}
     for run in sweep["runs"].values():
@@ -221,7 +239,8 @@ def sweep_plot(sweep: dict, caption: str = "") -> None:
     for i, (name, rows) in enumerate(lines.items()):
         rows = sorted(rows, key=lambda r: r["bits_per_second"])
         for axis, key in zip(axes, ("stoi", "pesq")):
-            axis.plot([r["bits_per_second"] for r in rows], [r[key] for r in rows], ("-", "--", "-.", ":")[i % 4],
+            axis.plot([r["bits_per_second"] for r in rows], [r[key] for r in rows],
+                      ("-", "--", "-.", ":")[i % 4],
                       marker="osD^"[i % 4], color=show.COLOURS[i], label=name)
     for axis, name in zip(axes, ("STOI", "PESQ")):
         axis.set(xlabel="nominal bits a second", ylabel=name)
@@ -230,13 +249,15 @@ def sweep_plot(sweep: dict, caption: str = "") -> None:
 
 
 def probe_plot(probes: dict, caption: str = "") -> None:
-    """What each probe finds: one panel for each fact, one bar for each view of the tokens; linear solid, small net hatched."""
+    """What each probe finds: one panel for each fact, one bar for each view of the tokens; linear solid,
+    small net hatched."""
     fig, axes = plt.subplots(1, len(FACTS), figsize=(10, 3), sharey=True)
     names = list(probes["views"])
     for axis, fact in zip(axes, FACTS):
         for i, name in enumerate(names):
             values = np.clip(probes["views"][name][fact], 0, 1)
-            colour = show.COLOURS[0] if name.startswith("level ") else show.COLOURS[1] if "levels 0" in name else "#999999"
+            one, several = name.startswith("level "), "levels 0" in name
+            colour = show.COLOURS[0] if one else show.COLOURS[1] if several else "#999999"
             axis.barh(i - 0.2, values[0], 0.38, color=colour)
             axis.barh(i + 0.2, values[1], 0.38, color=colour, alpha=0.45, hatch="///")
         if fact in probes["chance"]:
@@ -252,21 +273,27 @@ def peer_rows(peers: dict, name: str) -> list[dict]:
     if name not in peers["sets"]:
         raise ValueError(f"there is no set {name!r}; the sets are {', '.join(peers['sets'])}")
     rows = sorted(peers["sets"][name]["rows"].items(), key=lambda item: item[1].get("bits_per_second", 1e9))
-    return [{"": f"ours, {key}" if key.endswith(("level", "levels")) else key, "bits/s": _bits(row), **_quality(row)}
+    return [{"": f"ours, {key}" if key.endswith(("level", "levels")) else key, "bits/s": _bits(row),
+             **_quality(row)}
             for key, row in rows]
 
 
 def peer_plot(peers: dict, caption: str = "") -> None:
-    """STOI and PESQ against bits a second for every set of sounds: ours as a line, peers as marks with their names."""
+    """STOI and PESQ against bits a second for every set of sounds: ours as a line, peers as marks with their
+    names."""
     sets = list(peers["sets"].items())
-    fig, axes = plt.subplots(2, len(sets), figsize=(3.3 * len(sets), 4.6), sharex=True, sharey="row", squeeze=False)
+    fig, axes = plt.subplots(2, len(sets), figsize=(3.3 * len(sets), 4.6), sharex=True, sharey="row",
+                             squeeze=False)
     for column, (name, found) in zip(axes.T, sets):
         rows = found["rows"]
         ours = [r for n, r in rows.items() if n.endswith(("level", "levels"))]
         for axis, key in zip(column, ("stoi", "pesq")):
-            axis.plot([r["bits_per_second"] for r in ours], [r[key] for r in ours], "o-", label="ours, 1, 2, 4 levels")
-            for i, (peer, r) in enumerate((n, r) for n, r in rows.items() if n.startswith(("codec2", "opus"))):
-                axis.plot(r["bits_per_second"], r[key], "sD^v"[i % 4], color=show.COLOURS[1 + i % 5], label=peer)
+            bits = [r["bits_per_second"] for r in ours]
+            axis.plot(bits, [r[key] for r in ours], "o-", label="ours, 1, 2, 4 levels")
+            others = [(n, r) for n, r in rows.items() if n.startswith(("codec2", "opus"))]
+            for i, (peer, r) in enumerate(others):
+                axis.plot(r["bits_per_second"], r[key], "sD^v"[i % 4], color=show.COLOURS[1 + i % 5],
+                          label=peer)
             axis.set_xscale("log")
             axis.set_ylabel(key.upper())
         column[0].set_title(f"{name}: {found['words']} words", fontsize=10)

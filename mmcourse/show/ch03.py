@@ -1,12 +1,11 @@
-"""Codebooks to look at: how healthy one is, what its codes look like, and what one token does to a picture.
+"""Chapter 03's figures and tables: patches, refusals, signs read, photographs, and what its studies measured.
 
-Works with ids of any tokenizer (pictures here, the codec's levels, chapter 12's nested tokens). Nothing here trains anything.
+Tables are read from `data/results/ch03_*.json` (`mmcourse.files.results`). Nothing here trains anything.
 """
 from __future__ import annotations
 
 import base64
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,28 +16,33 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from mmcourse import show
-from mmcourse.bits import entropy_bits
 from mmcourse.judges import PictureReader
-from mmcourse.paths import RESULTS
-from mmcourse.studies import ch03_jpeg
-from mmcourse.vqvae import VQVAE, check_images, matte
+from mmcourse.judges.metrics import pooled_psnr
+from mmcourse.show.codebooks import code_distances
+from mmcourse.vqvae import VQVAE
+from mmcourse.world import photos
 from mmcourse.world.scene import Scene
 
 # ---------------------------------------------------------------- pictures as rows of patches
 
 def to_patches(pictures: torch.Tensor, patch: int = 8) -> torch.Tensor:
-    """Each square of a picture as one row of numbers: (B, 3, H, W) -> (B * H/patch * W/patch, 3 * patch * patch)."""
-    return F.unfold(pictures, patch, stride=patch).transpose(1, 2).flatten(0, 1)       # (B, 192, 64) -> (B * 64, 192)
+    """Each square of a picture as one row of numbers: (B, 3, H, W) -> (B * H/patch * W/patch, 3 * patch *
+    patch)."""
+    # (B, 192, 64) -> (B * 64, 192)
+    return F.unfold(pictures, patch, stride=patch).transpose(1, 2).flatten(0, 1)
 
 
 def from_patches(patches: torch.Tensor, size: int = 64, patch: int = 8) -> torch.Tensor:
-    """The way back from `to_patches`, for square pictures: (B * n, 3 * patch * patch) -> (B, 3, size, size)."""
-    columns = patches.unflatten(0, (-1, (size // patch) ** 2)).transpose(1, 2)         # (B * 64, 192) -> (B, 192, 64)
+    """The way back from `to_patches`, for square pictures: (B * n, 3 * patch * patch) -> (B, 3, size,
+    size)."""
+    # (B * 64, 192) -> (B, 192, 64)
+    columns = patches.unflatten(0, (-1, (size // patch) ** 2)).transpose(1, 2)
     return F.fold(columns, size, patch, stride=patch)
 
 
 def refusals(call: Callable, inputs: Mapping[str, object]) -> list[dict]:
-    """Rows for a table: what `call` says to each input that it ought to refuse. AssertionError if it takes one."""
+    """Rows for a table: what `call` says to each input that it ought to refuse. AssertionError if it takes
+    one."""
     rows = []
     for name, bad in inputs.items():
         try:
@@ -53,7 +57,8 @@ def refusals(call: Callable, inputs: Mapping[str, object]) -> list[dict]:
 # ---------------------------------------------------------------- can the signs be read?
 
 def signs_read(pictures: torch.Tensor, scenes: Sequence[Scene]) -> tuple[float, list[tuple[str, str]]]:
-    """Of the scenes that have a sign: the share whose word the template reader finds, and (true, read) for each."""
+    """Of the scenes that have a sign: the share whose word the template reader finds, and (true, read) for
+    each."""
     found = PictureReader().read(pictures)
     pairs = [(a.sign, b.sign if b else "") for a, b in zip(scenes, found, strict=True) if a.sign]
     if not pairs:
@@ -63,171 +68,65 @@ def signs_read(pictures: torch.Tensor, scenes: Sequence[Scene]) -> tuple[float, 
 
 def confusions(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, int]]:
     """Which letter was read as which other one, and how often, most often first: [("O→D", 3), ...]."""
-    return Counter(f"{x}→{y}" for a, b in pairs if len(a) == len(b) for x, y in zip(a, b) if x != y).most_common()
+    letters = ((x, y) for a, b in pairs if len(a) == len(b) for x, y in zip(a, b))
+    return Counter(f"{x}→{y}" for x, y in letters if x != y).most_common()
 
 
+# ---------------------------------------------------------------- photographs
 
-# ---------------------------------------------------------------- is the codebook alive?
+def code_distance_map(tokenizer: VQVAE, photo: torch.Tensor, again: torch.Tensor, home: torch.Tensor,
+                      caption: str = "") -> None:
+    """A photograph (3, H, W), what its tokens hold (`again`), one colour a patch, and how far each patch is
+    from its code.
 
-def counts(ids, codes: int) -> torch.Tensor:
-    """How often each of `codes` codes occurs in ids of any shape: (codes,) int64. ValueError if an id is out of range."""
-    ids = torch.as_tensor(ids).flatten().long()
-    if ids.numel() == 0:
-        raise ValueError("no ids to count: the tensor is empty")
-    if not 0 <= int(ids.min()) <= int(ids.max()) < codes:
-        raise ValueError(f"ids of a codebook of {codes} lie in 0..{codes - 1}, got {int(ids.min())}..{int(ids.max())}")
-    return torch.bincount(ids, minlength=codes)
-
-
-def health(ids, codes: int) -> dict:
-    """How a codebook is used: `used` codes, `perplexity` (exp of the entropy: `codes` if all are used alike), measured
-    `bits` a token (unigram entropy), `nominal_bits`, and the share of all tokens that the commonest code has.
+    The title of the last has the same distance for pictures of the tokenizer's own world, `home` (B, 3, h,
+    w).
     """
-    n = counts(ids, codes)
-    bits = entropy_bits(n)
-    return {"used": int((n > 0).sum()), "perplexity": 2 ** bits, "bits": bits, "nominal_bits": float(np.log2(codes)),
-            "commonest": float(n.max().double() / n.sum())}
-
-
-def usage(runs: Mapping[str, Sequence[int]], caption: str = "") -> None:
-    """The codebook-health plot: {name: how often each code was used (from `counts`)} -> share of all tokens by rank.
-
-    A healthy curve is long and flat. Names are marked with the number of codes alive and the perplexity.
-    """
-    if not runs:
-        raise ValueError("no codebooks to show: the dict is empty")
-    fig, axis = plt.subplots(figsize=(9.0, 3.4))
-    longest = max(len(n) for n in runs.values())
-    for i, (name, n) in enumerate(runs.items()):
-        n = np.sort(np.asarray(n, dtype=np.float64))[::-1]
-        p = n[n > 0] / n.sum()
-        axis.plot(np.arange(1, len(p) + 1), p, ("-", "--", "-.", ":")[i % 4], color=show.COLOURS[i % len(show.COLOURS)],
-                  linewidth=2, label=f"{name}: {len(p)} alive, perplexity {2 ** entropy_bits(n):.0f}")
-        axis.plot(len(p), p[-1], "o", color=show.COLOURS[i % len(show.COLOURS)], markersize=4)
-    axis.axhline(1 / longest, color="black", linewidth=0.8, linestyle=":")
-    axis.set(xscale="log", yscale="log", xlim=(1, longest * 1.15), xlabel="code, from most to least used",
-             ylabel="share of all tokens")
-    axis.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1))
-    show.figure(fig, caption)
-
-
-def scatter(points: torch.Tensor, books: Mapping[str, torch.Tensor], caption: str = "") -> None:
-    """Codebooks of two numbers a code among the points that they stand for: (N, 2), {title: (K, 2)}."""
-    fig, axes = plt.subplots(1, len(books), figsize=(3.2 * len(books), 3.1), squeeze=False)
-    for axis, (title, codes) in zip(axes[0], books.items()):
-        axis.scatter(*points.T, s=2, color="0.75")
-        axis.scatter(*codes.T, s=40, marker="D", color=show.COLOURS[1], edgecolor="black")
-        axis.set(title=title, aspect="equal", xlabel="first number", ylabel="second number")
-    show.figure(fig, caption)
-
-
-# ---------------------------------------------------------------- what the codes look like
-
-def paint_codes(tokenizer: VQVAE, codes: torch.Tensor) -> torch.Tensor:
-    """Each code as the decoder paints it among copies of itself: (K,) ids -> (K, 3, 8, 8)."""
-    ids = codes[:, None, None].expand(-1, 3, 3)                        # (K,) -> (K, 3, 3)
-    return tokenizer.decode(ids)[:, :, 8:16, 8:16]
-
-
-def code_sheet(tokenizer: VQVAE, use: torch.Tensor, caption: str = "", columns: int = 32) -> None:
-    """Every code as a picture, from the most used (top left) to the least; `use` (K,) as `counts` gives it."""
-    signs = paint_codes(tokenizer, use.argsort(descending=True))       # (K, 3, 8, 8)
-    sheet = signs.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2)   # -> (K / columns, 8, columns, 8, 3)
-    show.pictures([sheet.flatten(2, 3).flatten(0, 1)], size=6, caption=caption)
-
-
-@torch.no_grad()
-def code_distances(tokenizer: VQVAE, images: torch.Tensor) -> torch.Tensor:
-    """How far each patch lies from the code that it is given: (B, 3, H, W) -> (B, H/8, W/8). Far: the alphabet has no word
-    for it. Compare with the same picture's kind at home, as the unit is the encoder's own.
-    """
-    check_images(images)
-    z = tokenizer.encoder(matte(images) * 2 - 1).permute(0, 2, 3, 1)   # (B, D, h, w) -> (B, h, w, D)
-    return (z - tokenizer.quantizer.codebook[tokenizer.encode(images)]).norm(dim=3)
-
-
-@torch.no_grad()
-def blend(tokenizer: VQVAE, start: torch.Tensor, end: torch.Tensor, shares: Sequence[float]):
-    """Between two pictures, in code space: ids (h, w) twice -> (n, 3, 8h, 8w) twice.
-
-    First from the mixed vectors as they are, then from the codes nearest to them, which is all that tokens can say.
-    """
-    book = tokenizer.quantizer.codebook
-    share = torch.as_tensor(shares, dtype=torch.float32)[:, None, None, None]
-    mixed = (1 - share) * book[start] + share * book[end]              # (n, h, w, D)
-    smooth = (tokenizer.decoder(mixed.permute(0, 3, 1, 2)) + 0.5).clamp(0, 1)
-    ids = torch.cdist(mixed.flatten(0, 2), book).argmin(1).reshape(mixed.shape[:3])
-    return smooth, tokenizer.decode(ids)
-
-
-def microscope(tokenizer: VQVAE, images: torch.Tensor, picture: int = 0, row: int = 3, column: int = 2, swap: int = 0,
-               caption: str = "") -> None:
-    """Look at one token of one of (B, 3, H, W) pictures: its id, its painted code, the eight codes nearest to it; `swap`
-    1 to 8 puts the n-th of them in its place. ValueError if there is no such patch.
-    """
-    ids = tokenizer.encode(images[picture:picture + 1])
-    if not (0 <= row < ids.shape[1] and 0 <= column < ids.shape[2] and 0 <= swap <= 8):
-        raise ValueError(f"patches are rows 0..{ids.shape[1] - 1}, columns 0..{ids.shape[2] - 1}, swaps 0..8; "
-                         f"got row {row}, column {column}, swap {swap}")
-    code, book = ids[0, row, column], tokenizer.quantizer.codebook
-    distance = torch.cdist(book[code][None], book)[0]
-    near = distance.argsort()[:9]                                      # the first is the code itself
-    swapped = ids.clone()
-    swapped[0, row, column] = near[swap]
-    before, after = tokenizer.decode(torch.cat([ids, swapped]))
-    titles = ["picture", f"token {code}", f"token {near[swap]}", "difference x3"]
-    titles += [f"{k}\n{d:.2f}" for k, d in zip(near.tolist(), distance[near].tolist())]
-    show.pictures([framed(images[picture], row, column), before, after, ((before - after).abs() * 3).clamp(max=1),
-                   *paint_codes(tokenizer, near)], titles, columns=7, size=1.15,
-                  caption=caption or "The patch, the picture from its tokens, the picture after the swap, the difference. "
-                                     "Then the code and its nearest neighbours, with their distance.")
-
-
-def nearest_training_patch(tokenizer: VQVAE, photo: torch.Tensor, again: torch.Tensor, home: torch.Tensor, caption: str = "") -> None:
-    """A photograph (3, H, W) beside what its tokens hold (`again`), one colour a patch, and how far each patch lies from its
-    code, with the same distance for pictures of the tokenizer's own world, `home` (B, 3, h, w)."""
     H, W = (side // 8 * 8 for side in photo.shape[1:])
     inside = photo[:, :H, :W]
     far, near = code_distances(tokenizer, inside[None])[0], code_distances(tokenizer, home)
     flat = F.interpolate(F.avg_pool2d(inside[None], 8), scale_factor=8)[0]
     show.pictures([photo, again, flat, far / far.max()],
-                  ["before", f"from its tokens\n{decibels(again, photo):.1f} dB",
-                   f"one colour a patch\n{decibels(flat, inside):.1f} dB",
-                   f"distance to the code\nmedian {far.median():.2f}, at home {near.median():.2f}"], size=1.8, caption=caption)
+                  ["before", f"from its tokens\n{pooled_psnr(again, photo):.1f} dB",
+                   f"one colour a patch\n{pooled_psnr(flat, inside):.1f} dB",
+                   f"distance to the code\nmedian {far.median():.2f}, at home {near.median():.2f}"], size=1.8,
+                  caption=caption)
 
 
 def compare(originals: Mapping[str, torch.Tensor], ways: Mapping[str, Callable], caption: str = "") -> None:
-    """Each picture (3, H, W) as it is, and as each of `ways` gives it back, with the PSNR: one row a picture."""
+    """Each picture (3, H, W) as it is, and as each of `ways` gives it back, with the PSNR: one row a
+    picture."""
     shown, titles = [], []
     for name, picture in originals.items():
         back = {way: fn(picture) for way, fn in ways.items()}
         shown += [picture, *back.values()]
-        titles += [name, *(f"{way}\n{decibels(p, picture):.1f} dB" for way, p in back.items())]
+        titles += [name, *(f"{way}\n{pooled_psnr(p, picture):.1f} dB" for way, p in back.items())]
     show.pictures(shown, titles, columns=1 + len(ways), size=1.7, caption=caption)
 
 
-def decibels(a: torch.Tensor, b: torch.Tensor) -> float:
-    """PSNR of pictures in [0, 1]: -10 log10 of the mean squared error."""
-    return -10 * (a - b).square().mean().log10().item()
-
-
-def framed(image: torch.Tensor, row: int, column: int, patch: int = 8) -> torch.Tensor:
-    """(3, H, W) -> a copy in which one patch has a black frame."""
-    image, top, left = image.clone(), patch * row, patch * column
-    image[:, [top, top + patch - 1], left:left + patch] = 0
-    image[:, top:top + patch, [left, left + patch - 1]] = 0
-    return image
+def codec_wall(image: torch.Tensor, decoded: torch.Tensor, caption: str = "") -> None:
+    """One picture (3, H, W) from our tokens and as JPEG, WebP and AVIF at each budget: a row a codec; blank:
+    nothing fits."""
+    shown, titles = [], []
+    for kind in filter(photos.can_write, photos.KINDS):
+        found = photos.candidates(image, kind)
+        fits = [photos.best(found, budget) for budget in photos.BUDGETS]
+        shown += [image, decoded, *(f["picture"] if f else torch.ones_like(image) for f in fits)]
+        titles += ["true", "tokens, 72", *(f"{kind} ≤ {budget}" for budget in photos.BUDGETS)]
+    show.pictures(shown, titles, columns=2 + len(photos.BUDGETS), size=1.15, caption=caption)
 
 
 # ---------------------------------------------------------------- many small pictures
 
 def unstrip(text: str) -> np.ndarray:
-    """A strip of pictures from `data/results/vq_*.json` (a picture file in base64) -> (H, W, 3) uint8."""
+    """A strip of pictures from `data/results/ch03_*.json` (a picture file in base64) -> (H, W, 3) uint8."""
     return np.array(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"))
 
 
-def wall(strips: Mapping[str, str | np.ndarray], caption: str = "", columns: int = 2, colours: int | None = 128) -> None:
-    """{title: strip of pictures} in `columns`, each title above its strip; `colours` as in `show.pictures`."""
+def wall(strips: Mapping[str, str | np.ndarray], caption: str = "", columns: int = 2,
+         colours: int | None = 128) -> None:
+    """{title: strip of pictures} in `columns`, each title above its strip; `colours` as in
+    `show.pictures`."""
     if not strips:
         raise ValueError("no strips to show: the dict is empty")
     rows = -(-len(strips) // columns)
@@ -240,12 +139,7 @@ def wall(strips: Mapping[str, str | np.ndarray], caption: str = "", columns: int
     show.figure(fig, caption, colours=colours)
 
 
-# ---------------------------------------------------------------- chapter 03's measured tables (data/results/vq_*.json)
-
-def measured(name: str) -> dict:
-    """What a script of the repository has measured: `data/results/<name>.json`."""
-    return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
-
+# ---------------------------------------------------------------- measured tables
 
 def _percent(x) -> str:
     return "–" if x is None else f"{x:.0%}"
@@ -266,7 +160,8 @@ def mean(runs: Sequence[dict], key: str) -> float:
 
 
 def _span(runs: Sequence[dict], key: str, scale: float = 1, digits: int = 1, unit: str = "") -> str:
-    """Mean over the seeds and, in brackets, the least and the greatest: "20.6 (20.4–20.8)"; one seed has no brackets."""
+    """Mean over the seeds and, in brackets, the least and the greatest: "20.6 (20.4–20.8)"; one seed has no
+    brackets."""
     values = [r[key] * scale for r in runs if key in r]
     if not values:
         return "–"
@@ -275,9 +170,10 @@ def _span(runs: Sequence[dict], key: str, scale: float = 1, digits: int = 1, uni
 
 
 def cures(sweep: dict) -> dict[str, list[dict]]:
-    """The runs of `ch03_sweep` in which one cure at a time was tried, worst first, then two whole quantizers: {cure: the run
-    with each seed}."""
-    found = {n.removeprefix("cure: "): seeds(sweep, n) for n, r in sweep["runs"].items() if r["table"] == "cures"}
+    """The runs of `ch03_sweep` in which one cure at a time was tried, worst first, then two whole quantizers:
+    {cure: the run with each seed}."""
+    found = {n.removeprefix("cure: "): seeds(sweep, n) for n, r in sweep["runs"].items()
+             if r["table"] == "cures"}
     rest = sorted((n for n in found if n != "nothing"), key=lambda n: mean(found[n], "psnr_db"))
     return {n: found[n] for n in ("nothing", *rest)} | {"all of section 7": seeds(sweep, "VQ 512 patch 8"),
                                                        "FSQ 8, 8, 8": seeds(sweep, "FSQ 512 patch 8")}
@@ -287,12 +183,14 @@ def cure_rows(sweep: dict) -> list[dict]:
     """Rows for a table: what each cure does to a codebook of 512; the mean of the seeds, and their range."""
     return [{"cure": name, "codes alive (of 512)": _span(runs, "codes_used", digits=0),
              "perplexity": _span(runs, "perplexity", digits=0), "PSNR, dB": _span(runs, "psnr_db"),
-             "signs read (OCR)": _span(runs, "signs_ocr", 100, 0, " %"), "objects": _span(runs, "objects", 100, 0, " %"),
+             "signs read (OCR)": _span(runs, "signs_ocr", 100, 0, " %"),
+             "objects": _span(runs, "objects", 100, 0, " %"),
              "seeds": len(runs)} for name, runs in cures(sweep).items()]
 
 
 def cure_verdict(sweep: dict) -> str:
-    """Which single cure keeps most codes alive, which paints best, and what they are worth; means of the seeds."""
+    """Which single cure keeps most codes alive, which paints best, and what they are worth; means of the
+    seeds."""
     found = cures(sweep)
     single = [n for n in found if n not in ("nothing", "copy forgotten", "all of section 7", "FSQ 8, 8, 8")]
     alive, sharp = (max(single, key=lambda n: mean(found[n], key)) for key in ("codes_used", "psnr_db"))
@@ -300,41 +198,49 @@ def cure_verdict(sweep: dict) -> str:
     def says(name):
         return f"{mean(found[name], 'codes_used'):.0f} codes, {mean(found[name], 'psnr_db'):.1f} dB"
 
-    text = (f"Alone, '{alive}' keeps most codes alive ({says(alive)}), and '{sharp}' gives the best picture ({says(sharp)}); "
-            f"without any cure: {says('nothing')}; all of section 7: {says('all of section 7')}.")
+    text = (f"Alone, '{alive}' keeps most codes alive ({says(alive)}), and '{sharp}' gives the best picture "
+            f"({says(sharp)}); without any cure: {says('nothing')}; all of section 7: "
+            f"{says('all of section 7')}.")
     return text + (f" The copy forgotten: {says('copy forgotten')}." if "copy forgotten" in found else "")
 
 
 def beside(sweep: dict, a: str, b: str) -> str:
-    """Two configurations in one line: PSNR and signs read, each the mean of its seeds, and how many seeds there were."""
+    """Two configurations in one line: PSNR and signs read, each the mean of its seeds, and how many seeds
+    there were."""
     return " against ".join(
-        f"{a}: {_span(r, 'psnr_db', unit=' dB')}, {_span(r, 'signs_ocr', 100, 0, ' %')} of signs, n = {len(r)}"
+        f"{a}: {_span(r, 'psnr_db', unit=' dB')}, {_span(r, 'signs_ocr', 100, 0, ' %')} of signs, "
+        f"n = {len(r)}"
         if (r := seeds(sweep, a) if a in sweep["runs"] else []) else f"{a}: not measured" for a in (a, b))
 
 
 def sweep_verdict(sweep: dict) -> list[dict]:
-    """Rows for a table: what each change of the sweep is worth in dB (means of the seeds); "–" if a row is missing."""
+    """Rows for a table: what each change of the sweep is worth in dB (means of the seeds); "–" if a row is
+    missing."""
     def gain(a, b):
         if not {a, b} <= set(sweep["runs"]):
             return "–"
         return f"{mean(seeds(sweep, a), 'psnr_db') - mean(seeds(sweep, b), 'psnr_db'):+.1f}"
 
-    return [{"change": "512 -> 65,536 codes, 8x8 patches", **{k: gain(f"{k} 65536 patch 8", f"{k} 512 patch 8")
-                                                              for k in ("VQ", "FSQ")}},
-            {"change": "16x16 -> 8x8 patches, 512 codes", **{k: gain(f"{k} 512 patch 8", f"{k} 512 patch 16")
-                                                             for k in ("VQ", "FSQ")}},
-            *({"change": f"VQ -> FSQ, {n:,} codes, 8x8 patches", "VQ": "0", "FSQ": gain(f"FSQ {n} patch 8", f"VQ {n} patch 8")}
-              for n in (512, 8192, 65536))]
+    def row(change, after, before):
+        return {"change": change, **{kind: gain(f"{kind} {after}", f"{kind} {before}")
+                                     for kind in ("VQ", "FSQ")}}
+
+    return [row("512 -> 65,536 codes, 8x8 patches", "65536 patch 8", "512 patch 8"),
+            row("16x16 -> 8x8 patches, 512 codes", "512 patch 8", "512 patch 16"),
+            *({"change": f"VQ -> FSQ, {n:,} codes, 8x8 patches", "VQ": "0",
+               "FSQ": gain(f"FSQ {n} patch 8", f"VQ {n} patch 8")} for n in (512, 8192, 65536))]
 
 
 def sweep_runs(sweep: dict) -> list[dict]:
-    """The runs of the sweep over codes, quantizers and patches that have been made: few tokens first, then few codes."""
+    """The runs of the sweep over codes, quantizers and patches that have been made: few tokens first, then
+    few codes."""
     runs = (r for r in sweep["runs"].values() if r["table"] == "sweep")
     return sorted(runs, key=lambda r: (r["tokens"], r["codes"], r["kind"]))
 
 
 def sweep_rows(sweep: dict) -> list[dict]:
-    """Rows for a table: every tokenizer of the sweep, the shipped one, and the true pictures, which are the ceiling."""
+    """Rows for a table: every tokenizer of the sweep, the shipped one, and the true pictures, which are the
+    ceiling."""
     names = {id(r): n for n, r in sweep["runs"].items()}
     rows = [({"tokens": r["tokens"], "codes": f"{r['codes']:,}", "": r["kind"]}, seeds(sweep, names[id(r)]))
             for r in sweep_runs(sweep)]
@@ -342,8 +248,10 @@ def sweep_rows(sweep: dict) -> list[dict]:
              for name, key in (("shipped", "shipped"), ("true", "true pictures"))]
     return [{**head, "PSNR, dB": _span(r, "psnr_db"), "FD": _span(r, "fd", digits=2),
              "objects": _span(r, "objects", 100, 0, " %"), "signs (OCR)": _span(r, "signs_ocr", 100, 0, " %"),
-             "codes used": _span(r, "codes_used", digits=0), "bits, nominal": _span(r[:1], "nominal_bits", digits=0),
-             "bits, measured": _span(r[:1], "measured_bits", digits=0), "CPU min": _span(r[:1], "cpu_minutes"),
+             "codes used": _span(r, "codes_used", digits=0),
+             "bits, nominal": _span(r[:1], "nominal_bits", digits=0),
+             "bits, measured": _span(r[:1], "measured_bits", digits=0),
+             "CPU min": _span(r[:1], "cpu_minutes"),
              "seeds": len(r) if head["codes"] else ""}
             for head, r in rows]
 
@@ -356,7 +264,8 @@ def sweep_plot(sweep: dict, caption: str = "") -> None:
         for patch, line in ((8, "-"), (16, ":")):
             chosen = [r for r in runs if (r["kind"], r["patch"]) == (kind, patch)]
             for axis, key, scale in ((axes[0], "psnr_db", 1), (axes[1], "signs_ocr", 100)):
-                axis.plot([r["nominal_bits"] for r in chosen], [scale * r.get(key, np.nan) for r in chosen], line,
+                axis.plot([r["nominal_bits"] for r in chosen], [scale * r.get(key, np.nan) for r in chosen],
+                          line,
                           marker=marker, color=colour, label=f"{kind}, {patch}x{patch} patches")
     for axis, name in zip(axes, ("PSNR (dB)", "signs read by OCR (%)")):
         axis.set(xscale="log", xlabel="nominal bits a picture", ylabel=name, xticks=[150, 300, 600, 1000])
@@ -367,9 +276,11 @@ def sweep_plot(sweep: dict, caption: str = "") -> None:
 
 
 def sweep_wall(sweep: dict, caption: str = "") -> None:
-    """Four pictures through every tokenizer of the sweep: 16 tokens a picture on the left, 64 on the right."""
+    """Four pictures through every tokenizer of the sweep: 16 tokens a picture on the left, 64 on the
+    right."""
     strips = {name: sweep["reference"][key]["pictures"]
-              for name, key in (("true pictures", "true pictures"), ("the shipped tokenizer, 64 tokens", "shipped"))}
+              for name, key in (("true pictures", "true pictures"),
+                                ("the shipped tokenizer, 64 tokens", "shipped"))}
     blank = np.ones((64, 256, 3))
     for codes in (512, 8192, 65536):
         for kind in ("VQ", "FSQ"):
@@ -392,42 +303,40 @@ def codec_rows(measured: dict) -> list[dict]:
             rows.append({"": kind, "bytes": f"≤ {budget}", "PSNR, dB": _decibels(c), "run": c,
                          "whole": f"{c['whole_file']:.0f} bytes",
                          "strict": _decibels(cells[kind, "file", budget]).replace("–", "does not fit")})
-    return [{"": r[""], "bytes": r["bytes"], "PSNR, dB": r["PSNR, dB"], "letters": _percent(r["run"]["letters"]),
+    return [{"": r[""], "bytes": r["bytes"], "PSNR, dB": r["PSNR, dB"],
+             "letters": _percent(r["run"]["letters"]),
              "signs (OCR)": _percent(r["run"].get("signs_ocr")), "the whole file": r["whole"],
              "PSNR if headers count": r["strict"]} for r in rows]
 
 
-def codec_wall(image: torch.Tensor, decoded: torch.Tensor, caption: str = "") -> None:
-    """One picture (3, H, W) from our tokens and as JPEG, WebP and AVIF at each budget: a row a codec; blank: nothing fits."""
-    shown, titles = [], []
-    for kind in filter(ch03_jpeg.can_write, ch03_jpeg.KINDS):
-        found = ch03_jpeg.candidates(image, kind)
-        fits = [ch03_jpeg.best(found, budget) for budget in ch03_jpeg.BUDGETS]
-        shown += [image, decoded, *(f["picture"] if f else torch.ones_like(image) for f in fits)]
-        titles += ["true", "tokens, 72", *(f"{kind} ≤ {budget}" for budget in ch03_jpeg.BUDGETS)]
-    show.pictures(shown, titles, columns=2 + len(ch03_jpeg.BUDGETS), size=1.15, caption=caption)
-
-
-LIMITS = {"in place": "in place (control)", "moved": "moved, as shipped", "better ids": "better ids of the same 512",
-          "more codes": "{codes:,} codes, same networks", "no codes": "the encoder's vectors, not quantized",
-          "free vectors": "the best vectors for this decoder", "true pictures": "true pictures (ceiling)"}
+LIMITS = {                               # a row of the results -> its name in the table
+    "in place": "in place (control)",
+    "moved": "moved, as shipped",
+    "better ids": "better ids of the same 512",
+    "more codes": "{codes:,} codes, same networks",
+    "no codes": "the encoder's vectors, not quantized",
+    "free vectors": "the best vectors for this decoder",
+    "true pictures": "true pictures (ceiling)",
+}
 
 
 def limit_rows(limits: dict) -> list[dict]:
     """Rows for a table: moved pictures with one part of the tokenizer replaced at a time (`ch03_limits`)."""
-    return [{"tokens": name.format(**limits["plan"]), "PSNR, dB": "–" if key == "true pictures" else _decibels(r),
+    return [{"tokens": name.format(**limits["plan"]),
+             "PSNR, dB": "–" if key == "true pictures" else _decibels(r),
              "objects": _percent(r["objects"]), "signs (OCR)": _percent(r.get("signs_ocr"))}
             for key, name in LIMITS.items() if (r := limits["rows"].get(key))]
 
 
 def limit_verdict(limits: dict, floor: float = 25.0) -> str:
-    """Two sentences: how many dB each part of the tokenizer costs on moved pictures, and which is the first to reach `floor`."""
+    """Two sentences: how many dB each part of the tokenizer costs on moved pictures, and which is the first
+    to reach `floor`."""
     db = {name: r["psnr_db"] for name, r in limits["rows"].items()}
     text = (f"Better ids gain {db['better ids'] - db['moved']:.1f} dB, {limits['plan']['codes']:,} codes "
-            f"{db['more codes'] - db['moved']:.1f}, no codes at all {db['no codes'] - db['moved']:.1f}, and the best "
-            f"vectors that there are for this decoder {db['free vectors'] - db['moved']:.1f}.")
-    reach = [LIMITS[n].format(**limits["plan"]) for n in ("better ids", "more codes", "no codes", "free vectors")
-             if db[n] >= floor]
+            f"{db['more codes'] - db['moved']:.1f}, no codes at all {db['no codes'] - db['moved']:.1f}, and "
+            f"the best vectors that there are for this decoder {db['free vectors'] - db['moved']:.1f}.")
+    changed = ("better ids", "more codes", "no codes", "free vectors")
+    reach = [LIMITS[n].format(**limits["plan"]) for n in changed if db[n] >= floor]
     return f"{text} The {floor:.0f} dB hoped for are reached by: {'; '.join(reach) or 'none of them'}."
 
 
@@ -441,15 +350,18 @@ def moved_rows(moved: dict) -> list[dict]:
 
 
 def moved_verdict(moved: dict, floor: float = 25.0) -> str:
-    """Two sentences: the best that codes reach on moved pictures, its cost, and no codes beside it; who reaches `floor` dB."""
+    """Two sentences: the best that codes reach on moved pictures, its cost, and no codes beside it; who
+    reaches `floor` dB."""
     rows = {name.replace("8192", "8,192"): r for name, r in moved["rows"].items()}
     name = max((n for n in rows if not n.startswith("no codes")), key=lambda n: rows[n]["psnr_db"])
     with_codes = rows[name]
     without = max((r for n, r in rows.items() if n.startswith("no codes")), key=lambda r: r["psnr_db"])
     reach = [n for n, r in rows.items() if r["psnr_db"] >= floor]
-    return (f"With codes the best is {with_codes['psnr_db']:.1f} dB and {with_codes['signs_ocr']:.0%} of the signs ({name}, "
-            f"{with_codes['cpu_minutes']:.0f} CPU minutes); without codes {without['psnr_db']:.1f} dB and "
-            f"{without['signs_ocr']:.0%}. The {floor:.0f} dB hoped for are reached by: {'; '.join(reach) or 'none of them'}.")
+    return (f"With codes the best is {with_codes['psnr_db']:.1f} dB and {with_codes['signs_ocr']:.0%} of the "
+            f"signs ({name}, {with_codes['cpu_minutes']:.0f} CPU minutes); without codes "
+            f"{without['psnr_db']:.1f} dB and "
+            f"{without['signs_ocr']:.0%}. The {floor:.0f} dB hoped for are reached by: "
+            f"{'; '.join(reach) or 'none of them'}.")
 
 
 def peer_rows(bench: dict) -> list[dict]:
@@ -457,10 +369,12 @@ def peer_rows(bench: dict) -> list[dict]:
     rows = [{"": name, "ours": f"{v['ours, ms']:.1f} ms", "the library's": f"{v['peer, ms']:.1f} ms",
              "ratio": f"{v['peer / ours']:.1f}"} for name, v in bench["speed"].items()]
     quality = bench["quality"]
-    ours, peer = quality["ours"], max((v for n, v in quality.items() if n != "ours"), key=lambda v: v["psnr_db"])
+    ours, peer = quality["ours"], max((v for n, v in quality.items() if n != "ours"),
+                                      key=lambda v: v["psnr_db"])
     rows += [{"": f"PSNR after {bench['steps']} steps", "ours": f"{ours['psnr_db']:.1f} dB",
               "the library's": f"{peer['psnr_db']:.1f} dB", "ratio": ""},
-             {"": "codes used, of 512", "ours": ours["codes_used"], "the library's": peer["codes_used"], "ratio": ""}]
+             {"": "codes used, of 512", "ours": ours["codes_used"], "the library's": peer["codes_used"],
+              "ratio": ""}]
     return rows
 
 
@@ -480,11 +394,14 @@ def gan_rows(measured: dict) -> list[dict]:
 
 
 def gan_verdict(measured: dict) -> str:
-    """What each further loss changes beside squared error alone: PSNR, and the distance to the true pictures as a ratio."""
+    """What each further loss changes beside squared error alone: PSNR, and the distance to the true pictures
+    as a ratio."""
     ways = gan_ways(measured)
     control = ways["squared error"]
-    return "\n".join(f"{name}: {r['psnr_db'] - control['psnr_db']:+.1f} dB, {r['fd_same'] / control['fd_same']:.2f} times the "
-                     "Frechet distance of squared error alone" for name, r in ways.items() if name.startswith("+"))
+    return "\n".join(f"{name}: {r['psnr_db'] - control['psnr_db']:+.1f} dB, "
+                     f"{r['fd_same'] / control['fd_same']:.2f} times "
+                     "the Frechet distance of squared error alone"
+                     for name, r in ways.items() if name.startswith("+"))
 
 
 def gan_wall(measured: dict, caption: str = "") -> None:

@@ -18,8 +18,8 @@ torch.set_num_threads(1)
 def small():
     torch.manual_seed(0)
     codec = AudioCodec(width=16, dim=8, codebook_size=32).eval()
-    for quantizer in codec.quantizers:
-        quantizer.codes.normal_()
+    for quantizer in codec.quantizer.levels:
+        quantizer.codebook.normal_()
     return codec
 
 
@@ -105,7 +105,7 @@ def test_facts_of_a_known_sound():
 def test_the_sweeps_codec_has_the_frames_it_is_asked_for(milliseconds, frames):
     torch.manual_seed(0)
     codec = ch04_sweep.FrameCodec(milliseconds, width=8, dim=4, codebook_size=16, levels=1).eval()
-    codec.quantizers[0].codes.normal_()
+    codec.quantizer.levels[0].codebook.normal_()
     ids = codec.encode(torch.randn(6400) * 0.1)
     assert ids.shape == (1, frames, 1) and codec.decode(ids).shape == (1, 6400)
     assert codec.decode_mel(ids).shape == (1, 64, 80)
@@ -118,8 +118,8 @@ def test_forty_milliseconds_are_the_chapters_codec():
     ours = ch04_sweep.FrameCodec(40, width=8, dim=4, codebook_size=16, levels=2).eval()
     plain = AudioCodec(width=8, dim=4, codebook_size=16, levels=2).eval()
     plain.load_state_dict(ours.state_dict())
-    for a in plain.quantizers:
-        a.codes.normal_()
+    for a in plain.quantizer.levels:
+        a.codebook.normal_()
     ours.load_state_dict(plain.state_dict())
     x = torch.randn(3200) * 0.1
     assert torch.equal(ours.encode(x), plain.encode(x))

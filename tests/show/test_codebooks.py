@@ -29,40 +29,40 @@ def drawn(monkeypatch):
 
 
 def test_health_by_hand():
-    found = show.ch03.health(torch.tensor([[[0, 0], [5, 7]]]), 16)
+    found = show.codebooks.health(torch.tensor([[[0, 0], [5, 7]]]), 16)
     assert found["used"] == 3 and found["perplexity"] == pytest.approx(2 ** 1.5) and found["bits"] == pytest.approx(1.5)
-    assert found["nominal_bits"] == 4 and found["commonest"] == 0.5
-    assert show.ch03.health(np.arange(8), 8)["perplexity"] == pytest.approx(8)
-    assert show.ch03.counts(torch.zeros(2, 3, 4, dtype=torch.long), 5).tolist() == [24, 0, 0, 0, 0]
+    assert found["nominal_bits"] == 4 and found["most_frequent"] == 0.5
+    assert show.codebooks.health(np.arange(8), 8)["perplexity"] == pytest.approx(8)
+    assert show.codebooks.counts(torch.zeros(2, 3, 4, dtype=torch.long), 5).tolist() == [24, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("ids, says", [([], "empty"), ([0, 16], r"0\.\.15"), ([-1], r"0\.\.15")])
 def test_health_of_what_is_no_codebook(ids, says):
     with pytest.raises(ValueError, match=says):
-        show.ch03.health(ids, 16)
+        show.codebooks.health(ids, 16)
 
 
 def test_usage_marks_the_living(drawn):
-    show.ch03.usage({"alive": [5, 5, 5, 5], "dead": torch.tensor([20, 0, 0, 0])}, "a caption")
+    show.codebooks.usage({"alive": [5, 5, 5, 5], "dead": torch.tensor([20, 0, 0, 0])}, "a caption")
     (figure, caption), = drawn
     labels = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
     assert labels == ["alive: 4 alive, perplexity 4", "dead: 1 alive, perplexity 1"] and caption == "a caption"
     with pytest.raises(ValueError, match="empty"):
-        show.ch03.usage({})
+        show.codebooks.usage({})
 
 
 def test_painted_codes_and_distances(small):
-    assert show.ch03.paint_codes(small, torch.arange(64)).shape == (64, 3, 8, 8)
+    assert show.codebooks.paint_codes(small, torch.arange(64)).shape == (64, 3, 8, 8)
     x = torch.rand(2, 3, 16, 24)
-    found = show.ch03.code_distances(small, x)
+    found = show.codebooks.code_distances(small, x)
     assert found.shape == (2, 2, 3) and found.min() > 0
     with pytest.raises(ValueError, match="multiples of 8"):
-        show.ch03.code_distances(small, torch.rand(1, 3, 9, 8))
+        show.codebooks.code_distances(small, torch.rand(1, 3, 9, 8))
 
 
 def test_a_blend_begins_and_ends_where_it_should(small):
     a, b = small.encode(torch.rand(2, 3, 64, 64))
-    smooth, said = show.ch03.blend(small, a, b, np.linspace(0, 1, 3))
+    smooth, said = show.codebooks.blend(small, a, b, np.linspace(0, 1, 3))
     assert smooth.shape == said.shape == (3, 3, 64, 64)
     for i, ids in ((0, a), (2, b)):
         assert torch.allclose(smooth[i], small.decode(ids[None])[0], atol=1e-5)
@@ -72,11 +72,11 @@ def test_a_blend_begins_and_ends_where_it_should(small):
 def test_the_microscope_draws_and_refuses(small, drawn):
     x = torch.rand(2, 3, 64, 64)
     before = x.clone()
-    show.ch03.microscope(small, x, picture=1, row=7, column=0, swap=8)
+    show.codebooks.microscope(small, x, picture=1, row=7, column=0, swap=8)
     assert len(drawn) == 1 and torch.equal(x, before)                  # the frame is drawn on a copy
     for place in ({"row": 8}, {"column": -1}, {"swap": 9}):
         with pytest.raises(ValueError, match="patches are rows 0..7"):
-            show.ch03.microscope(small, x, **place)
+            show.codebooks.microscope(small, x, **place)
 
 
 def test_strips_come_back(drawn):
@@ -145,7 +145,7 @@ def test_the_microscope_survives_a_swap_that_turns_black_to_white(drawn):
     with torch.no_grad():
         loud.decoder[-2].weight.mul_(1000)
     for swap in range(1, 9):
-        show.ch03.microscope(loud, torch.rand(1, 3, 64, 64), swap=swap)
+        show.codebooks.microscope(loud, torch.rand(1, 3, 64, 64), swap=swap)
     assert len(drawn) == 8
 
 
@@ -173,15 +173,14 @@ def test_signs_are_read_and_confused_letters_counted():
 
 
 def test_figures_of_codes_and_photographs(small, drawn):
-    show.ch03.scatter(torch.rand(9, 2), {"a": torch.rand(3, 2), "b": torch.rand(3, 2)}, "two")
-    show.ch03.code_sheet(small, torch.arange(64), "sheet")
+    show.codebooks.scatter(torch.rand(9, 2), {"a": torch.rand(3, 2), "b": torch.rand(3, 2)}, "two")
+    show.codebooks.code_sheet(small, torch.arange(64), "sheet")
     photo = torch.rand(3, 21, 34)
-    show.ch03.nearest_training_patch(small, photo, photo * 0.5, torch.rand(2, 3, 16, 16), "far")
+    show.ch03.code_distance_map(small, photo, photo * 0.5, torch.rand(2, 3, 16, 16), "far")
     show.ch03.compare({"x": photo, "y": photo}, {"half": lambda x: x / 2}, "ways")
     show.ch03.codec_wall(torch.rand(3, 64, 64), torch.rand(3, 64, 64), "bytes")
     assert [text for _, text in drawn] == ["two", "sheet", "far", "ways", "bytes"]
     assert [len(fig.axes) for fig, _ in drawn[:4]] == [2, 1, 4, 4]
-    assert show.ch03.decibels(torch.zeros(4), torch.full((4,), 0.1)) == pytest.approx(20)
 
 
 def test_verdicts_are_computed_from_the_means():
