@@ -1,0 +1,164 @@
+"""Claims of the text hold in the recorded results: `data/results` says what the chapters say of it.
+
+Nothing is computed here: a change of the code rarely fails these tests, a new measurement may. Then either the text or the
+measurement is to be looked at. (That the scripts can measure again is tested with each script; that a figure can be drawn,
+with the figure.)
+"""
+import math
+
+import pytest
+
+from mmcourse import checkpoints
+from mmcourse.files import results
+from mmcourse.paths import RESULTS
+
+
+def mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def test_nothing_that_was_measured_is_missing_or_strange():
+    names = {path.stem for path in RESULTS.glob("*.json")}
+    assert names >= {"ch02_benchmark", "ch03_benchmark", "ch03_gan", "ch03_jpeg", "ch03_limits", "ch03_moved", "ch03_sweep",
+                     "ch04_limits", "ch04_peers", "ch04_probes", "ch04_sweep", "ch04_vocoder", "ch05_benchmark",
+                     "ch06_ablations", "ch06_composition", "ch06_specialists", "ch07_decoder", "ch07_decoder128",
+                     "ch07_sampling", "ch07_sound", "evaluate"}
+    for name in names:                                                 # `results` refuses what is not JSON
+
+        def look(value, name=name):
+            assert not isinstance(value, float) or math.isfinite(value), name
+            for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+                look(part)
+        look(results(name))
+
+
+@pytest.mark.parametrize(("name", "path", "checkpoint"), [
+    ("ch03_limits", ("plan", "sha256"), "vqvae"), ("ch04_limits", ("codec_sha256",), "codec"), ("ch04_peers", ("codec_sha256",), "codec"),
+    ("ch04_probes", ("codec_sha256",), "codec"), ("ch04_vocoder", ("codec_sha256",), "codec"),
+    ("ch06_ablations", ("plan", "tokenizers", "vqvae"), "vqvae"), ("ch06_ablations", ("plan", "tokenizers", "codec"), "codec"),
+    ("ch06_specialists", ("tokenizers", "vqvae"), "vqvae"), ("ch06_specialists", ("tokenizers", "codec"), "codec"),
+    ("ch07_sampling", ("made_with", "vqvae"), "vqvae"), ("ch07_sampling", ("made_with", "decoder"), "decoder"),
+    ("ch07_sampling", ("made_with", "transformer"), "transformer"), ("ch07_sound", ("codec_sha256",), "codec"),
+    ("ch07_sound", ("sha256",), "sound_decoder")])
+def test_a_table_was_measured_on_what_is_shipped(name, path, checkpoint):
+    value = results(name)
+    for key in path:
+        value = value[key]
+    assert len(value) >= 8 and checkpoints.identity(checkpoint).startswith(value), f"measure it again: mmcourse study {name}"
+
+
+# ---------------------------------------------------------------- chapter 02
+
+def test_the_course_s_tokenizer_is_as_quick_as_it_says():
+    found = {name: row for name, row in results("ch02_benchmark").items() if isinstance(row, dict) and "floor" in row}
+    assert found.keys() == {"import", "train_100kb_512", "train_1mb_4096", "train_10mb_4096", "encode_10mb_32768"}
+    for name, row in found.items():
+        assert row["met"] and row["times_as_fast"] >= row["floor"], name
+
+
+# ---------------------------------------------------------------- chapter 03
+
+def test_the_benchmark_of_quantizers_says_what_was_met():
+    found = results("ch03_benchmark")
+    step = found["speed"]["step at 512 codes"]["peer / ours"]
+    assert found["met"]["step at 512 codes: 3x as fast"] == (step >= 3)
+    assert set(found["equal indices"].values()) == {1.0} and all(isinstance(v, bool) for v in found["met"].values())
+
+
+def test_the_sweep_of_codebooks_adds_up():
+    found = results("ch03_sweep")
+    for name, run in found["runs"].items():
+        assert run["tokens"] == (64 // run["patch"]) ** 2, name
+        assert run["measured_bits"] <= run["nominal_bits"] + 0.1 and run["codes_used"] <= run["codes"], name
+        assert 0 <= run["letters"] <= 1 and run["perplexity"] <= run["codes_used"] + 0.1, name
+    assert all(0 < run["codes_used"] <= 512 for seeds in found["more seeds"].values() for run in seeds.values())
+    nothing = [found["runs"]["cure: nothing"], *found["more seeds"]["cure: nothing"].values()]
+    assert mean(run["codes_used"] for run in nothing) < 256, "without a cure the codebook collapses"
+
+
+def test_four_times_as_many_tokens_change_everything_128_times_as_many_codes_little():
+    runs = {name: run["psnr_db"] for name, run in results("ch03_sweep")["runs"].items()}
+    for kind in ("VQ", "FSQ"):
+        tokens = runs[f"{kind} 512 patch 8"] - runs[f"{kind} 512 patch 16"]
+        codes = runs[f"{kind} 65536 patch 16"] - runs[f"{kind} 512 patch 16"]
+        assert tokens > 2 and codes < 0.5 * tokens, (kind, tokens, codes)
+
+
+def test_a_critic_costs_decibels_not_the_picture():
+    found = results("ch03_gan")
+    assert all(row["psnr_db"] > found["before"]["psnr_db"] - 6 and row["fd_same"] >= 0 for row in found["ways"].values())
+
+
+def test_more_steps_do_more_for_moved_pictures_than_more_codes():
+    found = {name: row["psnr_db"] for name, row in results("ch03_moved")["rows"].items()}
+    few, many = "512 codes, context 1", "8192 codes, context 1"
+    assert found[f"{few}, four times as long"] > found[many] > found[few]
+
+
+# ---------------------------------------------------------------- chapter 04
+
+def test_what_the_probes_find():
+    best = {view: max(facts["brightness"]) for view, facts in results("ch04_probes")["views"].items()}
+    assert {"level 0", "levels 0 to 1", "levels 0 to 3", "not rounded", "log-mel"} <= set(best)
+    assert best["all levels, shuffled"] < 0.1 < best["level 0"] < best["not rounded"]
+
+
+def test_more_levels_are_heard_better_and_nothing_beats_the_uncoded_sound():
+    for rows in (each["rows"] for each in results("ch04_peers")["sets"].values()):
+        assert rows["uncoded"]["stoi"] == pytest.approx(1, abs=1e-3)
+        assert rows["1 level"]["stoi"] < rows["4 levels"]["stoi"] < rows["log-mel, no tokens"]["stoi"]
+
+
+def test_the_vocoder_network_loses_to_griffin_lim_here():
+    found = results("ch04_vocoder")["rows"]
+    assert len(found) == 4
+    for mel in ("true log-mel", "log-mel from 4 levels"):
+        assert found[f"{mel}, network"]["stoi"] < found[f"{mel}, Griffin-Lim"]["stoi"]
+        assert found[f"{mel}, network"]["times_real_time"] > found[f"{mel}, Griffin-Lim"]["times_real_time"]
+
+
+# ---------------------------------------------------------------- chapters 05 and 06
+
+def test_the_cache_changes_the_speed_alone():
+    writing = results("ch05_benchmark")["writing"]
+    assert writing["identical"] is True
+    for batch in ("batch 1", "batch 16"):
+        assert writing[batch]["identical"] and writing[batch]["naive / cache"] > 10
+
+
+def test_the_comparison_with_specialists_is_complete():
+    rows = results("ch06_specialists")["rows"]
+    nets, directions = {r["net"] for r in rows}, {"text->image", "image->text", "text->audio", "audio->text"}
+    assert "one net" in nets and len(nets) == 3
+    for seed in range(3):
+        assert {(r["net"], r["direction"]) for r in rows if r["seed"] == seed} == {(n, d) for n in nets for d in directions}
+
+
+def test_every_ablation_has_its_three_seeds():
+    rows = results("ch06_ablations")["rows"]
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    assert arms[0] == "as it is" and [(r["arm"], r["seed"]) for r in rows] == [(arm, seed) for arm in arms for seed in range(3)]
+
+
+# ---------------------------------------------------------------- chapter 07
+
+def test_the_study_of_sampling_is_whole():
+    rows = results("ch07_sampling")["rows"]
+    for name in ("on the grid", "moved", "generated"):
+        mine = [row for row in rows if row["set"] == name]
+        assert {("plain", 0), ("flow", 1), ("flow", 2), ("regression", 1), ("shipped", 2)} <= {(r["decoder"], r["steps"]) for r in mine}
+        for decoder, steps in (("flow", 2), ("regression", 1)):
+            assert len({r["seed"] for r in mine if (r["decoder"], r["steps"]) == (decoder, steps)}) == 3
+
+
+def test_two_steps_of_the_picture_decoder_are_enough():
+    """More steps gain nothing (chapter 07): neither in the distance nor in what is read."""
+    found = {row["steps"]: row for row in results("ch07_decoder")["steps"]}
+    assert all(found[2]["fd_same_diffusion"] <= row["fd_same_diffusion"] + 0.003 for steps, row in found.items() if steps > 2)
+    assert found[2]["fd_same_diffusion"] < found[2]["fd_same_plain"]
+
+
+def test_the_diffusion_decoder_for_sound_does_not_gain_intelligibility():
+    found = results("ch07_sound")
+    assert found["chosen"] in found["knobs"] and found["knobs"][found["chosen"]]["stoi"] <= found["knobs"]["plain"]["stoi"] + 0.005
