@@ -3,21 +3,8 @@
 Sources: Shannon 1948 and 1951 (entropy, and prediction as its measure), ITU-T G.711 (mu-law).
 """
 import math
-import string
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
-
-from mmcourse.world.scene import BACKGROUNDS, NOUNS, Scene, held_out_pair
-
-# Typefaces that ship with matplotlib; the last two are for testing alone.
-FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique",
-         "DejaVuSansMono", "DejaVuSansMono-Bold",
-         "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic",
-         "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta", "cmb10", "cmss10")
-TEST_FONTS = FONTS[-2:]
-
 
 # ---------------------------------------------------------------- nominal bits
 
@@ -78,32 +65,6 @@ def mu_law_inverse(words: np.ndarray, mu: int = 255) -> np.ndarray:
     return np.sign(squeezed) * ((1 + mu) ** np.abs(squeezed) - 1) / mu
 
 
-@lru_cache(maxsize=4096)
-def _glyph(letter: str, font: str, height: int):
-    from matplotlib import get_data_path
-    from PIL import Image, ImageDraw, ImageFont
-    face = ImageFont.truetype(str(Path(get_data_path()) / "fonts/ttf" / f"{font}.ttf"), 4 * height)
-    image = Image.new("L", (64, 64), 0)                  # drawn four times as large, then shrunk
-    ImageDraw.Draw(image).text((32, 32), letter, font=face, fill=255, anchor="mm")
-    return image
-
-
-def draw_letter(letter: str, font: str, height: int = 15, dx: int = 0, dy: int = 0) -> np.ndarray:
-    """A letter in black and white: (16, 16) uint8, 1 is ink, moved by (dx, dy) pixels."""
-    from PIL import Image
-    shift = (1, 0, -4 * dx, 0, 1, -4 * dy)
-    moved = _glyph(letter, font, height).transform((64, 64), Image.Transform.AFFINE, shift)
-    return (np.asarray(moved.resize((16, 16), Image.Resampling.BOX)) > 110).astype(np.uint8)
-
-
-def letter_pictures(rng: np.random.Generator, n: int, fonts=FONTS[:-2]) -> tuple[np.ndarray, np.ndarray]:
-    """`n` letters in random typefaces, sizes and places: which ones (n,) 0..25, and pictures (n, 16, 16)."""
-    which = rng.integers(26, size=n)
-    pictures = [draw_letter(string.ascii_uppercase[i], fonts[rng.integers(len(fonts))],
-                            int(rng.integers(13, 17)), *rng.integers(-1, 2, size=2).tolist()) for i in which]
-    return which, np.stack(pictures)
-
-
 # ---------------------------------------------------------------- measured bits
 
 def entropy_bits(counts) -> float:
@@ -130,30 +91,3 @@ def segment_bits(transformer, vocabulary, segment, given=()) -> np.ndarray:
     with torch.no_grad():
         logits = transformer(torch.tensor([row[:-1]]))[0]                                # (T, V)
     return surprise_bits(logits, torch.tensor(row[1:]))[len(before):].numpy()
-
-
-@lru_cache(maxsize=4)
-def _accepted(split: str) -> float:
-    """The share of the draws (ground, nouns) that `sample_scene` keeps."""
-    n = [sum(not held_out_pair(noun, background) for noun in NOUNS) for background in BACKGROUNDS]
-    k = len(NOUNS)
-    train = float(np.mean([m / k / 2 + m * (m - 1) / (k * (k - 1)) / 2 for m in n]))
-    return {"train": train, "held-out": 1 - train, "any": 1.0}[split]
-
-
-def scene_bits(scene: Scene, split: str = "train") -> float:
-    """What a scene is worth: -log2 of the probability that `sample_scene(rng, split)` draws it, jitter apart.
-
-    Its mean over many draws is the entropy of the world: no predictor of captions or pictures needs less.
-    Held-out signs are taken as one in ten exactly; the hash makes it so to a fraction of a percent.
-    """
-    k, groups = len(NOUNS), scene.groups
-    p = 1 / len(BACKGROUNDS) / 2 / (k if len(groups) == 1 else k * (k - 1)) / _accepted(split)
-    if len(groups) == 1:
-        p *= (0.5, 0.2, 0.15, 0.15)[groups[0].count - 1] / (2 if groups[0].place else 1)
-    else:
-        p *= math.prod(0.7 if group.count == 1 else 0.3 for group in groups)
-    p *= 0.5
-    if scene.sign:
-        p *= 26.0 ** -len(scene.sign) / 3 / {"train": 0.9, "held-out": 0.1, "any": 1.0}[split]
-    return -math.log2(p)

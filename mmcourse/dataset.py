@@ -14,8 +14,7 @@ from mmcourse.transformer import Transformer, next_token_loss
 from mmcourse.vocabulary import PAD, Segment, Vocabulary
 from mmcourse.world.augment import augment
 from mmcourse.world.edits import KINDS, Edit, sample_edit
-from mmcourse.world.pictures import draw_batch
-from mmcourse.world.scene import Scene, caption, describe, sample_scene
+from mmcourse.world.scene import WORLD, Scene, World
 
 # What was given is hard to predict by nature (which noun, which letters?): it counts less than the answer. Pictures keep
 # more, because guidance compares with drawing from nothing.
@@ -23,16 +22,16 @@ GIVEN_WEIGHT = {"text": 0.1, "image": 0.3, "audio": 0.1}
 PARTS = 4                                               # of a batch
 
 
-def training_scenes(n: int, seed: int = 0, jitter: int = 0, unnamed: float = 0.0) -> list[Scene]:
+def training_scenes(n: int, seed: int = 0, jitter: int = 0, unnamed: float = 0.0, world: World = WORLD) -> list[Scene]:
     """`n` scenes of the training split, `unnamed` of them on colours without a name; scene i is the same whatever `n` is."""
     rng = np.random.default_rng((seed, 11))
-    return [sample_scene(rng, "train", jitter=jitter, unnamed=unnamed) for _ in range(n)]
+    return [world.sample(rng, "train", jitter=jitter, unnamed=unnamed) for _ in range(n)]
 
 
-def training_edits(n: int, seed: int = 0) -> list[Edit]:
+def training_edits(n: int, seed: int = 0, world: World = WORLD) -> list[Edit]:
     """`n` edits of the training split; edit i is the same whatever `n` is."""
     rng = np.random.default_rng((seed, 12))
-    return [sample_edit(rng, "train") for _ in range(n)]
+    return [sample_edit(rng, "train", world=world) for _ in range(n)]
 
 
 def _cached(name: str, key: dict, make):
@@ -46,15 +45,22 @@ def _cached(name: str, key: dict, make):
     return np.load(path)
 
 
-def image_tokens(vqvae, scenes: list[Scene], key: dict, progress: bool = True) -> np.ndarray:
-    """The image tokens of scenes: (n, 64) int16, cached under `key`."""
+def image_tokens(vqvae, scenes: list[Scene], key: dict | None, progress: bool = True, world: World = WORLD) -> np.ndarray:
+    """The image tokens of a world's scenes: (n, tokens) int16.
+
+    With a `key`, which says how the scenes were made, they are kept in the cache; that is for the shipped VQ-VAE alone.
+    """
     from tqdm.auto import tqdm
 
     def make():
         out = []
         for i in tqdm(range(0, len(scenes), 64), desc="pictures to tokens", disable=not progress):
-            out.append(vqvae.encode(draw_batch(scenes[i:i + 64])).flatten(1).numpy().astype(np.int16))
+            out.append(vqvae.encode(world.draw(scenes[i:i + 64])).flatten(1).numpy().astype(np.int16))
         return np.concatenate(out)
+    if key is None:
+        return make()
+    if world != WORLD:
+        key = {**key, "made of": world.identity}
     return _cached("image-tokens", {"n": len(scenes), "vqvae": checkpoints.identity("vqvae"), **key}, make)
 
 
@@ -128,9 +134,9 @@ def is_kind(edit: Edit, kind: str) -> bool:
     return edit.kind == kind
 
 
-def fresh_edit(rng: np.random.Generator, kind: str) -> Edit:
+def fresh_edit(rng: np.random.Generator, kind: str, world: World = WORLD) -> Edit:
     """A new edit of the training split, of that kind (`is_kind`)."""
-    while not is_kind(edit := sample_edit(rng, "train", kind.removeprefix("long ").removesuffix(" of two")), kind):
+    while not is_kind(edit := sample_edit(rng, "train", kind.removeprefix("long ").removesuffix(" of two"), world), kind):
         pass
     return edit
 
@@ -145,6 +151,7 @@ class Mixture:
         edits: edits and the image tokens (n, 2, 64) of their pictures, before and after; None: none.
         kinds: how often each kind of edit (`is_kind`) is asked, as shares; None: as `sample_edit` makes them.
         near: of each audio code those that sound like it (`near_codes`), which are heard in its place at times; None: never.
+        world: that of the scenes and edits.
 
     Attributes:
         rows: how many sequences of each direction a batch has. These, `text_weight` and `kinds` may change as training goes on.
@@ -154,11 +161,12 @@ class Mixture:
     def __init__(self, vocabulary: Vocabulary, bpe, scenes, images: np.ndarray, clips: Clips, rows: dict[str, int],
                  text_weight: float = 1.0, heard: Clips | None = None, people: Clips | None = None,
                  edits: tuple[list[Edit], np.ndarray] | None = None, people_share: float = 0.35,
-                 kinds: dict[str, float] | None = None, near: np.ndarray | None = None):
+                 kinds: dict[str, float] | None = None, near: np.ndarray | None = None, world: World = WORLD):
         self.vocabulary, self.bpe, self.rows, self.text_weight = vocabulary, bpe, rows, text_weight
         self.scenes, self.images, self.clips, self.people = scenes, images, clips, people
         self.heard = clips if heard is None else heard
-        self.captions = [self.text(caption(s)) for s in scenes]
+        self.world = world
+        self.captions = [self.text(world.caption(s)) for s in scenes]
         self.edits, self.edit_images = edits if edits else ([], None)
         self.people_share, self.kinds, self.near = people_share, kinds, near
         self.of_kind = {kind: [i for i, e in enumerate(self.edits) if is_kind(e, kind)]
@@ -183,6 +191,13 @@ class Mixture:
     def draw_scene(self, rng: np.random.Generator) -> int:
         """The number of a scene."""
         return int(rng.integers(len(self.scenes)))
+
+    def first_noun(self, i: int) -> str:
+        """What scene `i` is called aloud. ValueError if it is a sign alone."""
+        if not self.scenes[i].groups:
+            raise ValueError(f"{self.world.caption(self.scenes[i])!r} has nothing in it that could be named aloud: leave the "
+                             "directions between sound and image out of `rows`")
+        return self.scenes[i].groups[0].noun
 
     def spoken(self, rng: np.random.Generator, word: str | None = None) -> tuple[Segment, str]:
         """A clean clip that is to be learned, and what it says: any word, or `word`."""
@@ -284,7 +299,7 @@ def direction(name: str):
 def draw_caption(m: Mixture, rng: np.random.Generator) -> list[Segment]:
     """A caption, at times not all of it, and its picture."""
     i = m.draw_scene(rng)
-    text = m.text(partial_caption(m.scenes[i], rng)) if rng.random() < PARTIAL else m.captions[i]
+    text = m.text(partial_caption(m.scenes[i], rng, m.world)) if rng.random() < PARTIAL else m.captions[i]
     return [text, m.image(m.images[i])]
 
 
@@ -313,7 +328,7 @@ def write_down(m: Mixture, rng: np.random.Generator) -> list[Segment]:
 def draw_heard(m: Mixture, rng: np.random.Generator) -> list[Segment]:
     """The first noun of a scene is heard; the scene is drawn."""
     i = m.draw_scene(rng)
-    audio, _ = m.overheard(rng, m.scenes[i].groups[0].noun)
+    audio, _ = m.overheard(rng, m.first_noun(i))
     return [audio, m.image(m.images[i])]
 
 
@@ -321,7 +336,7 @@ def draw_heard(m: Mixture, rng: np.random.Generator) -> list[Segment]:
 def write_then_draw(m: Mixture, rng: np.random.Generator) -> list[Segment]:
     """As `draw_heard`, but what was heard is written down first."""
     i = m.draw_scene(rng)
-    audio, noun = m.overheard(rng, m.scenes[i].groups[0].noun)
+    audio, noun = m.overheard(rng, m.first_noun(i))
     return [audio, m.text(noun), m.image(m.images[i])]
 
 
@@ -329,7 +344,7 @@ def write_then_draw(m: Mixture, rng: np.random.Generator) -> list[Segment]:
 def name_image(m: Mixture, rng: np.random.Generator) -> list[Segment]:
     """A picture; the first noun of its scene is spoken."""
     i = m.draw_scene(rng)
-    audio, _ = m.spoken(rng, m.scenes[i].groups[0].noun)
+    audio, _ = m.spoken(rng, m.first_noun(i))
     return [m.image(m.images[i]), audio]
 
 
@@ -337,7 +352,7 @@ def name_image(m: Mixture, rng: np.random.Generator) -> list[Segment]:
 def describe_then_name(m: Mixture, rng: np.random.Generator) -> list[Segment]:
     """As `name_image`, but the picture is described first."""
     i = m.draw_scene(rng)
-    audio, _ = m.spoken(rng, m.scenes[i].groups[0].noun)
+    audio, _ = m.spoken(rng, m.first_noun(i))
     return [m.image(m.images[i]), m.captions[i], audio]
 
 
@@ -352,27 +367,29 @@ def edit_image(m: Mixture, rng: np.random.Generator) -> list[Segment]:
 def say_then_edit(m: Mixture, rng: np.random.Generator) -> list[Segment]:
     """As `edit_image`, but a caption says first what the picture shall be."""
     edit, before, after = m.draw_edit(rng)
-    return [before, m.text(edit.instruction), m.text(caption(edit.after)), after]
+    return [before, m.text(edit.instruction), m.text(m.world.caption(edit.after)), after]
 
 
 @direction("image+text->text")
 def say_edit(m: Mixture, rng: np.random.Generator) -> list[Segment]:
     """A picture, an instruction, and the caption of what it shall be."""
     edit, before, _ = m.draw_edit(rng)
-    return [before, m.text(edit.instruction), m.text(caption(edit.after))]
+    return [before, m.text(edit.instruction), m.text(m.world.caption(edit.after))]
 
 
 @direction("text+text->text")
 def edit_caption(m: Mixture, rng: np.random.Generator) -> list[Segment]:
     """A caption, an instruction, and the caption as it shall be; an edit made anew if kinds are asked for."""
-    edit = fresh_edit(rng, m.draw_kind(rng)) if m.kinds else m.draw_edit(rng)[0]
-    return [m.text(text) for text in (caption(edit.before), edit.instruction, caption(edit.after))]
+    edit = fresh_edit(rng, m.draw_kind(rng), m.world) if m.kinds else m.draw_edit(rng)[0]
+    return [m.text(text) for text in (m.world.caption(edit.before), edit.instruction, m.world.caption(edit.after))]
 
 
-def partial_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption that says only a part: a noun, a group, the groups, or all but the sign."""
-    groups = ", ".join(describe(group) for group in scene.groups)
-    return [scene.groups[0].noun, describe(scene.groups[0]), groups, caption(replace(scene, sign=""))][rng.integers(4)]
+def partial_caption(scene: Scene, rng: np.random.Generator, world: World = WORLD) -> str:
+    """A caption that says only a part: a noun, a group, the groups, or all but the sign; of a sign alone, its word."""
+    if not scene.groups:
+        return world.grammar.caption((), "", scene.sign)
+    unsigned = world.caption(replace(scene, sign=""))
+    return [scene.groups[0].noun, world.describe(scene.groups[0]), world.grammar.caption(scene.groups), unsigned][rng.integers(4)]
 
 
 def pad(rows: list[list], dtype=torch.long) -> torch.Tensor:

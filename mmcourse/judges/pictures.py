@@ -3,17 +3,16 @@
 `PictureReader` compares with true drawings (analysis by synthesis). It is exact on true pictures and generous to smeared
 ones, so a second opinion stands beside it: `PictureNet` (mmcourse.judges.picture_net) for objects, `read_sign` (OCR) for letters.
 """
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 
-from mmcourse.world.pictures import LETTER, SIGN_LEFT, SIGN_TOP, draw
-from mmcourse.world.scene import BACKGROUNDS, LETTERS, NOUNS, Group, Scene
+from mmcourse.world.pictures import SIGN_TOP, paint, sign_corner
+from mmcourse.world.scene import GRID, LETTERS, WORLD, Group, Scene, World
 
-
-def _pixels(scene: Scene) -> np.ndarray:
-    return draw(scene).astype(np.float32) / 255
+UNCOVERED = 3               # units at the left and right edge that no object reaches
 
 
 def _nearest(x: torch.Tensor, templates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -23,75 +22,121 @@ def _nearest(x: torch.Tensor, templates: torch.Tensor) -> tuple[torch.Tensor, to
     return distances.min(1)
 
 
-@cache
-def _templates(background: str) -> dict[str, torch.Tensor]:
-    """True drawings on one ground: each half of the upper part (empty, one, two), its whole (three), the sign's letters."""
-    def upper(*groups):
-        return _pixels(Scene(groups, background))[:SIGN_TOP]
-    blank = np.broadcast_to(np.array(BACKGROUNDS[background], dtype=np.float32) / 255, (SIGN_TOP, 64, 3))
-    halves = {}
-    for place, columns in (("left", slice(0, 32)), ("right", slice(32, 64))):
-        drawings = [blank] + [upper(Group(noun, count, place)) for count in (1, 2) for noun in NOUNS]
-        halves[place] = torch.from_numpy(np.stack([d[:, columns] for d in drawings]))      # (1 + 2 x 64, 48, 32, 3)
-    three = torch.from_numpy(np.stack([upper(Group(noun, 3)) for noun in NOUNS]))          # (64, 48, 64, 3)
-    thing = (Group(NOUNS[0], 1, "left"),)
-    signs = {0: torch.from_numpy(_pixels(Scene(thing, background))[SIGN_TOP:])}
-    for n in SIGN_LEFT:                                                                    # (26, 16, 64, 3) for each length
-        signs[n] = torch.from_numpy(np.stack([_pixels(Scene(thing, background, c * n))[SIGN_TOP:] for c in LETTERS]))
-    return {**halves, "three": three, **{f"sign{n}": s for n, s in signs.items()}}
+@dataclass(frozen=True)
+class Layout:
+    """Where things are in a world's pictures, in pixels: `upper` rows hold objects, `sign` rows the sign."""
+    size: int
+    upper: slice
+    sign: slice
+    letter: int
+
+    @classmethod
+    def of(cls, world: World) -> "Layout":
+        """Without signs, objects may be looked for everywhere, and the sign in no row."""
+        size, letter = world.size, world.signs.letter * world.size // GRID
+        top = round(world.signs.top * size / GRID) if world.has_signs else size
+        return cls(size, slice(0, top), slice(top, min(top + 2 * letter, size)), letter)
+
+
+@dataclass(frozen=True)
+class Templates:
+    """True drawings on one background, as floats in [0, 1].
+
+    left, right: the upper part of each half: empty, one of each noun, two of each. three: the upper part whole.
+    blank: the sign's rows without a sign. signs: of each length, one sign for each letter of the alphabet.
+    """
+    left: torch.Tensor              # (1 + K or 1 + 2K, upper rows, size / 2, 3) for K nouns
+    right: torch.Tensor
+    three: torch.Tensor             # (K, upper rows, size, 3), or none: (0, ...)
+    blank: torch.Tensor             # (sign rows, size, 3)
+    signs: dict[int, torch.Tensor]  # (26, sign rows, size, 3)
+
+
+@lru_cache(maxsize=64)
+def _templates(world: World, background: str) -> Templates:
+    layout = Layout.of(world)
+    empty = np.full((layout.size, layout.size, 3), world.colour(background), dtype=np.float32) / 255
+
+    def drawn(groups: tuple[Group, ...] = (), sign: str = "") -> np.ndarray:
+        return paint(Scene(groups, background, sign), world=world).astype(np.float32) / 255
+
+    def upper(pictures: list[np.ndarray], columns: slice = slice(None)) -> torch.Tensor:
+        shape = (-1, layout.upper.stop, len(range(layout.size)[columns]), 3)
+        return torch.from_numpy(np.array([p[layout.upper, columns] for p in pictures], np.float32).reshape(shape))
+
+    half, most = layout.size // 2, len(world.counts)
+    sides = {}
+    for place, columns in (("left", slice(0, half)), ("right", slice(half, None))):
+        alone = [drawn((Group(noun, count, place),)) for count in (1, 2)[:most] for noun in world.nouns]
+        sides[place] = upper([empty, *alone], columns)
+    three = upper([drawn((Group(noun, 3),)) for noun in world.nouns] if most > 2 else [])
+    signs = {n: torch.from_numpy(np.stack([drawn(sign=c * n)[layout.sign] for c in LETTERS]))
+             for n in (world.signs.lengths if world.has_signs else ())}
+    return Templates(sides["left"], sides["right"], three, torch.from_numpy(empty[layout.sign]), signs)
 
 
 class PictureReader:
-    """Reads pictures of the unjittered world: (B, 3, 64, 64) float in [0, 1] -> a list of `Scene` (or None if empty)."""
+    """Reads pictures of a world, unjittered: (B, 3, size, size) float in [0, 1] -> a list of `Scene` (or None if empty)."""
+
+    def __init__(self, world: World = WORLD):
+        self.world, self.layout = world, Layout.of(world)
 
     def read(self, images: torch.Tensor) -> list[Scene | None]:
         """The scene whose true drawing is nearest in squared error, part by part."""
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, 64, 64):
-            raise ValueError(f"the reader takes pictures of shape (B, 3, 64, 64), got {tuple(images.shape)}")
-        backgrounds = self.read_grounds(images)
-        pictures = images.permute(0, 2, 3, 1)                          # (B, 3, 64, 64) -> (B, 64, 64, 3)
+        size = self.layout.size
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
+            raise ValueError(f"the reader takes pictures of shape (B, 3, {size}, {size}), got {tuple(images.shape)}")
+        backgrounds = self.read_backgrounds(images)
+        pictures = images.permute(0, 2, 3, 1)                          # (B, 3, S, S) -> (B, S, S, 3)
         out: list[Scene | None] = [None] * len(images)
         for background in set(backgrounds):
-            rows = [i for i, g in enumerate(backgrounds) if g == background]
-            for i, groups, sign in zip(rows, self._groups(pictures[rows], background), self._signs(pictures[rows], background),
+            rows = [i for i, name in enumerate(backgrounds) if name == background]
+            templates = _templates(self.world, background)
+            for i, groups, sign in zip(rows, self._groups(pictures[rows], templates), self._signs(pictures[rows], templates),
                                        strict=True):
-                out[i] = Scene(groups, background, sign) if groups else None
+                alone = bool(sign) and 0 in self.world.kinds
+                out[i] = Scene(groups, background, sign) if groups or alone else None
         return out
 
-    def read_grounds(self, images: torch.Tensor) -> list[str]:
-        """The ground whose colour is nearest to the median of the pixels that objects and signs never cover."""
-        strips = torch.cat([images[:, :, :SIGN_TOP, :3], images[:, :, :SIGN_TOP, 61:]], 3).flatten(2)      # (B, 3, 288)
-        colours = torch.tensor(list(BACKGROUNDS.values())) / 255
+    def read_backgrounds(self, images: torch.Tensor) -> list[str]:
+        """The background whose colour is nearest to the median of the pixels that objects and signs never cover."""
+        edge = max(1, UNCOVERED * self.layout.size // GRID)
+        rows = [y for y in range(self.layout.size) if y not in range(self.layout.size)[self.layout.sign]]
+        strips = torch.cat([images[:, :, rows, :edge], images[:, :, rows, -edge:]], 3).flatten(2)          # (B, 3, n)
+        colours = torch.tensor(list(self.world.backgrounds.values())) / 255
         nearest = torch.cdist(strips.median(2).values, colours).argmin(1)
-        return [list(BACKGROUNDS)[i] for i in nearest.tolist()]
+        return [list(self.world.backgrounds)[i] for i in nearest.tolist()]
 
-    def _groups(self, pictures: torch.Tensor, background: str) -> list[tuple[Group, ...]]:
-        t = _templates(background)
-        left, i_left = _nearest(pictures[:, :SIGN_TOP, :32], t["left"])
-        right, i_right = _nearest(pictures[:, :SIGN_TOP, 32:], t["right"])
-        three, i_three = _nearest(pictures[:, :SIGN_TOP], t["three"])
+    def _groups(self, pictures: torch.Tensor, templates: Templates) -> list[tuple[Group, ...]]:
+        if not max(self.world.kinds):
+            return [()] * len(pictures)
+        nouns, k, half = self.world.nouns, len(self.world.nouns), self.layout.size // 2
+        upper = pictures[:, self.layout.upper]
+        left, i_left = _nearest(upper[:, :, :half], templates.left)
+        right, i_right = _nearest(upper[:, :, half:], templates.right)
+        none = torch.full_like(left, torch.inf), i_left
+        three, i_three = _nearest(upper, templates.three) if len(templates.three) else none
         out = []
-        for a, b, c, i, j, k in zip(*(v.tolist() for v in (left, right, three, i_left, i_right, i_three)), strict=True):
+        for a, b, c, i, j, m in zip(*(v.tolist() for v in (left, right, three, i_left, i_right, i_three)), strict=True):
             if c < a + b:
-                out.append((Group(NOUNS[k], 3),))
-            elif i == j and i > len(NOUNS):                            # two on the left and the same two on the right
-                out.append((Group(NOUNS[i - 1 - len(NOUNS)], 4),))
+                out.append((Group(nouns[m], 3),))
+            elif i == j and i > k and len(self.world.counts) > 3:      # two on the left and the same two on the right
+                out.append((Group(nouns[i - 1 - k], 4),))
             else:
-                out.append(tuple(Group(NOUNS[(m - 1) % len(NOUNS)], 1 + (m > len(NOUNS)), place)
-                                 for m, place in ((i, "left"), (j, "right")) if m))
+                out.append(tuple(Group(nouns[(n - 1) % k], 1 + (n > k), place) for n, place in ((i, "left"), (j, "right")) if n))
         return out
 
-    def _signs(self, pictures: torch.Tensor, background: str) -> list[str]:
-        t, lower = _templates(background), pictures[:, SIGN_TOP:]
-        best = (lower - t["sign0"]).square().flatten(1).sum(1)
-        words = [""] * len(lower)
-        for n, x in SIGN_LEFT.items():
-            board = t[f"sign{n}"]
+    def _signs(self, pictures: torch.Tensor, templates: Templates) -> list[str]:
+        words = [""] * len(pictures)
+        lower, letter = pictures[:, self.layout.sign], self.layout.letter
+        best = (lower - templates.blank).square().flatten(1).sum(1)
+        for n, board in templates.signs.items():
+            x = round(sign_corner("A" * n, self.world)[0] * self.layout.size / GRID)
             outside = (lower - board[0]).square()
-            outside[:, :, x:x + LETTER * n] = 0                        # here the letters stand
+            outside[:, :, x:x + letter * n] = 0                        # here the letters stand
             error, letters = outside.flatten(1).sum(1), []
             for i in range(n):
-                columns = slice(x + LETTER * i, x + LETTER * (i + 1))
+                columns = slice(x + letter * i, x + letter * (i + 1))
                 distance, which = _nearest(lower[:, :, columns], board[:, :, columns])
                 error, letters = error + distance, letters + [which.tolist()]
             for row in (error < best).nonzero().flatten().tolist():
@@ -110,7 +155,7 @@ def _ocr():
 
 
 def read_sign(image: torch.Tensor) -> str:
-    """The sign's word, read by an OCR engine that knows nothing of this world: (3, 64, 64) -> letters A-Z, or "".
+    """The sign's word in a picture of the course's world, read by an OCR engine that knows nothing of it: (3, 64, 64) -> A-Z, or "".
 
     Recognition only, cropped to the board: on untrimmed pictures the engine reads true signs worse than noisy ones.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mmcourse.world.languages import GERMAN, JAPANESE, RUSSIAN
-from mmcourse.world.scene import NOUNS, WORDS, caption, plural, sample_scene
+from mmcourse.world.scene import WORLD, World
 
 # Modules of the standard library that every supported Python has and whose docstrings are real sentences.
 MODULES = (
@@ -41,17 +41,17 @@ def _docstrings(module: str) -> str:
     return "\n\n".join(filter(None, map(ast.get_docstring, nodes)))
 
 
-def captions(n: int, seed: int = 0) -> str:
+def captions(n: int, seed: int = 0, world: World = WORLD) -> str:
     """The captions of `n` training scenes, one a line. Nothing in them is held out; signs are spelled."""
     if n < 1:
         raise ValueError(f"ask for at least one caption, got n={n}")
     rng = np.random.default_rng(seed)
-    return "\n".join(caption(sample_scene(rng, "train")) for _ in range(n))
+    return "\n".join(world.caption(world.sample(rng, "train")) for _ in range(n))
 
 
-def spoken_words() -> str:
+def spoken_words(world: World = WORLD) -> str:
     """Every word and plural of the world once, each with a space before: ` ant ants apple apples ...`."""
-    return "".join(f" {word}" for word in sorted({*WORDS, *map(plural, NOUNS)}))
+    return "".join(f" {word}" for word in sorted({*world.words, *map(world.grammar.plural, world.nouns)}))
 
 
 def vietnamese() -> str:

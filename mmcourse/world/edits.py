@@ -3,19 +3,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmcourse.world.scene import (
-    BACKGROUNDS,
-    LETTERS,
-    NOUNS,
-    PLACES,
-    SIGN_LENGTHS,
-    Group,
-    Scene,
-    describe,
-    is_held_out,
-    plural,
-    sample_scene,
-)
+from mmcourse.world.scene import PLACES, SPLITS, TRIES, WORLD, Group, Scene, World
 
 KINDS = ("ground", "noun", "sign", "add", "remove", "move")
 
@@ -29,74 +17,83 @@ class Edit:
     after: Scene
 
 
-def _the(group: Group) -> str:
-    return f"the {group.noun if group.count == 1 else plural(group.noun)}"
+def _the(group: Group, world: World) -> str:
+    return f"the {group.noun if group.count == 1 else world.grammar.plural(group.noun)}"
 
 
-def _some(group: Group) -> str:
-    return describe(Group(group.noun, 1, "left")).removesuffix(" on the left") if group.count == 1 else plural(group.noun)
+def _some(group: Group, world: World) -> str:
+    if group.count > 1:
+        return world.grammar.plural(group.noun)
+    return world.describe(Group(group.noun, 1, "left")).removesuffix(" on the left")
 
 
-def _word(rng: np.random.Generator) -> str:
-    return "".join(LETTERS[i] for i in rng.integers(26, size=rng.choice(SIGN_LENGTHS)))
-
-
-def possible(scene: Scene) -> tuple[str, ...]:
-    """The kinds of edit that a scene allows."""
+def possible(scene: Scene, world: World = WORLD) -> tuple[str, ...]:
+    """The kinds of edit that a scene allows, in the order of `KINDS`; its world must have the scene afterwards too."""
     one_side = len(scene.groups) == 1 and bool(scene.groups[0].place)
-    return ("ground", "noun", "sign", *(("add", "move") if one_side else ()), *(("remove",) if len(scene.groups) == 2 else ()))
+    more = len(world.nouns) > len(scene.groups)                        # a noun that is not in the scene
+    fits = {"ground": len(world.backgrounds) > 1, "noun": bool(scene.groups) and more, "sign": world.has_signs,
+            "add": one_side and more and 2 in world.kinds, "remove": len(scene.groups) == 2 and 1 in world.kinds, "move": one_side}
+    return tuple(kind for kind in KINDS if fits[kind])
 
 
-def make_edit(scene: Scene, kind: str, rng: np.random.Generator) -> Edit:
+def make_edit(scene: Scene, kind: str, rng: np.random.Generator, world: World = WORLD) -> Edit:
     """One random edit of that kind. ValueError if the scene does not allow it (see `possible`)."""
-    if kind not in possible(scene):
-        raise ValueError(f"{kind!r} does not fit this scene; what does: {', '.join(possible(scene))}")
+    if kind not in possible(scene, world):
+        raise ValueError(f"{kind!r} does not fit this scene; what does: {', '.join(possible(scene, world))}")
     groups = list(scene.groups)
-    i = int(rng.integers(len(groups)))
-    others = [noun for noun in NOUNS if noun not in [g.noun for g in groups]]
+    i = int(rng.integers(len(groups))) if groups else 0
+    others = [noun for noun in world.nouns if noun not in [g.noun for g in groups]]
     if kind == "ground":
-        background = str(rng.choice([g for g in BACKGROUNDS if g != scene.background]))
-        return Edit(kind, scene, f"make the ground {background}", replace(scene, background=background))
+        background = str(rng.choice([name for name in world.backgrounds if name != scene.background]))
+        text = f"make the {world.grammar.background} {background}"
+        return Edit(kind, scene, text, replace(scene, background=background))
     if kind == "sign":
-        word = "" if scene.sign and rng.random() < 0.4 else _word(rng)
-        text = f"make the sign {' '.join(word)}" if word else "remove the sign"
+        word = "" if groups and scene.sign and rng.random() < 0.4 else world.signs.sample(rng)
+        name = world.grammar.sign
+        text = f"make the {name} {world.grammar.spell(word)}" if word else f"remove the {name}"
         return Edit(kind, scene, text, replace(scene, sign=word))
     if kind == "noun":
         new = replace(groups[i], noun=str(rng.choice(others)))
-        text = f"replace {_the(groups[i])} with {_some(new)}"
+        text = f"replace {_the(groups[i], world)} with {_some(new, world)}"
         groups[i] = new
     elif kind == "add":
         place = PLACES[1 - PLACES.index(groups[0].place)]
-        new = Group(str(rng.choice(others)), 1 + int(rng.random() < 0.3), place)
-        text = f"add {describe(new)}"
+        new = Group(str(rng.choice(others)), 1 + int(rng.random() < world.doubles), place)
+        text = f"add {world.describe(new)}"
         groups.insert(PLACES.index(place), new)
     elif kind == "remove":
-        text = f"remove {_the(groups[i])}"
+        text = f"remove {_the(groups[i], world)}"
         del groups[i]
     else:
         place = PLACES[1 - PLACES.index(groups[0].place)]
-        text = f"move {_the(groups[0])} to the {place}"
+        text = f"move {_the(groups[0], world)} to the {place}"
         groups[0] = replace(groups[0], place=place)
     return Edit(kind, scene, text, replace(scene, groups=tuple(groups)))
 
 
-def sample_edit(rng: np.random.Generator, split: str = "train", kind: str | None = None) -> Edit:
+# From which split the scene before comes. A question of the validation split shows nothing of the test split either.
+BEFORE = {"train": ("train",), "held-out": ("train", "validation", "test"), "validation": ("train", "validation"),
+          "test": ("train", "validation", "test")}
+
+
+def sample_edit(rng: np.random.Generator, split: str = "train", kind: str | None = None, world: World = WORLD) -> Edit:
     """A random edit.
 
     Args:
-        split: `train`: nothing that is held out is in either picture; `held-out`: the answer shows a held-out combination,
-            so that it can be composed, not remembered.
+        split: `train`: nothing that is held out is in either picture; `held-out`, `validation`, `test`: the answer shows a
+            held-out combination (of that part), so that it can be composed, not remembered.
         kind: one of `KINDS`; random if None.
     """
-    if split not in ("train", "held-out"):
-        raise ValueError(f"split is 'train' or 'held-out', got {split!r}")
+    if split not in BEFORE:
+        raise ValueError(f"split is one of {', '.join(BEFORE)}, got {split!r}")
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind is one of {', '.join(KINDS)}, got {kind!r}")
-    while True:
-        scene = sample_scene(rng, "train" if split == "train" else "any")
-        kinds = possible(scene)
-        if kind is not None and kind not in kinds:
+    for _ in range(TRIES):
+        scene = world.sample(rng, "train" if split == "train" else "any")
+        kinds = possible(scene, world)
+        if kind not in kinds if kind else not kinds:
             continue
-        edit = make_edit(scene, kind or str(rng.choice(kinds)), rng)
-        if split == "train" and not is_held_out(edit.after) or split == "held-out" and is_held_out(edit.after):
+        edit = make_edit(scene, kind or str(rng.choice(kinds)), rng, world)
+        if world.split_of(edit.after) in SPLITS[split] and world.split_of(scene) in BEFORE[split]:
             return edit
+    raise ValueError(f"no edit of the kind {kind!r} in the split {split!r} of this world found in {TRIES:,} tries")

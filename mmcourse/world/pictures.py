@@ -1,7 +1,7 @@
-"""The picture of a scene: OpenMoji pictograms (CC BY-SA 4.0) on a coloured ground, letters in DejaVu Sans Mono.
+"""The picture of a scene: OpenMoji pictograms (CC BY-SA 4.0) on a coloured background, letters in DejaVu Sans Mono.
 
-All lengths are in units of a 64-pixel picture, so that the same scene can be drawn at any size (chapter 07 draws it
-at 128). Objects are 24 units wide and start 4 units off the 8-unit token grid; `Scene.shift` moves them further.
+All lengths are in units, 64 across a picture, so that the same scene can be drawn at any size (chapter 07 draws it at 128
+pixels). Objects are 24 units wide and start 4 units off the 8-unit token grid; `Scene.shift` moves them further.
 """
 from functools import cache, lru_cache
 from pathlib import Path
@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mmcourse.world.scene import PICTOGRAMS, Scene, background_colour
+from mmcourse.world.scene import GRID, WORLD, Scene, World
 
-SIZE = 64
-OBJECT = 24                                              # width of a pictogram
-SIGN_TOP, LETTER = 48, 8                                 # the sign's upper edge, width of a letter
-SIGN_LEFT = {3: 24, 4: 16, 5: 16}                        # left edge of the first letter
-INK, BOARD = (32, 32, 40), (252, 252, 252)
+SIZE = WORLD.size                                        # pixels across a picture of the course's world
+SIGN_TOP = WORLD.signs.top                               # its sign's upper edge
+OBJECT = 24                                              # width of a pictogram, in units
+INK = (32, 32, 40)
+BOARD = (252, 252, 252)
 
 
 def slots(scene: Scene) -> list[tuple[str, int, int]]:
@@ -39,13 +39,19 @@ def _font(size: int):
     return ImageFont.truetype(str(files[0]), size)
 
 
+def sprite(noun: str, size: int, world: World = WORLD) -> np.ndarray:
+    """A noun's pictogram: (size, size, 4) float32, colour premultiplied by alpha, both in [0, 1]."""
+    return _pictogram(world.pictograms[noun], size)
+
+
 @lru_cache(maxsize=4096)
-def sprite(noun: str, size: int) -> np.ndarray:
-    """A pictogram: (size, size, 4) float32, colour premultiplied by alpha, both in [0, 1]."""
+def _pictogram(character: str, size: int) -> np.ndarray:
     big = 8 * size                                       # drawn large, then shrunk: clean edges at any size
     font = _font(big)
     image = Image.new("RGBA", (2 * big, 2 * big), (0, 0, 0, 0))
-    ImageDraw.Draw(image).text((big, big), PICTOGRAMS[noun], font=font, embedded_color=True, anchor="mm")
+    ImageDraw.Draw(image).text((big, big), character, font=font, embedded_color=True, anchor="mm")
+    if image.getbbox() is None:
+        raise ValueError(f"OpenMoji has no picture of {character!r}: take another character for it")
     ink = image.crop(image.getbbox())                    # some pictograms fill their box and some do not: make them alike
     ratio = 0.94 * big / max(ink.size)
     ink = ink.resize((round(ink.width * ratio), round(ink.height * ratio)), Image.Resampling.LANCZOS)
@@ -57,54 +63,71 @@ def sprite(noun: str, size: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=256)
-def _letter(letter: str, scale: int) -> np.ndarray:
-    """Ink coverage of a letter in its cell: (16 * scale / 8, LETTER * scale / 8) float32, `scale` pixels a grid step."""
+def _letter(letter: str, width: int) -> np.ndarray:
+    """Ink coverage of a letter `width` pixels wide in its cell: (2 width, width) float32."""
     from matplotlib import get_data_path
-    width, height, big = LETTER * scale // 8, 16 * scale // 8, 8
-    font = ImageFont.truetype(str(Path(get_data_path()) / "fonts/ttf/DejaVuSansMono-Bold.ttf"), int(12.4 * scale / 8 * big))
+    height, big = 2 * width, 8
+    font = ImageFont.truetype(str(Path(get_data_path()) / "fonts/ttf/DejaVuSansMono-Bold.ttf"), int(1.55 * width * big))
     mask = Image.new("L", (width * big, height * big), 0)
     ImageDraw.Draw(mask).text((width * big / 2, height * big * 0.5), letter, font=font, fill=255, anchor="mm")
     return np.asarray(mask, dtype=np.float32).reshape(height, big, width, big).mean((1, 3)) / 255
 
 
-def draw(scene: Scene, size: int = SIZE) -> np.ndarray:
-    """The scene's picture: (size, size, 3) uint8. `size` is a multiple of 64."""
-    if size < SIZE or size % SIZE:
-        raise ValueError(f"size must be a multiple of {SIZE}, got {size}")
-    unit = size // SIZE
+def draw(scene: Scene, size: int | None = None, world: World = WORLD) -> np.ndarray:
+    """The scene's picture: (size, size, 3) uint8. `size` in pixels is a multiple of 32; None: that of the world.
+
+    ValueError if the world has no such scene.
+    """
+    world.check(scene)
+    return paint(scene, size, world)
+
+
+def paint(scene: Scene, size: int | None = None, world: World = WORLD) -> np.ndarray:
+    """As `draw`, for any scene whose names the world knows, be it one of the world's or not."""
+    size = world.size if size is None else size
+    if size < 32 or size % 32 or scene.sign and world.signs.letter * size % GRID:
+        raise ValueError(f"size must be a multiple of 32 at which letters are whole pixels wide, got {size}")
+    unit = size / GRID                                                  # pixels
     picture = np.empty((size, size, 3), dtype=np.float32)
-    picture[:] = np.array(background_colour(scene.background), dtype=np.float32) / 255
+    picture[:] = np.array(world.colour(scene.background), dtype=np.float32) / 255
     for noun, x, y in slots(scene):
         width = round(OBJECT * scene.scale * unit)
         centre = OBJECT / 2
         left = round((x + centre + scene.shift[0]) * unit - width / 2)
         top = round((y + centre + scene.shift[1]) * unit - width / 2)
         left, top = np.clip((left, top), 0, size - width)               # nothing falls off the edge
-        layer = sprite(noun, width)
+        layer = sprite(noun, width, world)
         region = picture[top:top + width, left:left + width]
         region *= 1 - layer[..., 3:]
         region += layer[..., :3]
     if scene.sign:
-        _draw_sign(picture, scene, unit)
+        _paint_sign(picture, scene, unit, world)
     return (picture * 255 + 0.5).clip(0, 255).astype(np.uint8)
 
 
-def _draw_sign(picture: np.ndarray, scene: Scene, unit: int) -> None:
-    n = len(scene.sign)
-    x = min(max(SIGN_LEFT[n] + scene.shift[0], 3), SIZE - LETTER * n - 3) * unit         # a sign that would fall off
-    y = min(max(SIGN_TOP + scene.shift[1], 0), SIGN_TOP) * unit                          # the edge stays on it
+def sign_corner(word: str, world: World, shift: tuple[int, int] = (0, 0)) -> tuple[float, float]:
+    """Where the first letter's cell begins, (x, y) in units. A sign that would fall off the edge stays on it."""
+    rule, wide = world.signs, world.signs.letter * len(word)
+    return (min(max(rule.left(len(word)) + shift[0], rule.border), GRID - wide - rule.border),
+            min(max(rule.top + shift[1], 0), GRID - 2 * rule.letter))
+
+
+def _paint_sign(picture: np.ndarray, scene: Scene, unit: float, world: World) -> None:
+    width = int(world.signs.letter * unit)                              # of a letter, in pixels
+    x, y = (round(v * unit) for v in sign_corner(scene.sign, world, scene.shift))
     edge, ink, board = (np.array(c, dtype=np.float32) / 255 for c in (INK, INK, BOARD))
-    picture[y + unit:y + 15 * unit, x - 3 * unit:x + (LETTER * n + 3) * unit] = edge
-    picture[y + 2 * unit:y + 14 * unit, x - 2 * unit:x + (LETTER * n + 2) * unit] = board
+    for colour, inset, beyond in ((edge, 1, 3), (board, 2, 2)):         # in eighths of a letter's width
+        inset, beyond = round(inset * width / 8), round(beyond * width / 8)
+        picture[y + inset:y + 2 * width - inset, x - beyond:x + width * len(scene.sign) + beyond] = colour
     for i, letter in enumerate(scene.sign):
-        cell = picture[y:y + 16 * unit, x + LETTER * i * unit:x + LETTER * (i + 1) * unit]
-        alpha = _letter(letter, 8 * unit)[..., None]
+        cell = picture[y:y + 2 * width, x + width * i:x + width * (i + 1)]
+        alpha = _letter(letter, width)[..., None]
         cell *= 1 - alpha
         cell += alpha * ink
 
 
-def draw_batch(scenes, size: int = SIZE):
+def draw_batch(scenes, size: int | None = None, world: World = WORLD):
     """The pictures of several scenes: a torch tensor (B, 3, size, size), float32 in [0, 1]."""
     import torch
-    pixels = np.stack([draw(scene, size) for scene in scenes])
+    pixels = np.stack([draw(scene, size, world) for scene in scenes])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255       # (B, size, size, 3) -> (B, 3, size, size)

@@ -22,7 +22,8 @@ import numpy as np
 
 from mmcourse.files import atomic_write
 from mmcourse.paths import cache_dir
-from mmcourse.world.scene import WORDS, _share, held_out_voice
+from mmcourse.world.rules import unit_hash
+from mmcourse.world.scene import WORDS, held_out_voice
 
 SAMPLE_RATE = 8000
 TAKES = 2                    # each voice says each word twice, with another pitch and speed
@@ -40,7 +41,7 @@ en-us+david en-us+Denis en-gb-x-rp en-us+ed en+m1 en-us+edward
 en-us+Andy en-us+Jacky en-us+max en-us+pablo en-us+Mike en+m2
 en-us+Diogo en+steph2 en-us+antonio en-us+rob en-us-nyc en-us+zac
 """.split())
-# SHA-256 of the corpus that espeakng-loader 0.2.4 makes (espeak-ng 1.52)
+# SHA-256 of the corpus of WORDS that espeakng-loader 0.2.4 makes (espeak-ng 1.52)
 EXPECTED = "a8d410be83f33afc97f3fb8a394c795d48577fd3d7cdd63743d140c01b8563cc"
 
 
@@ -66,8 +67,8 @@ class SpeechCorpus:
         >>> corpus.select("cat", held_out=True)                                      # doctest: +SKIP
         [874, 875, ...]
         """
-        if word is not None and word not in WORDS:
-            raise ValueError(f"nobody says {word!r} in this world; the words are mmcourse.world.scene.WORDS")
+        if word is not None and word not in self.words:
+            raise ValueError(f"nobody says {word!r} in this world; the words are {', '.join(sorted(set(self.words)))}")
         return [i for i in range(len(self)) if (word is None or self.words[i] == word)
                 and (held_out is None or bool(self.held_out[i]) == held_out)
                 and (voice is None or self.voices[i] == voice)]
@@ -184,12 +185,12 @@ class _Espeak:
         return np.concatenate(self.chunks) if self.chunks else np.zeros(0, np.int16)
 
 
-def corpus_jobs(voices: tuple[str, ...] = VOICES, lowest_pitch: int = 30, pitch_range: int = 40
-                ) -> list[tuple[str, int, int, int]]:
+def corpus_jobs(voices: tuple[str, ...] = VOICES, lowest_pitch: int = 30, pitch_range: int = 40,
+                words: tuple[str, ...] = WORDS) -> list[tuple[str, int, int, int]]:
     """(word, voice, pitch, speed) of every clip, in fixed order. Pitch and speed depend on the names alone."""
-    return [(word, voice, lowest_pitch + int(pitch_range * _share("pitch", word, name, take)),
-             145 + int(45 * _share("speed", word, name, take)))
-            for voice, name in enumerate(voices) for word in WORDS for take in range(TAKES)]
+    return [(word, voice, lowest_pitch + int(pitch_range * unit_hash("pitch", word, name, take)),
+             145 + int(45 * unit_hash("speed", word, name, take)))
+            for voice, name in enumerate(voices) for word in words for take in range(TAKES)]
 
 
 def _child() -> None:
@@ -260,14 +261,18 @@ def _digest(sound: np.ndarray, lengths: np.ndarray) -> str:
     return hashlib.sha256(lengths.astype("<i4").tobytes() + sound.astype("<i2").tobytes()).hexdigest()
 
 
+def cache_file(kind: str, jobs: list, voices: tuple[str, ...]) -> Path:
+    """Where the clips of `corpus_jobs` are kept: the name holds the hash of all that they are made from."""
+    key = hashlib.sha256(json.dumps([jobs, voices, LONGEST, LOUDNESS]).encode()).hexdigest()[:12]
+    return cache_dir() / f"{kind}-{key}.npz"
+
+
 def cached_clips(kind: str, jobs: list, voices: tuple[str, ...], expected: str, progress: bool = True) -> list:
     """The clips of `corpus_jobs`, float32 (samples,) each: spoken at first use, then read from the cache (`kind`-*.npz).
 
     A damaged cache is made anew. If the samples do not have the SHA-256 `expected`, that works, with a warning.
     """
-    key = hashlib.sha256(json.dumps([jobs, voices, LONGEST, LOUDNESS]).encode()).hexdigest()[:12]
-    path = cache_dir() / f"{kind}-{key}.npz"
-    sound = None
+    path, sound = cache_file(kind, jobs, voices), None
     if path.exists():
         try:
             with np.load(path) as file:
@@ -293,12 +298,13 @@ def cached_clips(kind: str, jobs: list, voices: tuple[str, ...], expected: str, 
     return [whole[e - n:e] for e, n in zip(ends, lengths, strict=True)]
 
 
-def load_speech(progress: bool = True) -> SpeechCorpus:
-    """Every word of the world in every voice. Made at first use (half a minute at most), then read from the cache.
+def load_speech(progress: bool = True, words: tuple[str, ...] = WORDS) -> SpeechCorpus:
+    """Every word of the world (or each of `words`) in every voice, twice. Made at first use (half a minute at most for
+    WORDS), then read from the cache.
 
     A damaged cache is made anew. Another build of espeak-ng gives other samples: that works, with a warning.
     """
-    jobs = corpus_jobs()
-    clips = cached_clips("speech", jobs, VOICES, EXPECTED, progress)
-    words, voices = [job[0] for job in jobs], [job[1] for job in jobs]
-    return SpeechCorpus(clips, words, voices, np.array([held_out_voice(v) for v in voices]))
+    jobs = corpus_jobs(words=words)
+    clips = cached_clips("speech", jobs, VOICES, EXPECTED if words == WORDS else "", progress)
+    voices = [job[1] for job in jobs]
+    return SpeechCorpus(clips, [job[0] for job in jobs], voices, np.array([held_out_voice(v) for v in voices]))

@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 from mmcourse import bits
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import Segment, Vocabulary
-from mmcourse.world.scene import BACKGROUNDS, NOUNS, Group, Scene, held_out_pair, sample_scene
+from mmcourse.world import letters
+from mmcourse.world.scene import BACKGROUNDS, NOUNS, Group, Scene, held_out_pair, sample_scene, scene_bits
 
 # ---------------------------------------------------------------- nominal bits
 
@@ -90,12 +91,12 @@ def test_mu_law_loses_at_most_half_a_step(samples):
 # ---------------------------------------------------------------- letters
 
 def test_letters_are_small_and_black_and_white():
-    which, pictures = bits.letter_pictures(np.random.default_rng(0), 200)
-    again = bits.letter_pictures(np.random.default_rng(0), 200)
+    which, pictures = letters.letter_pictures(np.random.default_rng(0), 200)
+    again = letters.letter_pictures(np.random.default_rng(0), 200)
     assert pictures.shape == (200, 16, 16) and set(np.unique(pictures)) == {0, 1}
     assert set(which) <= set(range(26)) and (again[1] == pictures).all()
     assert pictures.reshape(200, -1).sum(1).min() > 5                                   # every letter has ink
-    assert not set(bits.TEST_FONTS) & set(bits.FONTS[:-2])
+    assert not set(letters.TEST_FONTS) & set(letters.TRAINING_FONTS)
 
 
 # ---------------------------------------------------------------- measured bits
@@ -166,7 +167,7 @@ def test_the_probabilities_of_all_scenes_without_a_sign_sum_to_one_half(split, w
     total = 0.0
     for background in BACKGROUNDS:
         out = {noun: held_out_pair(noun, background) for noun in NOUNS}
-        total += sum(2 ** -bits.scene_bits(scene, split) for scene in scenes_without_sign(background)
+        total += sum(2 ** -scene_bits(scene, split) for scene in scenes_without_sign(background)
                      if any(out[g.noun] for g in scene.groups) in wanted)
     assert total == pytest.approx(0.5, abs=1e-9)
 
@@ -174,12 +175,12 @@ def test_the_probabilities_of_all_scenes_without_a_sign_sum_to_one_half(split, w
 def test_a_sign_costs_its_letters():
     plain = Scene((Group("cat", 1, "left"),), "blue")
     signed = Scene((Group("cat", 1, "left"),), "blue", "KITE")
-    more = bits.scene_bits(signed, "any") - bits.scene_bits(plain, "any")
+    more = scene_bits(signed, "any") - scene_bits(plain, "any")
     assert more == pytest.approx(4 * math.log2(26) + math.log2(3))
 
 
 def test_no_fixed_guess_beats_the_entropy_of_the_world():
     """Coding with the wrong dice costs more on average: scenes of one split, priced by the other's rule."""
     scenes = [sample_scene(np.random.default_rng(i), "train") for i in range(300)]
-    own, anys = (np.mean([bits.scene_bits(s, split) for s in scenes]) for split in ("train", "any"))
+    own, anys = (np.mean([scene_bits(s, split) for s in scenes]) for split in ("train", "any"))
     assert 20 < own < anys

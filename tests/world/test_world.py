@@ -1,4 +1,5 @@
 """The world: scenes, captions, splits and pictures. The same on every machine, and nothing trains on what is held out."""
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmcourse.world import pictures, scene
+from mmcourse.world import grammar, pictures, rules, scene
+from mmcourse.world.edits import sample_edit
 from mmcourse.world.pictures import draw, draw_batch
 from mmcourse.world.scene import (
     BACKGROUNDS,
@@ -17,9 +19,13 @@ from mmcourse.world.scene import (
     DIGITS,
     LETTERS,
     NOUNS,
+    PICTOGRAMS,
+    SPLITS,
     WORDS,
+    WORLD,
     Group,
     Scene,
+    World,
     background_colour,
     caption,
     held_out_pair,
@@ -30,7 +36,9 @@ from mmcourse.world.scene import (
     parse_caption,
     plural,
     sample_scene,
+    split_of,
 )
+from mmcourse.world.rules import SignRule, SplitRule, strictest
 
 
 def sample(n: int, split: str = "train", seed: int = 0, **more) -> list[Scene]:
@@ -64,7 +72,8 @@ def test_the_world_has_what_the_course_says_it_has():
 
 def test_the_documented_examples_hold():
     import doctest
-    assert doctest.testmod(scene).failed == 0
+    assert sum(doctest.testmod(module).attempted for module in (scene, grammar)) >= 2
+    assert sum(doctest.testmod(module).failed for module in (scene, grammar, rules)) == 0
 
 
 # ---- captions
@@ -106,20 +115,107 @@ def test_near_misses_are_no_captions(text):
         parse_caption(text)
 
 
+CAT = Group("cat", 1, "left")
+
+
 @pytest.mark.parametrize("make", [
-    lambda: Group("dragon"), lambda: Group("cat", 5), lambda: Group("cat", 0, "left"), lambda: Group("cat", 1),
-    lambda: Group("cat", 3, "left"), lambda: Group("cat", 1, "top"), lambda: Group("cat", 1.5, "left"),
-    lambda: Scene(()), lambda: Scene((Group("cat", 1, "left"),) * 3), lambda: Scene((Group("cat", 1, "left"),), "pink"),
+    lambda: Group("cat", 5), lambda: Group("cat", 0, "left"), lambda: Group("cat", 1), lambda: Group("cat", 3, "left"),
+    lambda: Group("cat", 1, "top"), lambda: Group("cat", 1.5, "left"), lambda: Scene(()), lambda: Scene((CAT,) * 3),
     lambda: Scene((Group("cat", 1, "right"), Group("dog", 1, "left"))), lambda: Scene((Group("cat", 4), Group("dog", 4))),
-    lambda: Scene((Group("cat", 1, "left"),), "red", "AB"), lambda: Scene((Group("cat", 1, "left"),), "red", "ABCDEF"),
-    lambda: Scene((Group("cat", 1, "left"),), "red", "abc"), lambda: sample_scene(np.random.default_rng(0), "test"),
+    lambda: Scene((CAT,), "red", "abc"), lambda: Scene((CAT,), "red", "A-B"), lambda: Scene((CAT,), "red", "ÄRA"),
 ])
-def test_what_the_world_cannot_hold_is_a_value_error(make):
+def test_what_no_scene_can_be_is_a_value_error(make):
     with pytest.raises(ValueError):
         make()
 
 
+@pytest.mark.parametrize("strange, says", [
+    (Scene((Group("dragon", 1, "left"),)), "unknown noun 'dragon'; the world has: ant, apple, .*, whale$"),
+    (Scene((CAT,), "pink"), "unknown background 'pink'; the world has: white, grey, .* and colours as '#rrggbb'"),
+    (Scene((CAT,), "red", "AB"), "a sign of this world has 3 or 4 or 5 letters A-Z, got 'AB'"),
+    (Scene((CAT,), "red", "ABCDEF"), "3 or 4 or 5 letters"),
+    (Scene((), "red", "ABC"), "a scene of this world has 1 or 2 kinds of object, got 0"),
+])
+def test_what_this_world_does_not_have_is_named(strange, says):
+    for ask in (WORLD.check, caption, draw, split_of, is_held_out, lambda one: draw_batch([one])):
+        with pytest.raises(ValueError, match=says):
+            ask(strange)
+
+
+def test_what_a_caption_says_of_another_world_is_named():
+    with pytest.raises(ValueError, match="unknown noun 'dragon'; the world has"):
+        parse_caption("a dragon on the left, red ground")
+    with pytest.raises(ValueError, match="unknown background 'pink'"):
+        parse_caption("a cat on the left, pink ground")
+    with pytest.raises(ValueError, match="no ground"):
+        parse_caption("a cat on the left")
+    for split, kinds, says in (("exam", None, "split is one of train, validation, test, held-out, any"), ("train", 3, "kinds=3")):
+        with pytest.raises(ValueError, match=says):
+            sample_scene(np.random.default_rng(0), split, kinds=kinds)
+
+
+# ---- a world is a value
+
+def test_a_world_is_what_it_is_made_of():
+    same = World(dict(PICTOGRAMS), dict(BACKGROUNDS), spoken=WORLD.spoken)
+    assert same == WORLD and hash(same) == hash(WORLD) and same is not WORLD
+    for change in ({"size": 128}, {"pictograms": dict(reversed(PICTOGRAMS.items()))}, {"split": SplitRule(salt="2")},
+                   {"signs": SignRule(share=0.4)}, {"kinds": (2,)}, {"spoken": ()}):
+        other = dataclasses.replace(WORLD, **change)
+        assert other != WORLD and other == dataclasses.replace(WORLD, **change)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        WORLD.size = 32
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"backgrounds": {}}, "one background at least"), ({"backgrounds": {"red": (1, 2, 256)}}, "0 to 255"),
+    ({"kinds": ()}, "`kinds` are 0, 1 or 2"), ({"kinds": (3,)}, "`kinds`"), ({"pictograms": {"cat": "🐱"}}, "got .* and 1 nouns"),
+    ({"pictograms": {"cat": "🐱", "cats": "🐶"}}, "^cats: a noun, a plural"), ({"pictograms": {"red": "🐱", "dog": "🐶"}}, "^red: "),
+    ({"counts": (0.5, 0.4)}, "sum to 1"), ({"counts": (0.2,) * 5}, "one to four"), ({"counts": (1.0,)}, "has `doubles=0`"),
+    ({"size": 48}, "32, 64, 96"), ({"size": 0}, "32, 64, 96"), ({"size": 32, "signs": SignRule(letter=7)}, "whole pixels"),
+    ({"signs": SignRule(top=40)}, "signs stand under the objects"),
+    ({"kinds": (0,), "signs": SignRule((1,), letter=32, top=0)}, "nothing of its background"),
+])
+def test_what_can_be_no_world_is_refused(change, says):
+    with pytest.raises(ValueError, match=says):
+        dataclasses.replace(WORLD, **change)
+
+
+@pytest.mark.parametrize("make, says", [
+    (lambda: SignRule(words=("KITE", "Moon")), "letters A-Z only, got 'Moon'"), (lambda: SignRule((8,)), "8 letters 8 units wide"),
+    (lambda: SignRule(top=52), "at 52 units from the top do not fit"), (lambda: SignRule((3,), letter=20), "make letters narrower"),
+])
+def test_signs_that_do_not_fit_the_picture_are_refused(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+def test_signs_stand_where_the_shipped_models_saw_them():
+    assert {n: WORLD.signs.left(n) for n in (3, 4, 5)} == {3: 24, 4: 16, 5: 16}
+    assert SignRule((7,)).left(7) == 5 and SignRule(words=("AB", "KITE")).lengths == (2, 4)
+
+
 # ---- splits
+
+def test_the_sequences_of_scenes_and_edits_never_move():
+    """Cached tokens and recorded results belong to the scenes that a seed made: the same seed must make them for ever."""
+    found = {}
+    for split in ("train", "held-out", "any"):
+        rng = np.random.default_rng(5)
+        scenes = [sample_scene(rng, split, jitter=2, unnamed=0.2) for _ in range(200)]
+        edits = [sample_edit(rng, split) for _ in range(60)] if split != "any" else []
+        said = [(caption(s), s.background, s.shift, round(s.scale, 9)) for s in scenes]
+        said += [(caption(e.before), e.instruction, caption(e.after)) for e in edits]
+        found[split] = hashlib.sha256(repr(said).encode()).hexdigest()[:12]
+    assert found == {"train": "9f9708df5a5e", "held-out": "63b143dd23e6", "any": "d5365f1d387b"}
+
+
+def test_the_pictures_of_scenes_never_move():
+    """Seen through random weights, so that a shifted or repainted pixel shows, whatever the last bit of a font's edge is."""
+    rng, weights = np.random.default_rng(5), np.random.default_rng(0).normal(size=(64, 64, 3))
+    seen = [(draw(sample_scene(rng, "any", jitter=2)) * weights).mean() for _ in range(8)]
+    assert seen == pytest.approx([1.046, 0.751, 0.106, 1.005, 1.067, 0.54, 0.828, 0.583], abs=0.02)
+
 
 def test_the_rule_of_the_split_never_moves():
     """Checkpoints were trained under this rule: if it changes, they have seen what is called held out."""
@@ -153,9 +249,51 @@ def test_held_out_scenes_hold_a_held_out_pair_and_sign():
         assert not one.sign or held_out_sign(one.sign)
 
 
-def test_no_caption_is_in_both_splits():
-    train, held = ({caption(s) for s in sample(3_000, split)} for split in ("train", "held-out"))
-    assert not train & held
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_scene_of_a_split_is_of_it_in_pair_and_sign(split):
+    for one in sample(500, split, unnamed=0.2):
+        pairs = [WORLD.pair_split(g.noun, nearest_background(one.background)) for g in one.groups]
+        assert split_of(one) == strictest(pairs) == split
+        assert not one.sign or WORLD.sign_split(one.sign) == split
+
+
+def test_held_out_is_validation_or_test_and_both_come():
+    held_out = sample(1_000, "held-out")
+    assert {split_of(s) for s in held_out} == {"validation", "test"} == SPLITS["held-out"]
+    pairs = [WORLD.pair_split(n, g) for n in NOUNS for g in BACKGROUNDS]
+    assert 20 < pairs.count("validation") < 40 and 20 < pairs.count("test") < 40
+    rng = np.random.default_rng(0)
+    signs = [WORLD.sign_split(WORLD.signs.sample(rng)) for _ in range(4_000)]
+    assert signs.count("validation") == pytest.approx(200, abs=50) and signs.count("test") == pytest.approx(200, abs=50)
+    assert all((WORLD.pair_split(n, g) != "train") == held_out_pair(n, g) for n in NOUNS for g in BACKGROUNDS)
+
+
+def test_the_second_rule_of_the_split_never_moves_either():
+    parts = "".join(WORLD.pair_split(n, g)[1] for n in NOUNS for g in BACKGROUNDS)
+    words = "".join(WORLD.sign_split(a + b + "N")[1] for a in LETTERS for b in LETTERS)
+    assert [hashlib.sha256(p.encode()).hexdigest()[:16] for p in (parts, words)] == ["aa9a73c73920bf1c", "de30cc424658fa0b"]
+
+
+def test_another_salt_holds_out_other_things_and_shares_are_as_asked():
+    salted = dataclasses.replace(WORLD, split=SplitRule(0.4, 0.25, "mine"))
+    pairs = [salted.pair_split(n, g) for n in NOUNS for g in BACKGROUNDS]
+    assert np.mean([p != "train" for p in pairs]) == pytest.approx(0.4, abs=0.08)
+    assert pairs.count("test") / (len(pairs) - pairs.count("train")) == pytest.approx(0.25, abs=0.1)
+    assert len({salted.pair_split(n, "red") == WORLD.pair_split(n, "red") for n in NOUNS}) == 2
+
+
+def test_a_world_without_anything_held_out_says_so_instead_of_searching_for_ever():
+    none = dataclasses.replace(WORLD, split=SplitRule(held_out=0.0))
+    assert none.split_of(none.sample(np.random.default_rng(0), "train")) == "train"
+    with pytest.raises(ValueError, match="no pair in 'test': choose another `salt`"):
+        none.sample(np.random.default_rng(0), "test")
+    with pytest.raises(ValueError, match="no edit of the kind None in the split 'held-out'"):
+        sample_edit(np.random.default_rng(0), "held-out", world=none)
+
+
+def test_no_caption_is_in_two_splits():
+    train, validation, test = ({caption(s) for s in sample(2_000, split)} for split in ("train", "validation", "test"))
+    assert not train & validation and not train & test and not validation & test
 
 
 def test_the_recipes_train_on_the_training_split_only(monkeypatch):
@@ -207,7 +345,7 @@ def test_the_same_state_gives_the_same_scene_and_another_another():
 
 # ---- pictures
 
-def test_a_picture_has_its_ground_its_object_and_its_sign():
+def test_a_picture_has_its_background_its_object_and_its_sign():
     one = Scene((Group("cat", 1, "left"),), "blue", "KITE")
     image = draw(one)
     assert image.shape == (64, 64, 3) and image.dtype == np.uint8
@@ -272,9 +410,15 @@ def test_larger_pictures_show_the_same_scene():
     small, large = draw(one).astype(float), draw(one, 128).astype(float)
     assert large.shape == (128, 128, 3)
     assert np.abs(large.reshape(64, 2, 64, 2, 3).mean((1, 3)) - small).mean() < 12
-    for size in (0, 32, 100, -64):
-        with pytest.raises(ValueError, match="multiple of 64"):
+    for size in (0, 16, 100, -64):
+        with pytest.raises(ValueError, match="multiple of 32"):
             draw(one, size)
+
+
+def test_half_a_picture_shows_the_same_scene():
+    one = sample(1)[0]
+    small, large = draw(one, 32).astype(float), draw(one).astype(float)
+    assert small.shape == (32, 32, 3) and np.abs(large.reshape(32, 2, 32, 2, 3).mean((1, 3)) - small).mean() < 20
 
 
 def test_a_batch_is_floats_channels_first():
@@ -293,15 +437,15 @@ def test_scenes_a_second():
     print(f"{500 / seconds:,.0f} scenes a second on one core, sampled, drawn and batched")
 
 
-# ---- grounds without a name
+# ---- backgrounds without a name
 
-def test_a_ground_without_a_name_is_drawn_but_not_told():
+def test_a_background_without_a_name_is_drawn_but_not_told():
     scene = Scene((Group("cat", 1, "left"),), "#4060a0", "KITE")
     assert caption(scene) == "a cat on the left, sign K I T E"
     assert draw(scene)[0, 0].tolist() == [0x40, 0x60, 0xa0]
     for bad in ("pink", "#4060A0", "#406", "4060a0", ""):
-        with pytest.raises(ValueError, match="unknown ground .*the world has: white"):
-            Scene((Group("cat", 1, "left"),), bad)
+        with pytest.raises(ValueError, match="unknown background .*the world has: white"):
+            caption(Scene((CAT,), bad))
 
 
 def test_what_is_held_out_on_blue_is_held_out_on_nearly_blue():
@@ -312,7 +456,7 @@ def test_what_is_held_out_on_blue_is_held_out_on_nearly_blue():
         assert is_held_out(Scene((Group(noun, 1, "left"),), almost)) == held_out_pair(noun, "blue")
 
 
-def test_unnamed_grounds_are_sampled_as_often_as_asked_and_never_look_named():
+def test_unnamed_backgrounds_are_sampled_as_often_as_asked_and_never_look_named():
     rng = np.random.default_rng(0)
     scenes = [sample_scene(rng, unnamed=0.4) for _ in range(400)]
     unnamed = [s for s in scenes if s.background not in BACKGROUNDS]
