@@ -4,9 +4,9 @@ import random
 
 import pytest
 import torch
+from helpers import SMALL, wild_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from helpers import SMALL, wild_model
 
 from mmcourse.generate import (
     MAX_CONTENT,
@@ -19,6 +19,7 @@ from mmcourse.generate import (
     sample,
 )
 from mmcourse.vocabulary import CLOSE, MODALITIES, OPEN, PAD, Segment, Vocabulary
+
 
 def random_segment(rng: random.Random) -> Segment:
     kind = rng.choice(MODALITIES)

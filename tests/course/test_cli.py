@@ -87,11 +87,13 @@ def test_ctrl_c_ends_quietly(monkeypatch, capsys):
     assert "stopped" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_lab_check_starts_a_server_and_stops_it(notebook, capsys):
     assert cli.main(["lab", "--check", str(notebook)]) == 0
     assert "OK" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_server_listens_on_loopback_and_wants_its_token(notebook):
     with lab.running_server(notebook) as (server, base, token):
         family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
@@ -108,6 +110,7 @@ def test_the_server_listens_on_loopback_and_wants_its_token(notebook):
     assert server.poll() is not None
 
 
+@pytest.mark.slow
 def test_lab_check_on_a_port_in_use_fails_with_the_log(notebook, capsys):
     with lab.socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -145,6 +148,51 @@ def test_test_says_what_is_missing(monkeypatch, capsys):
     monkeypatch.setattr(test_verb.importlib.util, "find_spec", lambda m: None if m == "hypothesis" else real(m))
     assert cli.main(["test"]) == 2
     assert 'the tests need hypothesis: run `pip install -e ".[test]"' in capsys.readouterr().err
+
+
+def commands(*argv: str) -> dict[str, list[str]]:
+    return {title: command for title, command, _ in test_verb.steps(*test_verb.parse(list(argv)))}
+
+
+def test_test_runs_what_it_is_asked_for():
+    units, books = "unit and oracle tests", "every notebook, from a clean kernel"
+    assert list(commands()) == [units, books] and list(commands("--only-notebooks")) == [books]
+    assert list(commands("--no-notebooks")) == list(commands("--fast")) == [units]
+    assert "not slow" in commands("--fast")[units] and "not slow" not in commands()[units]
+    assert "--nbval-lax" in commands()[books] and "--nbval-lax" not in commands()[units]
+    for command in commands("-x", "-k", "codec").values():
+        assert ["-x", "-k", "codec"] == [part for part in command if part in ("-x", "-k", "codec")], "the rest goes to pytest"
+    with pytest.raises(SystemExit):
+        test_verb.parse(["--only-notebooks", "--fast"])
+
+
+def test_a_hunt_says_how_to_meet_its_examples_again(capsys):
+    (command,) = commands("--random", "--no-notebooks").values()
+    (seed,) = [part for part in command if part.startswith("--hypothesis-seed=")]
+    assert f"mmcourse test --random {seed}" in capsys.readouterr().out
+    (again,) = commands("--random", "--no-notebooks", seed).values()
+    assert [part for part in again if part.startswith("--hypothesis")] == [seed]
+    assert not any(part.startswith("--hypothesis") for command in commands().values() for part in command)
+    at_random, always = (test_verb.offline(test_verb.Path("x"), flag) for flag in (True, False))
+    assert at_random["MMCOURSE_TEST_RANDOM"] == "1" and "MMCOURSE_TEST_RANDOM" not in always
+    assert always["MMCOURSE_TEST_CACHE"] == always["MMCOURSE_CACHE"] == "x" and always["OMP_NUM_THREADS"] == "1"
+
+
+def test_test_fails_if_one_of_its_parts_does(monkeypatch, capsys):
+    codes = {"data": 0, "tests": 0, "notebooks": 0}
+
+    def run(command, cwd, env):
+        part = "notebooks" if "--nbval-lax" in command else "data" if command[-1] == "data" else "tests"
+        assert env["MMCOURSE_CACHE"] != str(test_verb.cache_dir()), "a cache of their own"
+        return subprocess.CompletedProcess(command, codes[part])
+    monkeypatch.setattr(test_verb.subprocess, "run", run)
+    assert cli.main(["test"]) == 0
+    assert capsys.readouterr().out.count("passed: ") == 2
+    for part, said in (("tests", "FAILED (exit code 1): unit"), ("notebooks", "FAILED (exit code 1): every notebook"),
+                       ("data", "FAILED (exit code 1): `mmcourse data`")):
+        codes.update(dict.fromkeys(codes, 0) | {part: 1})
+        assert cli.main(["test"]) == 1
+        assert said in capsys.readouterr().out
 
 
 def test_data_says_where(tmp_path, monkeypatch, capsys):

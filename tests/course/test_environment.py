@@ -1,6 +1,5 @@
 """The project's files agree with each other, and importing the package is cheap."""
 
-import ast
 import os
 import socket
 import subprocess
@@ -9,12 +8,16 @@ from importlib import metadata
 
 import pytest
 import yaml
+from hypothesis import settings
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import mmcourse
 from mmcourse.cli import ROOT
+from mmcourse.cli.test import own_cache
+from mmcourse.paths import cache_dir
+from mmcourse.world import human_digits
 
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml by itself")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -96,39 +99,36 @@ def test_importing_the_package_imports_no_torch():
     assert done.stdout.strip() == "[]"
 
 
-LAYERS = [{"world"}, {"bpe", "vqvae", "codec"}, {"vocabulary"}, {"transformer"}, {"generate"}, {"diffusion"}, {"assistant"}]
-LOOKERS = {"show", "judges", "widgets", "evaluate", "gallery", "notebooks", "commands", "exercises"}
-
-
-def imported(path):
-    """The modules of the package that a file imports, anywhere in it, by their first name."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            if node.module == "mmcourse":
-                yield from (alias.name for alias in node.names)
-            elif node.module.startswith("mmcourse."):
-                yield node.module.split(".")[1]
-        elif isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mmcourse."))
-
-
-def test_imports_run_one_way():
-    package = ROOT / "mmcourse"
-    for height, layer in enumerate(LAYERS):
-        above = set().union(*LAYERS[height + 1 :], LOOKERS)
-        for name in layer:
-            files = (package / name).rglob("*.py") if (package / name).is_dir() else [package / f"{name}.py"]
-            for path in files:
-                if path.exists():
-                    wrong = above & set(imported(path))
-                    assert not wrong, f"{path.name} imports {wrong}, which stand above it"
-    assert not LOOKERS & set(imported(package / "training.py"))
-
-
 def test_ruff_is_content():
     done = subprocess.run([sys.executable, "-m", "ruff", "check", "--output-format=concise", "."], cwd=ROOT,
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_the_tests_have_a_cache_of_their_own():
+    """No recordings of people, no half run of a user can change what they do; the generated speech may be shared."""
+    assert os.environ["MMCOURSE_CACHE"] == os.environ["MMCOURSE_TEST_CACHE"] == str(cache_dir())
+    assert not human_digits.available()
+
+
+def test_only_the_generated_speech_goes_from_the_users_cache_to_the_tests_and_back(tmp_path, monkeypatch):
+    mine = tmp_path / "mine"
+    (mine / "human-digits").mkdir(parents=True)
+    for name in ("speech-0123.npz", "image-tokens-4567.npy", "human-digits/0_ada_0.wav"):
+        (mine / name).write_bytes(b"x")
+    monkeypatch.setenv("MMCOURSE_CACHE", str(mine))
+    with own_cache() as cache:
+        assert [path.name for path in cache.iterdir()] == ["speech-0123.npz"] and cache != mine
+        for name in ("other-voices-89ab.npz", "heard-cdef.npy", "speech-0123.npz"):
+            (cache / name).unlink(missing_ok=True)
+            (cache / name).write_bytes(b"y")
+    assert not cache.exists()
+    assert {path.name: path.read_bytes() for path in mine.glob("*.np*")} == {
+        "speech-0123.npz": b"x", "image-tokens-4567.npy": b"x", "other-voices-89ab.npz": b"y"}
+
+
+def test_property_tests_meet_the_same_examples_unless_asked_to_hunt():
+    assert settings().derandomize != bool(os.environ.get("MMCOURSE_TEST_RANDOM"))
 
 
 def test_the_network_guard_guards():
