@@ -8,7 +8,6 @@ from mmcourse.judges.hearing import SphinxJudge, WordJudge, pesq, stack, stoi
 from mmcourse.world.scene import WORDS
 from mmcourse.world.speech import load_speech
 
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from PIL import Image as Pillow
 
 from mmcourse import show
 from mmcourse.media import MAX_SECONDS, Audio, Image, Text
-from mmcourse.evaluate import row
 from mmcourse.show.inputs import Canvas, Microphone
 from mmcourse.vocabulary import MODALITIES
 from mmcourse.world.pictures import draw
@@ -81,7 +80,7 @@ def test_panel_answers_from_every_tab(tiny, said):
     (0, lambda p: setattr(p.text, "value", "cat " * 500), "shorten it by"),
     (1, lambda p: setattr(p.scene["left"], "value", ""), "⚠ the picture is empty: choose something"),
     (1, lambda p: (setattr(p.scene["left_count"], "value", "four"), setattr(p.scene["right"], "value", "dog")), "fill the whole"),
-    (1, lambda p: setattr(p.scene["sign"], "value", "toolong"), "⚠ a sign has 3 to 5 letters A-Z, got 'TOOLONG'"),
+    (1, lambda p: setattr(p.scene["sign"], "value", "toolong"), "letters A-Z, got 'TOOLONG'"),
     (2, lambda p: None, "⚠ nothing drawn yet"),
     (3, lambda p: None, "⚠ no file yet: press “choose a picture” first"),
     (3, lambda p: setattr(p.picture, "value", upload(b"hello")), "cannot be read as a picture"),
@@ -129,8 +128,10 @@ def test_token_line_names_every_token(tiny, capsys):
 
 
 def test_matrix_as_rows(tmp_path, said):
-    rows = show.panel.matrix_rows({"text->image": {"object": row(0.45, 0.9, 0.01, 9)}, "decoder:image": {"fd_plain": 1.2},
-                                "speech->text": {"human_digit": row(None, None, 0.1, 0)}})
+    def entry(score, ceiling, chance, n):
+        return {"score": score, "ceiling": ceiling, "chance": chance, "n": n}
+    rows = show.panel.matrix_rows({"text->image": {"object": entry(0.45, 0.9, 0.01, 9)}, "decoder:image": {"fd_plain": 1.2},
+                                   "speech->text": {"human_digit": entry(None, None, 0.1, 0)}})
     assert [r["share of the ceiling"] for r in rows] == ["50%", "–"] and rows[0]["direction"] == "text → image"
     assert show.panel.matrix(tmp_path / "none.json") == {} and "python -m mmcourse evaluate --save" in said[-1]
 
