@@ -17,7 +17,7 @@ from torch import nn
 
 from mmcourse.generate import generate
 from mmcourse.paths import RESULTS
-from mmcourse.transformer import Transformer, next_token_loss
+from mmcourse.transformer import KVCache, Transformer, next_token_loss
 from mmcourse.vocabulary import OPEN, Segment, Vocabulary
 
 CONTEXT, BATCH = 256, 16
