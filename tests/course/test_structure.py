@@ -1,4 +1,4 @@
-"""The house stands as CONTRIBUTING.md draws it: imports run downwards, functions are short, nothing lies about unused.
+"""The package stands as CONTRIBUTING.md draws it: imports run downwards, functions are short, nothing lies about unused.
 
 Every rule is proven able to fail, on a planted package.
 """
