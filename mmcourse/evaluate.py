@@ -29,6 +29,7 @@ from mmcourse.judges import PictureReader, read_sign
 from mmcourse.judges.hearing import SphinxJudge, measure_codec, stack
 from mmcourse.judges.metrics import if_installed, measure_decoders, pooled_psnr, wilson
 from mmcourse.judges.picture_net import halves
+from mmcourse.matrix import FIRST_TEST_SEED, short_table, split_of, table
 from mmcourse.media import Text
 from mmcourse.paths import RESULTS, cache_dir
 from mmcourse.vocabulary import Segment
@@ -39,7 +40,6 @@ from mmcourse.world.scene import NOUNS, WORDS, Scene, caption, parse_caption, sa
 from mmcourse.world.speech import load_speech
 
 BATCH = {"text": 25, "image": 100, "audio": 25}      # prompts that are answered together
-FIRST_TEST_SEED = 1000
 DIGITS_A_SCENE = 3              # how many digits of people are asked for each of the `n` scenes, if there are as many
 READ = {                        # what is compared: scene -> something that must be equal
     "object": lambda s: [g.noun for g in s.groups],
@@ -409,70 +409,7 @@ def evaluate(assistant: Assistant | None = None, n: int = 200, seed: int = 0, on
     return out
 
 
-# ---------------------------------------------------------------- for people
-
-ROWS = (                        # of the short table: what it says, direction, measure, the same with one draft
-    ("draws all that a caption says", "text->image", "exact", "exact_single"),
-    ("draws the right things", "text->image", "object", "object_single"),
-    ("draws the sign, every letter", "text->image", "word", "word_single"),
-    ("describes a picture, every word", "image->text", "exact", "exact_single"),
-    ("says a word", "text->speech", "word", "word_single"),
-    ("says a word: second listener", "text->speech", "word_second", None),
-    ("writes down a word, new voices", "speech->text", "word", "word_single"),
-    ("writes down a digit, new person", "speech->text", "human_digit", "human_digit_single"),
-    ("names a picture aloud", "image->speech", "word", "word_single"),
-    ("draws what it hears", "speech->image", "object", "object_single"),
-    ("edits: what was asked is changed", "image+text->image", "change", None),
-    ("edits: and the rest is as it was", "image+text->image", "both", "both_single"),
-)
-LEGEND = """
-score: share of right answers on combinations, signs and voices that nothing was trained on, with its 95 % interval.
-one draft: the same without choosing the best of eight. ceiling: the same judge on the truth after the same trip through the
-tokens and voices; a score may pass it, since the model picks its clearest draft. (r) reference: another listener on the
-question, not a ceiling. chance: answers moved on to other questions.
-Judges: a template reader that knows the pictograms and the sign's font; a net trained on true clips of the voices that the
-model imitates; the second listener, trained on voices that neither has heard."""
-
-
-def split_of(seed: int) -> str:
-    """`validation` for the seeds at which things were chosen, `test` for the others."""
-    return "validation" if seed < FIRST_TEST_SEED else "test"
-
-
-def short_table(result: dict) -> str:
-    """Twelve rows in plain words, and what the columns mean."""
-    lines = [f"{'':<34} {'score':>6} {'95 %':>13} {'one draft':>10} {'ceiling':>9} {'chance':>7} {'n':>5}"]
-    for name, direction, measure, single in ROWS:
-        value = result.get(direction, {}).get(measure)
-        if not value or value["score"] is None:
-            continue
-        draft = result[direction].get(single, {}).get("score") if single else None
-        interval = f"{value['low']:.3f}-{value['high']:.3f}"
-        limit = _cell(value["reference"]) + " (r)" if value["reference"] is not None and value["ceiling"] is None \
-            else _cell(value["ceiling"])
-        lines.append(f"{name:<34} {_cell(value['score']):>6} {interval:>13} {_cell(draft):>10} {limit:>9} "
-                     f"{_cell(value['chance']):>7} {value['n']:>5}")
-    return "\n".join(lines) + "\n" + LEGEND
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def table(result: dict) -> str:
-    """Every row under its own key."""
-    lines = [f"{'direction':<18} {'measure':<22} {'score':>6} {'95 %':>13} {'ceiling':>8} {'reference':>10} "
-             f"{'chance':>7} {'n':>5}"]
-    for direction, measures in result.items():
-        for name, value in measures.items():
-            if not isinstance(value, dict):
-                lines.append(f"{direction:<18} {name:<22} {value}")
-                continue
-            interval = f"{value['low']:.3f}-{value['high']:.3f}" if value["score"] is not None else "-"
-            lines.append(f"{direction:<18} {name:<22} {_cell(value['score']):>6} {interval:>13} {_cell(value['ceiling']):>8} "
-                         f"{_cell(value['reference']):>10} {_cell(value['chance']):>7} {value['n']:>5}")
-    return "\n".join(lines)
-
+# ---------------------------------------------------------------- the command
 
 def options(argv: list[str] | None) -> argparse.Namespace:
     """The command line, checked."""

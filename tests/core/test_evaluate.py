@@ -15,13 +15,11 @@ from mmcourse.evaluate import (
     picture_rows,
     row,
     same,
-    short_table,
-    split_of,
-    table,
 )
 from mmcourse.judges.hearing import WordJudge
 from mmcourse.judges.picture_net import PictureNet
 from mmcourse.judges.second_listener import SecondListener
+from mmcourse.matrix import ROWS, pair_rows, short_table, split_of, table
 from mmcourse.vocabulary import Segment
 from mmcourse.world.edits import KINDS, Edit
 from mmcourse.world.human_digits import HumanDigits
@@ -121,7 +119,14 @@ def test_tables_show_intervals_references_and_gaps():
     assert next(x for x in short if x.startswith("draws all")).split()[-5:] == ["0.981-1.000", "0.000", "-", "-", "200"]
     assert "1.000 (r)" in next(x for x in short if x.startswith("writes down a word"))
     assert not any(x.startswith("describes") for x in short), "what was not measured has no row"
-    assert len(module.ROWS) == 12 and not any("%" in x for x in short[1:4]), "a reference is never divided by"
+    assert len(ROWS) == 12 and not any("%" in x for x in short[1:4]), "a reference is never divided by"
+
+
+def test_pairs_stand_side_by_side():
+    said, direct = row([True] * 10), row([False] * 10)
+    found = pair_rows({"image->speech": {"word": said, "word_single": said, "word_direct": direct, "word_direct_single": direct}})
+    assert len(found) == 1 and found[0]["said first, best of 8"].startswith("1.000") and found[0]["direct, one draft"].startswith("0.000")
+    assert pair_rows({}) == []
 
 
 def test_seeds_below_a_thousand_are_validation():
