@@ -87,11 +87,11 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, opti
     model.train()
     model.zero_grad(set_to_none=True)                                   # gradients left over from elsewhere are not ours
     try:
-        with _held_interrupt() as asked, _bar(state.step, end, run.progress) as bar:
+        with held_interrupt() as asked, progress_bar(state.step, end, run.progress) as bar:
             while state.step < end:
                 set_rates(state.optimizers, schedule(state.step, steps, optim.warmup))
                 torch.manual_seed(run.seed * 1_000_003 + state.step)   # so that a resumed run draws the same noise
-                data = _to(model, batch(np.random.default_rng((run.seed, state.step))))
+                data = to_device(model, batch(np.random.default_rng((run.seed, state.step))))
                 result = step(model, state.optimizers, data, loss, optim.clip)
                 state.done(result, last=state.step + 1 == end)
                 bar.update()
@@ -191,19 +191,19 @@ class State:
         self.clock = now
 
 
-def _bar(start: int, end: int, progress: bool):
+def progress_bar(start: int, end: int, progress: bool):
     from tqdm.auto import tqdm
     return tqdm(initial=min(start, end), total=end, disable=not progress, mininterval=1.0, leave=True)
 
 
-def _to(model: nn.Module, batch: tuple) -> tuple:
+def to_device(model: nn.Module, batch: tuple) -> tuple:
     """The batch where the model is (CPU or GPU)."""
     device = next(model.parameters()).device
     return tuple(part.to(device) if isinstance(part, torch.Tensor) else part for part in batch)
 
 
 @contextlib.contextmanager
-def _held_interrupt() -> Iterator[list]:
+def held_interrupt() -> Iterator[list]:
     """Hold Ctrl-C back until the step is done: the list is then no longer empty. A second Ctrl-C does not wait.
 
     A step cut in two could not be resumed exactly: the codebook would have moved, the weights not.
