@@ -22,8 +22,12 @@ GIVEN_WEIGHT = {"text": 0.1, "image": 0.3, "audio": 0.1}
 PARTS = 4                                               # of a batch
 
 
-def training_scenes(n: int, seed: int = 0, jitter: int = 0, unnamed: float = 0.0, world: World = WORLD) -> list[Scene]:
-    """`n` scenes of the training split, `unnamed` of them on colours without a name; scene i is the same whatever `n` is."""
+def training_scenes(n: int, seed: int = 0, jitter: int = 0, unnamed: float = 0.0,
+                    world: World = WORLD) -> list[Scene]:
+    """`n` scenes of the training split, `unnamed` of them on colours without a name.
+
+    Scene i is the same whatever `n` is.
+    """
     rng = np.random.default_rng((seed, 11))
     return [world.sample(rng, "train", jitter=jitter, unnamed=unnamed) for _ in range(n)]
 
@@ -45,10 +49,11 @@ def _cached(name: str, key: dict, make):
     return np.load(path)
 
 
-def image_tokens(vqvae, scenes: list[Scene], key: dict | None, progress: bool = True, world: World = WORLD) -> np.ndarray:
+def image_tokens(vqvae, scenes: list[Scene], key: dict | None, progress: bool = True,
+                 world: World = WORLD) -> np.ndarray:
     """The image tokens of a world's scenes: (n, tokens) int16.
 
-    With a `key`, which says how the scenes were made, they are kept in the cache; that is for the shipped VQ-VAE alone.
+    With a `key`, which says how the scenes were made, they are cached: for the shipped VQ-VAE alone.
     """
     from tqdm.auto import tqdm
 
@@ -136,7 +141,8 @@ def is_kind(edit: Edit, kind: str) -> bool:
 
 def fresh_edit(rng: np.random.Generator, kind: str, world: World = WORLD) -> Edit:
     """A new edit of the training split, of that kind (`is_kind`)."""
-    while not is_kind(edit := sample_edit(rng, "train", kind.removeprefix("long ").removesuffix(" of two"), world), kind):
+    plain = kind.removeprefix("long ").removesuffix(" of two")
+    while not is_kind(edit := sample_edit(rng, "train", plain, world), kind):
         pass
     return edit
 
@@ -195,8 +201,8 @@ class Mixture:
     def first_noun(self, i: int) -> str:
         """What scene `i` is called aloud. ValueError if it is a sign alone."""
         if not self.scenes[i].groups:
-            raise ValueError(f"{self.world.caption(self.scenes[i])!r} has nothing in it that could be named aloud: leave the "
-                             "directions between sound and image out of `rows`")
+            raise ValueError(f"{self.world.caption(self.scenes[i])!r} has nothing in it that could be named aloud: "
+                             "leave the directions between sound and image out of `rows`")
         return self.scenes[i].groups[0].noun
 
     def spoken(self, rng: np.random.Generator, word: str | None = None) -> tuple[Segment, str]:
@@ -381,15 +387,16 @@ def say_edit(m: Mixture, rng: np.random.Generator) -> list[Segment]:
 def edit_caption(m: Mixture, rng: np.random.Generator) -> list[Segment]:
     """A caption, an instruction, and the caption as it shall be; an edit made anew if kinds are asked for."""
     edit = fresh_edit(rng, m.draw_kind(rng), m.world) if m.kinds else m.draw_edit(rng)[0]
-    return [m.text(text) for text in (m.world.caption(edit.before), edit.instruction, m.world.caption(edit.after))]
+    said = m.world.caption(edit.before), edit.instruction, m.world.caption(edit.after)
+    return [m.text(text) for text in said]
 
 
 def partial_caption(scene: Scene, rng: np.random.Generator, world: World = WORLD) -> str:
-    """A caption that says only a part: a noun, a group, the groups, or all but the sign; of a sign alone, its word."""
+    """A caption that says only a part: a noun, a group, the groups, or all but the sign; or a sign alone."""
     if not scene.groups:
         return world.grammar.caption((), "", scene.sign)
-    unsigned = world.caption(replace(scene, sign=""))
-    return [scene.groups[0].noun, world.describe(scene.groups[0]), world.grammar.caption(scene.groups), unsigned][rng.integers(4)]
+    first, unsigned = scene.groups[0], world.caption(replace(scene, sign=""))
+    return [first.noun, world.describe(first), world.grammar.caption(scene.groups), unsigned][rng.integers(4)]
 
 
 def pad(rows: list[list], dtype=torch.long) -> torch.Tensor:

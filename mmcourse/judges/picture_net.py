@@ -1,6 +1,8 @@
-"""A second judge of pictures: a small classifier trained on true pictures alone, and the Frechet distance in its features.
+"""A second judge of pictures: a small classifier trained on true pictures alone, and the Frechet distance in
+its features.
 
-It knows nothing of tokens, decoders or templates, so that it can disagree with `mmcourse.judges.PictureReader`.
+It knows nothing of tokens, decoders or templates, so that it can disagree with
+`mmcourse.judges.PictureReader`.
 """
 import torch
 import torch.nn.functional as F
@@ -32,7 +34,7 @@ class PictureNet(nn.Module):
         self.background = nn.Linear(2 * width, len(backgrounds))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(B, 3, H, W) in [0, 1] -> logits: nouns on the left (B, nouns), on the right (B, nouns), (B, backgrounds)."""
+        """(B, 3, H, W) in [0, 1] -> logits of nouns left and right, each (B, nouns), and (B, backgrounds)."""
         grid = self.grid(images * 2 - 1)                               # (B, 2C, H / 8, W / 8)
         left, right = (half.amax((2, 3)) for half in grid.chunk(2, 3))
         return self.nouns(left), self.nouns(right), self.background(grid.mean((2, 3)))
@@ -45,10 +47,14 @@ class PictureNet(nn.Module):
 
     @torch.no_grad()
     def read(self, images: torch.Tensor) -> list[tuple[str, str, str]]:
-        """(B, 3, H, W) in [0, 1] -> (left noun, right noun, background) for each; "" where no noun is more likely than not."""
+        """(B, 3, H, W) in [0, 1] -> (left noun, right noun, background) for each.
+
+        "" stands where no noun is more likely than not.
+        """
         check_images(images)
         def names(logits):
-            return [self.known_nouns[i] if best > 0 else "" for best, i in zip(*(v.tolist() for v in logits.max(1)))]
+            best, which = logits.max(1)
+            return [self.known_nouns[i] if x > 0 else "" for x, i in zip(best.tolist(), which.tolist())]
         out = []
         for part in images.split(64):
             left, right, background = self(part)
@@ -59,8 +65,10 @@ class PictureNet(nn.Module):
     def accuracy(self, images: torch.Tensor, scenes: list[Scene]) -> float:
         """The share of pictures (B, 3, H, W) whose two halves both show exactly the nouns of their scene."""
         if len(images) != len(scenes) or not scenes:
-            raise ValueError(f"one scene a picture, please: got {len(images)} pictures and {len(scenes)} scenes")
-        return sum(said[:2] == halves(scene)[:2] for said, scene in zip(self.read(images), scenes)) / len(scenes)
+            raise ValueError(f"one scene a picture, please: got {len(images)} pictures and {len(scenes)} "
+                             "scenes")
+        right = [said[:2] == halves(scene)[:2] for said, scene in zip(self.read(images), scenes)]
+        return sum(right) / len(scenes)
 
 
 def halves(scene: Scene) -> tuple[str, str, str]:
@@ -71,7 +79,10 @@ def halves(scene: Scene) -> tuple[str, str, str]:
 
 
 def targets(scenes: list[Scene], world: World = WORLD) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What `picture_loss` compares with: nouns on the left and right (B, nouns) as 0 and 1, the background's number (B,)."""
+    """What `picture_loss` compares with: nouns on the left, on the right (B, nouns), backgrounds (B,).
+
+    Nouns as 0 and 1, backgrounds as their numbers.
+    """
     left, right = torch.zeros(len(scenes), len(world.nouns)), torch.zeros(len(scenes), len(world.nouns))
     for i, scene in enumerate(scenes):
         for target, noun in zip((left, right), halves(scene)[:2]):
@@ -85,8 +96,10 @@ def noun_accuracy(net: PictureNet, images: torch.Tensor, scenes: list[Scene]) ->
     return net.accuracy(images, scenes)
 
 
-def picture_loss(net: PictureNet, images: torch.Tensor, left: torch.Tensor, right: torch.Tensor, background: torch.Tensor) -> dict:
-    """Binary cross-entropy of each noun on each half, cross-entropy of the background; what to find: see `targets`."""
+def picture_loss(net: PictureNet, images: torch.Tensor, left: torch.Tensor, right: torch.Tensor,
+                 background: torch.Tensor) -> dict:
+    """Binary cross-entropy of each noun on each half, cross-entropy of the background (see `targets`)."""
     a, b, g = net(images)
-    nouns = F.binary_cross_entropy_with_logits(torch.cat([a, b]), torch.cat([left, right]), reduction="none").sum(1).mean()
+    true = torch.cat([left, right])
+    nouns = F.binary_cross_entropy_with_logits(torch.cat([a, b]), true, reduction="none").sum(1).mean()
     return {"loss": nouns + 0.3 * F.cross_entropy(g, background), "nouns": nouns.detach()}

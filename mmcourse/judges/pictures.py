@@ -1,7 +1,8 @@
 """Reading pictures, independently of the model: what does this picture show, as a `Scene`?
 
-`PictureReader` compares with true drawings (analysis by synthesis). It is exact on true pictures and generous to smeared
-ones, so a second opinion stands beside it: `PictureNet` (mmcourse.judges.picture_net) for objects, `read_sign` (OCR) for letters.
+`PictureReader` compares with true drawings (analysis by synthesis). It is exact on true pictures and generous
+to smeared ones, so a second opinion stands beside it: `PictureNet` (mmcourse.judges.picture_net) for objects,
+`read_sign` (OCR) for letters.
 """
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,8 +19,8 @@ UNCOVERED = 3               # units at the left and right edge that no object re
 def _nearest(x: torch.Tensor, templates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """For each row of x (N, D) the smallest squared distance to a template (K, D), and which: (N,), (N,)."""
     x, templates = x.flatten(1), templates.flatten(1)
-    distances = torch.addmm(templates.square().sum(1), x, templates.T, alpha=-2) + x.square().sum(1, keepdim=True)
-    return distances.min(1)
+    distances = torch.addmm(templates.square().sum(1), x, templates.T, alpha=-2)
+    return (distances + x.square().sum(1, keepdim=True)).min(1)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Layout:
 class Templates:
     """True drawings on one background, as floats in [0, 1].
 
-    left, right: the upper part of each half: empty, one of each noun, two of each. three: the upper part whole.
+    left, right: the upper part of each half: empty, one of each noun, two of each. three: of the whole.
     blank: the sign's rows without a sign. signs: of each length, one sign for each letter of the alphabet.
     """
     left: torch.Tensor              # (1 + K or 1 + 2K, upper rows, size / 2, 3) for K nouns
@@ -62,7 +63,8 @@ def _templates(world: World, background: str) -> Templates:
 
     def upper(pictures: list[np.ndarray], columns: slice = slice(None)) -> torch.Tensor:
         shape = (-1, layout.upper.stop, len(range(layout.size)[columns]), 3)
-        return torch.from_numpy(np.array([p[layout.upper, columns] for p in pictures], np.float32).reshape(shape))
+        parts = np.array([picture[layout.upper, columns] for picture in pictures], np.float32)
+        return torch.from_numpy(parts.reshape(shape))
 
     half, most = layout.size // 2, len(world.counts)
     sides = {}
@@ -76,7 +78,7 @@ def _templates(world: World, background: str) -> Templates:
 
 
 class PictureReader:
-    """Reads pictures of a world, unjittered: (B, 3, size, size) float in [0, 1] -> a list of `Scene` (or None if empty)."""
+    """Reads pictures of a world, unjittered: (B, 3, size, size) in [0, 1] -> for each a `Scene`, or None."""
 
     def __init__(self, world: World = WORLD):
         self.world, self.layout = world, Layout.of(world)
@@ -85,24 +87,24 @@ class PictureReader:
         """The scene whose true drawing is nearest in squared error, part by part."""
         size = self.layout.size
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
-            raise ValueError(f"the reader takes pictures of shape (B, 3, {size}, {size}), got {tuple(images.shape)}")
+            raise ValueError(f"the reader takes pictures of shape (B, 3, {size}, {size}), "
+                             f"got {tuple(images.shape)}")
         backgrounds = self.read_backgrounds(images)
         pictures = images.permute(0, 2, 3, 1)                          # (B, 3, S, S) -> (B, S, S, 3)
         out: list[Scene | None] = [None] * len(images)
         for background in set(backgrounds):
             rows = [i for i, name in enumerate(backgrounds) if name == background]
-            templates = _templates(self.world, background)
-            for i, groups, sign in zip(rows, self._groups(pictures[rows], templates), self._signs(pictures[rows], templates),
-                                       strict=True):
+            templates, here = _templates(self.world, background), pictures[rows]
+            for i, groups, sign in zip(rows, self._groups(here, templates), self._signs(here, templates)):
                 alone = bool(sign) and 0 in self.world.kinds
                 out[i] = Scene(groups, background, sign) if groups or alone else None
         return out
 
     def read_backgrounds(self, images: torch.Tensor) -> list[str]:
-        """The background whose colour is nearest to the median of the pixels that objects and signs never cover."""
+        """The background whose colour is nearest to the median of the pixels that nothing ever covers."""
         edge = max(1, UNCOVERED * self.layout.size // GRID)
         rows = [y for y in range(self.layout.size) if y not in range(self.layout.size)[self.layout.sign]]
-        strips = torch.cat([images[:, :, rows, :edge], images[:, :, rows, -edge:]], 3).flatten(2)          # (B, 3, n)
+        strips = torch.cat([images[:, :, rows, :edge], images[:, :, rows, -edge:]], 3).flatten(2)  # (B, 3, n)
         colours = torch.tensor(list(self.world.backgrounds.values())) / 255
         nearest = torch.cdist(strips.median(2).values, colours).argmin(1)
         return [list(self.world.backgrounds)[i] for i in nearest.tolist()]
@@ -117,13 +119,14 @@ class PictureReader:
         none = torch.full_like(left, torch.inf), i_left
         three, i_three = _nearest(upper, templates.three) if len(templates.three) else none
         out = []
-        for a, b, c, i, j, m in zip(*(v.tolist() for v in (left, right, three, i_left, i_right, i_three)), strict=True):
+        for a, b, c, i, j, m in zip(*(v.tolist() for v in (left, right, three, i_left, i_right, i_three))):
             if c < a + b:
                 out.append((Group(nouns[m], 3),))
-            elif i == j and i > k and len(self.world.counts) > 3:      # two on the left and the same two on the right
+            elif i == j and i > k and len(self.world.counts) > 3:      # the same two on both sides
                 out.append((Group(nouns[i - 1 - k], 4),))
             else:
-                out.append(tuple(Group(nouns[(n - 1) % k], 1 + (n > k), place) for n, place in ((i, "left"), (j, "right")) if n))
+                sides = [(number, place) for number, place in ((i, "left"), (j, "right")) if number]
+                out.append(tuple(Group(nouns[(n - 1) % k], 1 + (n > k), place) for n, place in sides))
         return out
 
     def _signs(self, pictures: torch.Tensor, templates: Templates) -> list[str]:
@@ -150,14 +153,16 @@ def _ocr():
     try:
         from rapidocr_onnxruntime import RapidOCR
     except ImportError:
-        raise ImportError("the second reader of signs needs rapidocr-onnxruntime: pip install -e '.[test]'") from None
+        raise ImportError("the second reader of signs needs rapidocr-onnxruntime: "
+                          "pip install -e '.[test]'") from None
     return RapidOCR()
 
 
 def read_sign(image: torch.Tensor) -> str:
-    """The sign's word in a picture of the course's world, read by an OCR engine that knows nothing of it: (3, 64, 64) -> A-Z, or "".
+    """The sign's word, read by an OCR engine that knows nothing of the world: (3, 64, 64) -> A-Z, or "".
 
-    Recognition only, cropped to the board: on untrimmed pictures the engine reads true signs worse than noisy ones.
+    For pictures of the course's world. Recognition only, cropped to the board: on untrimmed pictures the
+    engine reads true signs worse than noisy ones.
     """
     lower = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)[SIGN_TOP:]       # (16, 64, 3)
     bright = (lower.min(2) > 150) & (np.ptp(lower.astype(int), axis=2) < 40)

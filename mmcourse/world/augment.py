@@ -1,24 +1,26 @@
-"""Speech as other throats, rooms and microphones would give it: what a model must not care about when it listens."""
+"""Speech as other throats, rooms and microphones would give it: what a listener must not care about."""
 import numpy as np
 
 from mmcourse.world.speech import SAMPLE_RATE
 
 
 def change_speed(samples: np.ndarray, ratio: float) -> np.ndarray:
-    """Play `ratio` times as fast: duration, pitch and formants all move, as with a smaller or larger throat."""
+    """Play `ratio` times as fast: duration, pitch and formants all move, as with a throat of another size."""
     return np.interp(np.arange(0, len(samples) - 1, ratio), np.arange(len(samples)), samples)
 
 
-def perturb_vocal_tract(samples: np.ndarray, ratio: float, window: int = 256, hop: int = 64, quefrencies: int = 24) -> np.ndarray:
-    """Move the formants up by `ratio`, and neither the pitch nor the tempo, as with a mouth of another length.
+def perturb_vocal_tract(samples: np.ndarray, ratio: float, window: int = 256, hop: int = 64,
+                        quefrencies: int = 24) -> np.ndarray:
+    """Move the formants up by `ratio`, neither the pitch nor the tempo, as with a mouth of another length.
 
-    The envelope of each frame's spectrum is what the first `quefrencies` numbers of its cepstrum hold; it is stretched along
-    the frequencies, and the harmonics under it stay where they are. After Jaitly & Hinton 2013, who warp the whole spectrum.
+    The envelope of each frame's spectrum is what the first `quefrencies` numbers of its cepstrum hold; it is
+    stretched along the frequencies, and the harmonics under it stay where they are. After Jaitly & Hinton
+    2013, who warp the whole spectrum.
     """
     shape = np.hanning(window + 1)[:-1]
     padded = np.pad(np.asarray(samples, dtype=np.float64), (window, window + hop))
     starts = np.arange(0, len(padded) - window + 1, hop)
-    spectrum = np.fft.rfft(padded[starts[:, None] + np.arange(window)] * shape)               # (frames, window / 2 + 1)
+    spectrum = np.fft.rfft(padded[starts[:, None] + np.arange(window)] * shape)    # (frames, window / 2 + 1)
     cepstrum = np.fft.irfft(np.log(np.abs(spectrum) + 1e-5))
     cepstrum[:, quefrencies:window - quefrencies + 1] = 0
     envelope = np.fft.rfft(cepstrum).real
@@ -39,12 +41,13 @@ def equalise(samples: np.ndarray, rng: np.random.Generator, decibels: float = 8.
     spectrum = np.fft.rfft(samples)
     frequency = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
     knots = np.geomspace(60, SAMPLE_RATE / 2, 6)
-    gain = np.interp(np.log(np.maximum(frequency, 60)), np.log(knots), rng.uniform(-decibels, decibels, len(knots)))
+    at_knots = rng.uniform(-decibels, decibels, len(knots))
+    gain = np.interp(np.log(np.maximum(frequency, 60)), np.log(knots), at_knots)
     return np.fft.irfft(spectrum * 10 ** (gain / 20), len(samples))
 
 
 def reverberate(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A small room: an exponentially fading tail of noise, 50 to 300 ms long (-60 dB), under the direct sound."""
+    """A small room: an exponentially fading tail of noise, 50 to 300 ms long (-60 dB)."""
     seconds = rng.uniform(0.05, 0.3)
     time = np.arange(1, int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     tail = rng.normal(size=len(time)) * np.exp(-6.9 * time / seconds)
@@ -53,9 +56,9 @@ def reverberate(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def augment(samples: np.ndarray, rng: np.random.Generator, vocal_tract: bool = False) -> np.ndarray:
-    """Another recording of the same words, as float32: other throat, microphone, room, noise and start. (samples,) at 8 kHz.
+    """Another recording of the same words: other throat, microphone, room, noise and start.
 
-    With `vocal_tract` the formants move by themselves too.
+    (samples,) at 8 kHz -> float32 of another length. With `vocal_tract` the formants move by themselves too.
     """
     if vocal_tract:
         samples = perturb_vocal_tract(samples, rng.uniform(0.84, 1.19))
@@ -64,8 +67,8 @@ def augment(samples: np.ndarray, rng: np.random.Generator, vocal_tract: bool = F
         x = equalise(x, rng)
     if rng.random() < 0.4:
         x = reverberate(x, rng)
-    x = np.concatenate([np.zeros(rng.integers(480)), x, np.zeros(rng.integers(480))])         # up to 60 ms of waiting
+    x = np.concatenate([np.zeros(rng.integers(480)), x, np.zeros(rng.integers(480))])    # up to 60 ms of each
     level = np.sqrt((x**2).mean()) + 1e-9
     if rng.random() < 0.6:
-        x = x + rng.normal(size=len(x)) * level * 10 ** (-rng.uniform(8, 40) / 20)            # 8 to 40 dB below the voice
+        x = x + rng.normal(size=len(x)) * level * 10 ** (-rng.uniform(8, 40) / 20)        # 8 to 40 dB below
     return (x * min(0.1 / level, 0.99 / np.abs(x).max())).astype(np.float32)

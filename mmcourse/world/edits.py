@@ -1,4 +1,4 @@
-"""Instructions that change one thing in a picture: `make the ground green`, `replace the cat with a dog`, `remove the sign`."""
+"""Instructions that change one thing: `make the ground green`, `replace the cat with a dog`, ..."""
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,11 +28,17 @@ def _some(group: Group, world: World) -> str:
 
 
 def possible(scene: Scene, world: World = WORLD) -> tuple[str, ...]:
-    """The kinds of edit that a scene allows, in the order of `KINDS`; its world must have the scene afterwards too."""
-    one_side = len(scene.groups) == 1 and bool(scene.groups[0].place)
-    more = len(world.nouns) > len(scene.groups)                        # a noun that is not in the scene
-    fits = {"ground": len(world.backgrounds) > 1, "noun": bool(scene.groups) and more, "sign": world.has_signs,
-            "add": one_side and more and 2 in world.kinds, "remove": len(scene.groups) == 2 and 1 in world.kinds, "move": one_side}
+    """The kinds of edit that a scene allows: its world has the scene afterwards too."""
+    n, one_side = len(scene.groups), len(scene.groups) == 1 and bool(scene.groups[0].place)
+    more = len(world.nouns) > n                              # there is a noun that is not in the scene
+    fits = {
+        "ground": len(world.backgrounds) > 1,
+        "noun": n > 0 and more,
+        "sign": world.has_signs,
+        "add": one_side and more and 2 in world.kinds,
+        "remove": n == 2 and 1 in world.kinds,
+        "move": one_side,
+    }
     return tuple(kind for kind in KINDS if fits[kind])
 
 
@@ -71,17 +77,22 @@ def make_edit(scene: Scene, kind: str, rng: np.random.Generator, world: World = 
     return Edit(kind, scene, text, replace(scene, groups=tuple(groups)))
 
 
-# From which split the scene before comes. A question of the validation split shows nothing of the test split either.
-BEFORE = {"train": ("train",), "held-out": ("train", "validation", "test"), "validation": ("train", "validation"),
-          "test": ("train", "validation", "test")}
+# Of which split the scene before may be. A question of the validation split shows nothing of the test split.
+BEFORE = {
+    "train": ("train",),
+    "validation": ("train", "validation"),
+    "test": ("train", "validation", "test"),
+    "held-out": ("train", "validation", "test"),
+}
 
 
-def sample_edit(rng: np.random.Generator, split: str = "train", kind: str | None = None, world: World = WORLD) -> Edit:
+def sample_edit(rng: np.random.Generator, split: str = "train", kind: str | None = None,
+                world: World = WORLD) -> Edit:
     """A random edit.
 
     Args:
-        split: `train`: nothing that is held out is in either picture; `held-out`, `validation`, `test`: the answer shows a
-            held-out combination (of that part), so that it can be composed, not remembered.
+        split: `train`: nothing that is held out is in either picture; `held-out`, `validation`, `test`: the
+            answer shows a held-out combination (of that part), so that it can be composed, not remembered.
         kind: one of `KINDS`; random if None.
     """
     if split not in BEFORE:
@@ -96,4 +107,4 @@ def sample_edit(rng: np.random.Generator, split: str = "train", kind: str | None
         edit = make_edit(scene, kind or str(rng.choice(kinds)), rng, world)
         if world.split_of(edit.after) in SPLITS[split] and world.split_of(scene) in BEFORE[split]:
             return edit
-    raise ValueError(f"no edit of the kind {kind!r} in the split {split!r} of this world found in {TRIES:,} tries")
+    raise ValueError(f"no edit of the kind {kind!r} in the split {split!r} of this world in {TRIES:,} tries")

@@ -36,8 +36,10 @@ class Grammar:
 
     def describe(self, group) -> str:
         """A `Group` in words: `a cat on the left`, `two suns on the right`, `four dogs`."""
-        article = "an" if group.noun[0] in "aeiou" else "a"
-        words = f"{article} {group.noun}" if group.count == 1 else f"{COUNTS[group.count - 1]} {self.plural(group.noun)}"
+        if group.count == 1:
+            words = f"{'an' if group.noun[0] in 'aeiou' else 'a'} {group.noun}"
+        else:
+            words = f"{COUNTS[group.count - 1]} {self.plural(group.noun)}"
         return words + (f" on the {group.place}" if group.place else "")
 
     def spell(self, word: str) -> str:
@@ -56,11 +58,13 @@ class Grammar:
     def parse(self, text: str, nouns) -> tuple[list[tuple[str, int, str]], str, str]:
         """What a caption of these nouns seems to say: [(noun, count, place), ...], background, sign.
 
-        ValueError without a background. It trusts the caption: whoever asks compares with what `caption` makes of the result.
+        ValueError without a background. It trusts the caption: whoever asks compares with what `caption`
+        makes of the result.
         """
         singular = {self.plural(noun): noun for noun in nouns}
-        parts = text.strip().split(", ")
-        sign = parts.pop()[len(self.sign) + 1:].replace(" ", "") if parts[-1].startswith(f"{self.sign} ") else ""
+        parts, sign = text.strip().split(", "), ""
+        if parts[-1].startswith(f"{self.sign} "):
+            sign = parts.pop().removeprefix(f"{self.sign} ").replace(" ", "")
         if not parts or not parts[-1].endswith(f" {self.background}"):
             raise ValueError(f"not a caption of this world (no {self.background}): {text!r}")
         background, groups = parts.pop().removesuffix(f" {self.background}"), []

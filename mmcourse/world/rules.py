@@ -9,11 +9,17 @@ import numpy as np
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 GRID = 64                  # units across a picture: all lengths are in these, whatever its size in pixels
 
-# Which answers of `SplitRule` each split wants. All that is chosen (settings, recipes, which remedy to try) is chosen on
-# `validation`; `test` is read once, for a published figure. For the shipped models it came too late: they were developed on
-# all of `held-out`, so that for them only scenes of test seeds (1,000 and more) are new, not the combinations in them.
-SPLITS = {"train": {"train"}, "validation": {"validation"}, "test": {"test"}, "held-out": {"validation", "test"},
-          "any": {"train", "validation", "test"}}
+# Which answers of `SplitRule` each split wants. All that is chosen (settings, recipes, which remedy to try)
+# is chosen on `validation`; `test` is read once, for a published figure. For the shipped models it came too
+# late: they were developed while looking at all of `held-out`. For them scenes of test seeds (1,000 and more)
+# are new, but not the combinations in them.
+SPLITS = {
+    "train": {"train"},
+    "validation": {"validation"},
+    "test": {"test"},
+    "held-out": {"validation", "test"},
+    "any": {"train", "validation", "test"},
+}
 
 
 def unit_hash(*key) -> float:
@@ -24,9 +30,9 @@ def unit_hash(*key) -> float:
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Which combinations nothing trains on. `held_out`: their share; `test`: how much of that is test, the rest is validation.
+    """Which combinations nothing trains on: a hash decides, and another `salt` holds out others.
 
-    A hash decides; another `salt` holds out others.
+    `held_out`: their share. `test`: the share of these that is test; the rest is validation.
     """
     held_out: float = 0.1
     test: float = 0.5
@@ -41,7 +47,7 @@ class SplitRule:
 
 
 def strictest(splits) -> str:
-    """The split of a whole from those of its parts: test if anything is test, else validation if anything is."""
+    """The split of a whole: test if any of its parts is test, else validation if any is that, else train."""
     return max(splits, key=("train", "validation", "test").index, default="train")
 
 
@@ -65,11 +71,12 @@ class SignRule:
     def __post_init__(self):
         if bad := [word for word in self.words if not re.fullmatch("[A-Z]+", word)]:
             raise ValueError(f"signs have letters A-Z only, got {', '.join(map(repr, bad))}")
-        lengths = tuple(sorted({len(word) for word in self.words})) if self.words else self.lengths or (3, 4, 5)
-        object.__setattr__(self, "lengths", lengths)
+        lengths = sorted({len(word) for word in self.words}) if self.words else self.lengths or (3, 4, 5)
+        object.__setattr__(self, "lengths", tuple(lengths))
         if max(lengths) * self.letter + 2 * self.border > GRID or not 0 <= self.top <= GRID - 2 * self.letter:
-            raise ValueError(f"{max(lengths)} letters {self.letter} units wide at {self.top} units from the top do not fit "
-                             f"{GRID} units: make letters narrower (twice as high as wide, {self.border:g} units around them)")
+            raise ValueError(f"{max(lengths)} letters {self.letter} units wide, {self.top} units from the "
+                             f"top, do not fit {GRID} units: make letters narrower (twice as high as wide, "
+                             f"with {self.border:g} units at each side)")
 
     @property
     def border(self) -> float:
@@ -77,7 +84,7 @@ class SignRule:
         return 3 * self.letter / 8
 
     def left(self, n: int) -> float:
-        """Where the first of `n` letters begins: near the middle, on a grid of eight units if it can (that of image tokens)."""
+        """Where the first of `n` letters begins: near the middle, if it can at the edge of an image token."""
         return min(math.ceil((GRID - self.letter * n) / 16) * 8, GRID - self.letter * n - self.border)
 
     def sample(self, rng: np.random.Generator) -> str:

@@ -1,8 +1,9 @@
-"""What there is: a `Scene`, and the `World` that it is of, with the one rule that says which combinations are held out.
+"""What there is: a `Scene`, and the `World` that it is of.
 
-A scene has one or two groups of objects, a coloured background and perhaps a sign with a word. Everything else in the
-course (pictures, captions, speech, the judges' answers) is computed from it, so "correct" is never a matter of taste.
-`WORLD` is the course's world; the plain names at the end of this file (`sample_scene`, `caption`, `NOUNS`, ...) are its own.
+A scene has one or two groups of objects, a coloured background and perhaps a sign with a word. Everything
+else in the course (pictures, captions, speech, the judges' answers) is computed from it, so "correct" is
+never a matter of taste. `WORLD` is the course's world; the plain names at the end of this file
+(`sample_scene`, `caption`, `NOUNS`, ...) are its own.
 """
 import hashlib
 import json
@@ -21,15 +22,16 @@ from mmcourse.world.rules import GRID, LETTERS, SPLITS, SignRule, SplitRule, str
 
 # noun -> the pictogram's character. Regular plurals only, words that sound and look unlike each other.
 PICTOGRAMS = {
-    "ant": "🐜", "apple": "🍎", "ball": "⚽", "banana": "🍌", "bear": "🐻", "bee": "🐝", "bell": "🔔", "bicycle": "🚲",
-    "bird": "🐦", "boat": "⛵", "book": "📕", "bus": "🚌", "cactus": "🌵", "camera": "📷", "candle": "🕯", "car": "🚗",
-    "carrot": "🥕", "castle": "🏰", "cat": "🐱", "cherry": "🍒", "clock": "🕰", "cloud": "☁", "cow": "🐮", "crab": "🦀",
-    "crown": "👑", "cup": "☕", "dog": "🐶", "dolphin": "🐬", "donut": "🍩", "duck": "🦆", "egg": "🥚", "elephant": "🐘",
-    "fish": "🐟", "flower": "🌻", "frog": "🐸", "ghost": "👻", "giraffe": "🦒", "grape": "🍇", "guitar": "🎸",
-    "hammer": "🔨", "hat": "🎩", "heart": "❤", "house": "🏠", "key": "🔑", "lemon": "🍋", "lion": "🦁", "moon": "🌙",
-    "mushroom": "🍄", "owl": "🦉", "panda": "🐼", "penguin": "🐧", "pizza": "🍕", "rabbit": "🐰", "robot": "🤖",
-    "rocket": "🚀", "snail": "🐌", "star": "⭐", "sun": "☀", "tiger": "🐯", "train": "🚂", "tree": "🌲", "turtle": "🐢",
-    "umbrella": "☂", "whale": "🐳",
+    "ant": "🐜", "apple": "🍎", "ball": "⚽", "banana": "🍌", "bear": "🐻", "bee": "🐝", "bell": "🔔",
+    "bicycle": "🚲", "bird": "🐦", "boat": "⛵", "book": "📕", "bus": "🚌", "cactus": "🌵", "camera": "📷",
+    "candle": "🕯", "car": "🚗", "carrot": "🥕", "castle": "🏰", "cat": "🐱", "cherry": "🍒", "clock": "🕰",
+    "cloud": "☁", "cow": "🐮", "crab": "🦀", "crown": "👑", "cup": "☕", "dog": "🐶", "dolphin": "🐬",
+    "donut": "🍩", "duck": "🦆", "egg": "🥚", "elephant": "🐘", "fish": "🐟", "flower": "🌻", "frog": "🐸",
+    "ghost": "👻", "giraffe": "🦒", "grape": "🍇", "guitar": "🎸", "hammer": "🔨", "hat": "🎩", "heart": "❤",
+    "house": "🏠", "key": "🔑", "lemon": "🍋", "lion": "🦁", "moon": "🌙", "mushroom": "🍄", "owl": "🦉",
+    "panda": "🐼", "penguin": "🐧", "pizza": "🍕", "rabbit": "🐰", "robot": "🤖", "rocket": "🚀", "snail": "🐌",
+    "star": "⭐", "sun": "☀", "tiger": "🐯", "train": "🚂", "tree": "🌲", "turtle": "🐢", "umbrella": "☂",
+    "whale": "🐳",
 }
 BACKGROUNDS = {
     "white": (244, 244, 240), "grey": (150, 152, 158), "red": (226, 88, 80), "orange": (246, 160, 66),
@@ -42,7 +44,7 @@ TRIES = 10_000             # draws until a split counts as empty
 
 @dataclass(frozen=True)
 class Group:
-    """`count` objects of one kind. One or two stand on the `left` or on the `right`; three or four stand everywhere."""
+    """`count` objects of one kind: one or two on the `left` or on the `right`, three or four everywhere."""
     noun: str
     count: int = 1
     place: str = ""
@@ -56,10 +58,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene. `shift` (dx, dy) in 64ths of the picture's width and `scale` move the drawing, not the meaning.
+    """One scene. `shift` (dx, dy) in units (`GRID`) and `scale` move the drawing, not the meaning.
 
-    `background` has a name in the scene's world, or is a colour without one, `#rrggbb`: then the caption is silent about it.
-    Whether a world has such a scene is for `World.check` to say.
+    `background` has a name in the scene's world, or is a colour without one, `#rrggbb`: then the caption is
+    silent about it. Whether a world has such a scene is for `World.check` to say.
     """
     groups: tuple[Group, ...]
     background: str = "white"
@@ -69,8 +71,8 @@ class Scene:
 
     def __post_init__(self):
         if len(self.groups) > 2 or not (self.groups or self.sign):
-            raise ValueError(f"a scene has one or two groups, or a sign alone, got {len(self.groups)} groups and no sign"
-                             if not self.groups else f"a scene has at most two groups, got {len(self.groups)}")
+            raise ValueError(f"a scene has one or two groups, or a sign alone, got {len(self.groups)} groups "
+                             f"and {'a' if self.sign else 'no'} sign")
         if len(self.groups) == 2 and [g.place for g in self.groups] != list(PLACES):
             raise ValueError("two groups stand on the left and on the right, in this order")
         if not set(self.sign) <= set(LETTERS):
@@ -81,7 +83,7 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """A world that a model can learn, and all that follows from it. Worlds are equal if all that they are made of is.
+    """A world that a model can learn, and all that follows from it. Worlds made of the same are equal.
 
     Args:
         pictograms: noun -> the character that is its picture (any emoji that OpenMoji draws).
@@ -141,11 +143,13 @@ class World:
             if group.count > len(self.counts):
                 raise ValueError(f"this world has at most {len(self.counts)} of a kind, got {group.count}")
         if len(scene.groups) not in self.kinds:
-            raise ValueError(f"a scene of this world has {_either(self.kinds)} kinds of object, got {len(scene.groups)}")
+            raise ValueError(f"a scene of this world has {_either(self.kinds)} kinds of object, "
+                             f"got {len(scene.groups)}")
         if scene.sign and not self.has_signs:
             raise ValueError(f"this world has no signs, got {scene.sign!r}")
         if scene.sign and len(scene.sign) not in self.signs.lengths:
-            raise ValueError(f"a sign of this world has {_either(self.signs.lengths)} letters A-Z, got {scene.sign!r}")
+            raise ValueError(f"a sign of this world has {_either(self.signs.lengths)} letters A-Z, "
+                             f"got {scene.sign!r}")
 
     @property
     def has_signs(self) -> bool:
@@ -153,7 +157,7 @@ class World:
         return self.signs.share > 0 or 0 in self.kinds
 
     def colour(self, background: str) -> tuple[int, int, int]:
-        """Red, green and blue, 0 ... 255, of a named background or of a `#rrggbb` colour; ValueError for anything else."""
+        """Red, green and blue, 0 ... 255, of a named background or a `#rrggbb` colour; else ValueError."""
         if background in self.backgrounds:
             return self.backgrounds[background]
         if re.fullmatch("#[0-9a-f]{6}", background):
@@ -163,8 +167,10 @@ class World:
 
     def nearest_background(self, background: str) -> str:
         """The named background that a background looks most like (a named one looks like itself)."""
+        def distance(name: str) -> int:
+            return sum((a - b) ** 2 for a, b in zip(colour, self.backgrounds[name]))
         colour = self.colour(background)
-        return min(self.backgrounds, key=lambda name: sum((a - b) ** 2 for a, b in zip(colour, self.backgrounds[name])))
+        return min(self.backgrounds, key=distance)
 
     def unnamed_background(self, rng: np.random.Generator) -> str:
         """A random colour that none of the named backgrounds comes near, as `#rrggbb`."""
@@ -173,14 +179,14 @@ class World:
             if all(np.abs(colour - named).max() > 24 for named in self.backgrounds.values()):
                 return "#" + bytes(colour.tolist()).hex()
 
-    def sample(self, rng: np.random.Generator, split: str = "train", jitter: int = 0, kinds: int | None = None,
-               unnamed: float = 0.0) -> Scene:
+    def sample(self, rng: np.random.Generator, split: str = "train", jitter: int = 0,
+               kinds: int | None = None, unnamed: float = 0.0) -> Scene:
         """A random scene.
 
         Args:
             rng: numpy generator; the same state gives the same scene.
-            split: `train` (nothing held out), `held-out` (a pair of noun and background is held out, and so is the sign),
-                `validation` or `test` (held out, and both of that part), `any`.
+            split: `train` (nothing held out), `held-out` (a pair of noun and background is held out, and so
+                is the sign), `validation` or `test` (held out, and both of that part), `any`.
             jitter: the drawing moves by up to this many units each way, and its scale by 4 % for each.
             kinds: how many kinds of object; random if None.
             unnamed: how often the background is a colour without a name.
@@ -188,18 +194,20 @@ class World:
         if split not in SPLITS:
             raise ValueError(f"split is one of {', '.join(SPLITS)}, got {split!r}")
         if kinds is not None and kinds not in self.kinds:
-            raise ValueError(f"a scene of this world has {_either(self.kinds)} kinds of object, got kinds={kinds!r}")
-        wanted = SPLITS[split]
-        background, nouns = _until(lambda: self._sample_pairs(rng, kinds, unnamed),
-                                   lambda drawn: not drawn[1] or self._pairs_split(*drawn) in wanted, f"pair in {split!r}")
+            raise ValueError(f"a scene of this world has {_either(self.kinds)} kinds of object, "
+                             f"got kinds={kinds!r}")
+        background, nouns = _until(lambda: self._sample_pairs(rng, kinds, unnamed), f"pair in {split!r}",
+                                   lambda it: not it[1] or self._pairs_split(*it) in SPLITS[split])
         groups, sign = self._sample_groups(rng, nouns), ""
         if not groups or rng.random() < self.signs.share:
-            sign = _until(lambda: self.signs.sample(rng), lambda word: self.sign_split(word) in wanted, f"sign in {split!r}")
+            sign = _until(lambda: self.signs.sample(rng), f"sign in {split!r}",
+                          lambda word: self.sign_split(word) in SPLITS[split])
         shift = tuple(int(v) for v in rng.integers(-jitter, jitter + 1, size=2)) if jitter else (0, 0)
         scale = float(1 + 0.04 * rng.uniform(-jitter, jitter)) if jitter else 1.0
         return Scene(groups, background, sign, shift, scale)
 
-    def _sample_pairs(self, rng: np.random.Generator, kinds: int | None, unnamed: float) -> tuple[str, list[str]]:
+    def _sample_pairs(self, rng: np.random.Generator, kinds: int | None,
+                      unnamed: float) -> tuple[str, list[str]]:
         """A background and the nouns before it, of any split."""
         background = list(self.backgrounds)[rng.integers(len(self.backgrounds))]
         n = self.kinds[rng.integers(len(self.kinds))] if kinds is None else kinds
@@ -212,7 +220,8 @@ class World:
         if len(nouns) == 1:
             count = 1 + int(rng.choice(len(self.counts), p=self.counts))
             return (Group(nouns[0], count, PLACES[rng.integers(2)] if count <= 2 else ""),)
-        return tuple(Group(noun, 1 + int(rng.random() < self.doubles), place) for noun, place in zip(nouns, PLACES))
+        return tuple(Group(noun, 1 + int(rng.random() < self.doubles), place)
+                     for noun, place in zip(nouns, PLACES))
 
     # ---- splits
 
@@ -229,13 +238,14 @@ class World:
         return strictest(self.pair_split(noun, like) for noun in nouns)
 
     def split_of(self, scene: Scene) -> str:
-        """`train`, `validation` or `test`: test if anything in the scene is test, else validation if anything is.
+        """`train`, `validation` or `test`, by what is `strictest` in the scene.
 
-        A background without a name counts as the named one that it looks like: what is held out on blue is held out on
-        sky blue.
+        A background without a name counts as the named one that it looks like: what is held out on blue is
+        held out on sky blue.
         """
         self.check(scene)
-        return strictest([self._pairs_split(scene.background, [g.noun for g in scene.groups]), self.sign_split(scene.sign)])
+        pairs = self._pairs_split(scene.background, [group.noun for group in scene.groups])
+        return strictest([pairs, self.sign_split(scene.sign)])
 
     def is_held_out(self, scene: Scene) -> bool:
         """True if anything in the scene is held out. Nothing trains on such a scene."""
@@ -254,10 +264,11 @@ class World:
         'a cat on the left, two suns on the right, blue ground, sign K I T E'
         """
         self.check(scene)
-        return self.grammar.caption(scene.groups, scene.background if scene.background in self.backgrounds else "", scene.sign)
+        named = scene.background if scene.background in self.backgrounds else ""
+        return self.grammar.caption(scene.groups, named, scene.sign)
 
     def parse(self, text: str) -> Scene:
-        """The scene that a full caption describes: the exact inverse of `caption`. ValueError if it is not one."""
+        """The scene that a full caption describes: the inverse of `caption`. ValueError if it is not one."""
         groups, background, sign = self.grammar.parse(text, self.nouns)
         scene = Scene(tuple(Group(*group) for group in groups), background, sign)
         if self.caption(scene) != text.strip():
@@ -265,12 +276,12 @@ class World:
         return scene
 
     def draw(self, scenes, size: int | None = None):
-        """The pictures of scenes: a torch tensor (B, 3, size, size), float32 in [0, 1]; `size` in pixels, None: the world's."""
+        """The pictures of scenes, a torch tensor (B, 3, size, size) in [0, 1]; None: the world's size."""
         from mmcourse.world.pictures import draw_batch
         return draw_batch(scenes, size, self)
 
     def speech(self, progress: bool = True):
-        """Every one of `words` in every voice, as a `SpeechCorpus`; made at first use, then read from the cache."""
+        """Each of `words` in every voice, a `SpeechCorpus`: made at first use, then read from the cache."""
         from mmcourse.world.speech import load_speech
         return load_speech(progress, self.words)
 
@@ -278,10 +289,12 @@ class World:
 def check_world(world: World) -> None:
     """ValueError that says why there can be no such world."""
     nouns, rule = world.nouns, world.signs
-    if not world.backgrounds or any(len(c) != 3 or not 0 <= min(c) <= max(c) <= 255 for c in world.backgrounds.values()):
+    colours = world.backgrounds.values()
+    if not colours or any(len(rgb) != 3 or not 0 <= min(rgb) <= max(rgb) <= 255 for rgb in colours):
         raise ValueError("a world has one background at least, each a name with red, green, blue of 0 to 255")
     if not world.kinds or not set(world.kinds) <= {0, 1, 2} or len(nouns) < max(world.kinds):
-        raise ValueError(f"`kinds` are 0, 1 or 2, and there are as many nouns at least; got {world.kinds} and {len(nouns)} nouns")
+        raise ValueError(f"`kinds` are 0, 1 or 2, and there are as many nouns at least; got {world.kinds} "
+                         f"and {len(nouns)} nouns")
     names = [name for noun in nouns for name in {noun, world.grammar.plural(noun)}] + list(world.backgrounds)
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -292,12 +305,13 @@ def check_world(world: World) -> None:
     if 2 in world.kinds and world.doubles and len(world.counts) < 2:
         raise ValueError("a world with at most one of each kind has `doubles=0`")
     if world.size < 32 or world.size % 32 or world.has_signs and rule.letter * world.size % GRID:
-        raise ValueError(f"a picture is 32, 64, 96, ... pixels wide, got {world.size}, and so that a letter ({rule.letter} "
-                         f"{GRID}ths of that) has whole pixels")
+        raise ValueError(f"a picture is 32, 64, 96, ... pixels wide, got {world.size}, and so that a letter "
+                         f"({rule.letter} {GRID}ths of that) has whole pixels")
     if world.has_signs and max(world.kinds) and rule.top < OBJECTS_END:
         raise ValueError(f"signs stand under the objects: `top` is {OBJECTS_END} or more, got {rule.top}")
     if world.has_signs and rule.top == 0 and 2 * rule.letter == GRID:
-        raise ValueError("a sign that fills the whole picture leaves nothing of its background: make its letters smaller")
+        raise ValueError("a sign that fills the whole picture leaves nothing of its background: make its "
+                         "letters smaller")
 
 
 def _either(numbers) -> str:
@@ -305,15 +319,16 @@ def _either(numbers) -> str:
     return " or ".join(map(str, sorted(numbers)))
 
 
-def _until(make: Callable, fits: Callable, what: str):
+def _until(draw: Callable, what: str, fits: Callable):
     """Draw until it fits; ValueError if it never does."""
     for _ in range(TRIES):
-        if fits(drawn := make()):
+        if fits(drawn := draw()):
             return drawn
-    raise ValueError(f"this world seems to have no {what}: choose another `salt` or a larger share in its SplitRule")
+    raise ValueError(f"this world seems to have no {what}: choose another `salt` or a larger share in its "
+                     "SplitRule")
 
 
-# ---------------------------------------------------------------- the course's world, and plain names for what it does
+# ---------------------------------------------------------------- the course's world, and its plain names
 
 WORLD = World(PICTOGRAMS, BACKGROUNDS, spoken=(*DIGITS, *PLACES))
 NOUNS, WORDS = WORLD.nouns, WORLD.words
@@ -321,7 +336,7 @@ SIGN_LENGTHS = WORLD.signs.lengths
 
 sample_scene, caption, parse_caption, describe = WORLD.sample, WORLD.caption, WORLD.parse, WORLD.describe
 is_held_out, split_of = WORLD.is_held_out, WORLD.split_of
-background_colour, nearest_background, unnamed_background = WORLD.colour, WORLD.nearest_background, WORLD.unnamed_background
+background_colour, nearest_background = WORLD.colour, WORLD.nearest_background
 
 
 def held_out_pair(noun: str, background: str) -> bool:
@@ -337,15 +352,17 @@ def held_out_sign(word: str) -> bool:
 def scene_bits(scene: Scene, split: str = "train", world: World = WORLD) -> float:
     """What a scene is worth: -log2 of the probability that `world.sample(rng, split)` draws it, jitter apart.
 
-    Its mean over many draws is the entropy of the world: no predictor of captions or pictures needs less. Signs of random
-    letters are taken as held out in the share of the SplitRule exactly; the hash makes it so to a fraction of a percent.
+    Its mean over many draws is the entropy of the world: no predictor of captions or pictures needs less.
+    Signs of random letters are taken as held out in the share of the SplitRule exactly; the hash makes it so
+    to a fraction of a percent.
     """
     groups, k, rule = scene.groups, len(world.nouns), world.signs
     p = 1 / len(world.backgrounds) / len(world.kinds) / _accepted(world, split)
     if len(groups) == 1:
         p *= world.counts[groups[0].count - 1] / k / (2 if groups[0].place else 1)
     elif groups:
-        p *= math.prod(1 - world.doubles if group.count == 1 else world.doubles for group in groups) / (k * (k - 1))
+        p *= math.prod(1 - world.doubles if group.count == 1 else world.doubles for group in groups)
+        p /= k * (k - 1)
     if groups:
         p *= rule.share if scene.sign else 1 - rule.share
     if scene.sign and rule.words:
@@ -353,23 +370,24 @@ def scene_bits(scene: Scene, split: str = "train", world: World = WORLD) -> floa
     elif scene.sign:
         held_out, test = world.split.held_out, world.split.test
         shares = {"train": 1 - held_out, "validation": held_out * (1 - test), "test": held_out * test}
-        p *= len(LETTERS) ** -len(scene.sign) / len(rule.lengths) / sum(shares[part] for part in SPLITS[split])
+        p *= len(LETTERS) ** -len(scene.sign) / len(rule.lengths)
+        p /= sum(shares[part] for part in SPLITS[split])
     return -math.log2(p)
 
 
 @lru_cache(maxsize=16)
 def _accepted(world: World, split: str) -> float:
-    """The share of the draws (background, nouns) that `World.sample` keeps."""
-    def share_within(*splits: str) -> float:                           # of the draws that have no pair of another split
-        found, k = 0.0, len(world.nouns)
+    """The share of draws (background, nouns) that `World.sample` keeps; a sign alone has no pair: kept."""
+    def share_within(*splits: str) -> float:
+        found, k = 0.0, len(world.nouns)                     # draws all of whose pairs are in these splits
         for background in world.backgrounds:
             m = sum(world.pair_split(noun, background) in splits for noun in world.nouns)
             found += sum((1, m / max(k, 1), m * (m - 1) / max(k * (k - 1), 1))[n] for n in world.kinds)
         return found / len(world.backgrounds) / len(world.kinds)
-    alone = share_within() if 0 in world.kinds else 0.0                # a sign alone has no pair: it fits every split
-    train, known = share_within("train"), share_within("train", "validation")
-    return {"train": train, "validation": known - train + alone, "test": 1 - known + alone, "held-out": 1 - train + alone,
-            "any": 1.0}[split]
+    alone, train, known = share_within(), share_within("train"), share_within("train", "validation")
+    kept = {"train": train, "validation": known - train + alone, "test": 1 - known + alone,
+            "held-out": 1 - train + alone, "any": 1.0}
+    return kept[split]
 
 
 def held_out_voice(voice: int) -> bool:

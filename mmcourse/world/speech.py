@@ -1,9 +1,9 @@
-"""The words of the world, spoken by many synthetic voices (espeak-ng, by ctypes) at 8 kHz; made once, then cached.
+"""The words of the world, spoken by many synthetic voices (espeak-ng, by ctypes) at 8 kHz.
 
-espeak-ng is a formant synthesiser: its voices sound like machines, but they are free, small, exact in their labels
-and hundreds of times faster than real time. Sound is made in a fresh process and in fixed order, because a second
-call in one process may differ by a few samples; the arithmetic below is exact, so that every machine gets the same
-bits.
+espeak-ng is a formant synthesiser: its voices sound like machines, but they are free, small, exact in their
+labels and hundreds of times faster than real time. Sound is made in a fresh process and in fixed order,
+because a second call in one process may differ by a few samples; the arithmetic below is exact, so that every
+machine gets the same bits.
 """
 import ctypes
 import hashlib
@@ -49,8 +49,8 @@ EXPECTED = "a8d410be83f33afc97f3fb8a394c795d48577fd3d7cdd63743d140c01b8563cc"
 class SpeechCorpus:
     """Spoken words: clip i says `words[i]` in voice `VOICES[voices[i]]`.
 
-    `clips`: list of float32 arrays (samples,) at 8 kHz, RMS `LOUDNESS`; `held_out`: bool array, true for the voices
-    that nothing trains on.
+    `clips`: list of float32 arrays (samples,) at 8 kHz, RMS `LOUDNESS`; `held_out`: bool array, true for the
+    voices that nothing trains on.
     """
     clips: list
     words: list
@@ -68,7 +68,8 @@ class SpeechCorpus:
         [874, 875, ...]
         """
         if word is not None and word not in self.words:
-            raise ValueError(f"nobody says {word!r} in this world; the words are {', '.join(sorted(set(self.words)))}")
+            words = ", ".join(sorted(set(self.words)))
+            raise ValueError(f"nobody says {word!r} in this world; the words are {words}")
         return [i for i in range(len(self)) if (word is None or self.words[i] == word)
                 and (held_out is None or bool(self.held_out[i]) == held_out)
                 and (voice is None or self.voices[i] == voice)]
@@ -86,7 +87,7 @@ def _low_pass(up: int, down: int) -> tuple[np.ndarray, int]:
 
 
 def resample(samples: np.ndarray, rate: int, new_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Change the sample rate of (samples,): low-pass below both Nyquist frequencies, read between the samples.
+    """Change the sample rate of (samples,): low-pass below both Nyquist frequencies, read in between.
 
     Whole numbers in give the same sums on every machine (they are exact in float64). Returns float64.
     """
@@ -102,7 +103,7 @@ def resample(samples: np.ndarray, rate: int, new_rate: int = SAMPLE_RATE) -> np.
     taps, half = _low_pass(up, down)
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(samples, (half - 1, half + 1)), 2 * half)
     out = np.empty(-(-len(samples) * up // down))
-    for start in range(0, len(out), 65536):                          # in pieces: an hour of sound fits as well
+    for start in range(0, len(out), 65536):                  # in pieces: an hour of sound fits as well
         position = np.arange(start, min(start + 65536, len(out)), dtype=np.int64) * down
         out[start:start + 65536] = np.einsum("mw,mw->m", windows[position // up], taps[position % up]) / 2**20
     return out
@@ -129,8 +130,9 @@ def to_mono(samples) -> np.ndarray:
     """Samples of any recording as float64 (n,) in [-1, 1].
 
     Args:
-        samples: (n,) or (n, channels), whole numbers (int16, uint8, int32) or float in [-1, 1]; channels are averaged, and
-            (channels, n) is understood for up to eight. TypeError or ValueError for what is no recording.
+        samples: (n,) or (n, channels), whole numbers (int16, uint8, int32) or float in [-1, 1]; channels are
+            averaged, and (channels, n) is understood for up to eight. TypeError or ValueError for what is no
+            recording.
     """
     samples = np.asarray(samples)
     if samples.dtype.kind not in "iuf":
@@ -139,15 +141,17 @@ def to_mono(samples) -> np.ndarray:
         raise ValueError(f"samples have the shape (n,) or (n, channels) with n > 0, got {samples.shape}")
     if samples.dtype.kind in "iu":
         full = np.iinfo(samples.dtype).max + 1.0
-        samples = samples / full if samples.dtype.kind == "i" else samples / (full / 2) - 1    # unsigned rest at the middle
+        unsigned = samples.dtype.kind == "u"                   # these rest at the middle
+        samples = samples / (full / 2) - 1 if unsigned else samples / full
     if samples.ndim == 2:
         if samples.shape[0] < samples.shape[1] and samples.shape[0] <= 8:
             samples = samples.T                                      # (channels, n) -> (n, channels)
         samples = samples.mean(1, dtype=np.float64)
     if not np.isfinite(samples).all():
         raise ValueError("the sound holds NaN or infinite values: look at what made it")
-    if np.abs(samples).max() > 2:                                    # a little over 1 is what MP3 and resampling do
-        raise ValueError(f"samples that are floats must lie in [-1, 1], got {samples.min():.3g}..{samples.max():.3g}: "
+    if np.abs(samples).max() > 2:                              # a little over 1 is what MP3 and resampling do
+        lowest, highest = samples.min(), samples.max()
+        raise ValueError(f"samples that are floats must lie in [-1, 1], got {lowest:.3g}..{highest:.3g}: "
                          "divide 16-bit samples by 32768, or pass them as int16")
     return samples.astype(np.float64).clip(-1, 1)
 
@@ -167,7 +171,7 @@ class _Espeak:
             return 0
         self.receive = receive                 # a reference must live as long as the library may call it
         data = os.path.dirname(espeakng_loader.get_data_path())
-        self.rate = self.lib.espeak_Initialize(2, 0, data.encode(), 0)       # 2: hand over the sound, then return
+        self.rate = self.lib.espeak_Initialize(2, 0, data.encode(), 0)   # 2: hand over the sound, then return
         if self.rate <= 0:
             raise RuntimeError(f"espeak-ng did not start (code {self.rate}); reinstall espeakng-loader")
         self.lib.espeak_SetSynthCallback(self.receive)
@@ -187,7 +191,7 @@ class _Espeak:
 
 def corpus_jobs(voices: tuple[str, ...] = VOICES, lowest_pitch: int = 30, pitch_range: int = 40,
                 words: tuple[str, ...] = WORDS) -> list[tuple[str, int, int, int]]:
-    """(word, voice, pitch, speed) of every clip, in fixed order. Pitch and speed depend on the names alone."""
+    """(word, voice, pitch, speed) of every clip, in fixed order; the two last depend on the names alone."""
     return [(word, voice, lowest_pitch + int(pitch_range * unit_hash("pitch", word, name, take)),
              145 + int(45 * unit_hash("speed", word, name, take)))
             for voice, name in enumerate(voices) for word in words for take in range(TAKES)]
@@ -233,8 +237,8 @@ def synthesize(text: str, voice: str | int = "en-us", pitch: int = 50, speed: in
     """Any text, spoken: float32 (samples,) at 8 kHz.
 
     Args:
-        voice: an espeak-ng voice: `en-us`, `en+f2` (a variant), `vi` (Vietnamese), `vi-VN-x-south`, ... or an index
-            of `VOICES`.
+        voice: an espeak-ng voice: `en-us`, `en+f2` (a variant), `vi` (Vietnamese), `vi-VN-x-south`, ... or an
+            index of `VOICES`.
         pitch: 0 to 99. speed: words a minute, 80 to 450.
     """
     if not isinstance(text, str) or not text.strip():
@@ -267,10 +271,11 @@ def cache_file(kind: str, jobs: list, voices: tuple[str, ...]) -> Path:
     return cache_dir() / f"{kind}-{key}.npz"
 
 
-def cached_clips(kind: str, jobs: list, voices: tuple[str, ...], expected: str, progress: bool = True) -> list:
-    """The clips of `corpus_jobs`, float32 (samples,) each: spoken at first use, then read from the cache (`kind`-*.npz).
+def cached_clips(kind: str, jobs: list, voices: tuple[str, ...], expected: str,
+                 progress: bool = True) -> list:
+    """The clips of `corpus_jobs`, float32 (samples,) each: spoken at first use, then read from `cache_file`.
 
-    A damaged cache is made anew. If the samples do not have the SHA-256 `expected`, that works, with a warning.
+    A damaged cache is made anew. Samples whose SHA-256 is not `expected` are taken, with a warning.
     """
     path, sound = cache_file(kind, jobs, voices), None
     if path.exists():
@@ -291,20 +296,21 @@ def cached_clips(kind: str, jobs: list, voices: tuple[str, ...], expected: str, 
         with atomic_write(path) as draft:
             np.savez(draft, sound=sound, lengths=lengths, sha256=_digest(sound, lengths))
     if expected and _digest(sound, lengths) != expected:
-        warnings.warn("this espeak-ng is not the build that the shipped models learned from: the voices may differ "
-                      "a little (pip install 'espeakng-loader==0.2.4' gives the same)", stacklevel=3)
+        warnings.warn("this espeak-ng is not the build that the shipped models learned from: the voices may "
+                      "differ a little (pip install 'espeakng-loader==0.2.4' gives the same)", stacklevel=3)
     ends = np.cumsum(lengths)
     whole = sound.astype(np.float32) / 32767
     return [whole[e - n:e] for e, n in zip(ends, lengths, strict=True)]
 
 
 def load_speech(progress: bool = True, words: tuple[str, ...] = WORDS) -> SpeechCorpus:
-    """Every word of the world (or each of `words`) in every voice, twice. Made at first use (half a minute at most for
-    WORDS), then read from the cache.
+    """Every word of the world, or each of `words`, in every voice, twice: made at first use, then cached.
 
-    A damaged cache is made anew. Another build of espeak-ng gives other samples: that works, with a warning.
+    That takes half a minute at most. A damaged cache is made anew. Another build of espeak-ng gives other
+    samples: that works, with a warning.
     """
     jobs = corpus_jobs(words=words)
     clips = cached_clips("speech", jobs, VOICES, EXPECTED if words == WORDS else "", progress)
     voices = [job[1] for job in jobs]
-    return SpeechCorpus(clips, [job[0] for job in jobs], voices, np.array([held_out_voice(v) for v in voices]))
+    held_out = np.array([held_out_voice(voice) for voice in voices])
+    return SpeechCorpus(clips, [job[0] for job in jobs], voices, held_out)

@@ -183,7 +183,7 @@ def test_what_can_be_no_world_is_refused(change, says):
 
 @pytest.mark.parametrize("make, says", [
     (lambda: SignRule(words=("KITE", "Moon")), "letters A-Z only, got 'Moon'"), (lambda: SignRule((8,)), "8 letters 8 units wide"),
-    (lambda: SignRule(top=52), "at 52 units from the top do not fit"), (lambda: SignRule((3,), letter=20), "make letters narrower"),
+    (lambda: SignRule(top=52), "52 units from the top, do not fit"), (lambda: SignRule((3,), letter=20), "make letters narrower"),
 ])
 def test_signs_that_do_not_fit_the_picture_are_refused(make, says):
     with pytest.raises(ValueError, match=says):
