@@ -192,6 +192,7 @@ class State:
 
 
 def progress_bar(start: int, end: int, progress: bool):
+    """A bar from step `start` to `end`; none if `progress` is false."""
     from tqdm.auto import tqdm
     return tqdm(initial=min(start, end), total=end, disable=not progress, mininterval=1.0, leave=True)
 
