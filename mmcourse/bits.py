@@ -21,28 +21,34 @@ def stack_rate(frame_rate: float, levels: int, codebook_size: int) -> float:
 
 
 def picture_budget(size: int, patch: int, vocab_size: int, channels: int = 3) -> dict:
-    """Tokens and bits of a square picture cut into patches; raw: 8 bits a channel. Else ValueError."""
+    """Tokens and bits of a square picture cut into patches; raw: 8 bits a channel.
+
+    ValueError if patches of that size do not fill it.
+    """
     if size % patch:
-        raise ValueError(f"patches of {patch} pixels do not fill {size} pixels: choose a divisor")
+        raise ValueError(f"patches of {patch} pixels do not fill {size} pixels: "
+                         "choose a divisor")
     tokens, raw = (size // patch) ** 2, size * size * channels * 8
     bits = tokens * math.log2(vocab_size)
     return {"tokens": tokens, "bits": bits, "raw bits": raw, "times smaller": raw / bits}
 
 
-def sound_budget(seconds: float, frame_ms: float, levels: int, vocab_size: int, rate: int = 8000) -> dict:
+def sound_budget(seconds: float, frame_ms: float, levels: int, vocab_size: int,
+                 rate: int = 8000) -> dict:
     """Tokens and bits of a sound in frames of `levels` codes; raw: 16 bits a sample."""
     frames, raw = math.ceil(seconds * 1000 / frame_ms), seconds * rate * 16
-    bits = frames * levels * math.log2(vocab_size)
-    return {"tokens": frames * levels, "bits": bits, "raw bits": raw, "times smaller": raw / bits}
+    tokens, bits = frames * levels, frames * levels * math.log2(vocab_size)
+    return {"tokens": tokens, "bits": bits, "raw bits": raw, "times smaller": raw / bits}
 
 
 # ---------------------------------------------------------------- two exact tokenizers
 
 def patch_words(pictures: np.ndarray) -> np.ndarray:
-    """Pictures (..., H, W) of 0 and 1 -> words (..., H/2 * W/2), 0..15: each 2x2 patch is four bits."""
+    """Pictures (..., H, W) of 0 and 1 -> words (..., H/2 * W/2): four bits a patch."""
     *batch, height, width = pictures.shape
-    grid = pictures.reshape(*batch, height // 2, 2, width // 2, 2).swapaxes(-3, -2)    # (..., H/2, W/2, 2, 2)
-    return grid.reshape(*batch, height * width // 4, 4).astype(np.int64) @ np.array([8, 4, 2, 1])
+    grid = pictures.reshape(*batch, height // 2, 2, width // 2, 2)
+    patches = grid.swapaxes(-3, -2).reshape(*batch, height * width // 4, 4)
+    return patches.astype(np.int64) @ np.array([8, 4, 2, 1])
 
 
 def unpatch(words: np.ndarray, width: int) -> np.ndarray:
@@ -82,12 +88,12 @@ def surprise_bits(logits, ids):
 
 
 def segment_bits(transformer, vocabulary, segment, given=()) -> np.ndarray:
-    """Surprise of each token of a segment, in bits, after the segments in `given`: (n + 1,).
+    """Surprise of each token of a segment, in bits, after the segments `given`: (n + 1,).
 
-    The opening token is free (whoever asks sets it); the last entry is the closing token: an end is news.
+    The opening token is free (whoever asks sets it); the last is the closing one.
     """
     import torch
     before, row = vocabulary.pack(given), vocabulary.pack([*given, segment])
     with torch.no_grad():
-        logits = transformer(torch.tensor([row[:-1]]))[0]                                # (T, V)
+        logits = transformer(torch.tensor([row[:-1]]))[0]                          # (T, V)
     return surprise_bits(logits, torch.tensor(row[1:]))[len(before):].numpy()
