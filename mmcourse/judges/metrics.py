@@ -1,7 +1,7 @@
-"""Measures that need no opinion: how far pictures and sets of features lie apart, what a job costs, how sure a share is.
+"""Measures that need no opinion: distances of pictures and of features, costs, and how sure a share is.
 
-Sources: Heusel et al. 2017 (Frechet distance), Wilson 1927 and Newcombe 1998 (intervals of shares), Student 1908 (of the mean
-of few values), Efron 1979 (bootstrap).
+Sources: Heusel et al. 2017 (Frechet distance), Wilson 1927 and Newcombe 1998 (intervals of shares), Student
+1908 (of the mean of few values), Efron 1979 (bootstrap).
 """
 import math
 import time
@@ -16,7 +16,7 @@ from mmcourse.judges.pictures import read_sign
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import Scene, sample_scene
 
-LEAST_ERROR = 1e-10                                     # a smaller squared error counts as this: equal pictures have 100 dB
+LEAST_ERROR = 1e-10              # a smaller squared error counts as this: equal pictures have 100 dB
 
 
 # ---------------------------------------------------------------- pictures
@@ -24,12 +24,13 @@ LEAST_ERROR = 1e-10                                     # a smaller squared erro
 def squared_errors(pictures: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """The mean squared error of each picture: (B, ...) in [0, 1] twice -> (B,)."""
     if pictures.shape != truth.shape:
-        raise ValueError(f"pictures and true pictures have one shape, got {tuple(pictures.shape)} and {tuple(truth.shape)}")
+        raise ValueError("pictures and true pictures have one shape, "
+                         f"got {tuple(pictures.shape)} and {tuple(truth.shape)}")
     return (pictures - truth).square().flatten(1).mean(1)
 
 
 def pooled_psnr(pictures: torch.Tensor, truth: torch.Tensor) -> float:
-    """The PSNR of all pictures as one, in dB: -10 log10 of their mean squared error. The worst pictures decide."""
+    """The PSNR of all pictures as one, in dB: -10 log10 of their mean squared error. The worst decide."""
     return -10 * squared_errors(pictures, truth).mean().clamp(min=LEAST_ERROR).log10().item()
 
 
@@ -39,25 +40,27 @@ def mean_psnr(pictures: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def sharpness(images: torch.Tensor) -> float:
-    """Mean absolute difference of neighbouring pixels: blur lowers it, noise raises it; compare with true pictures."""
+    """Mean absolute difference of neighbouring pixels (B, C, H, W): blur lowers it, noise raises it."""
     return ((images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()) / 2).item()
 
 
 def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """How far two sets of features (N, F) and (M, F) are apart, each seen as one Gaussian (Dowson and Landau, 1982;
-    Heusel et al. 2017 call it FID when the features are Inception's: these are not, so it is called FD here).
+    """How far two sets of features (N, F) and (M, F) are apart, each seen as one Gaussian (Dowson and Landau,
+    1982; Heusel et al. 2017 call it FID when the features are Inception's: these are not, so it is called FD
+    here).
 
     |mean_a - mean_b|^2 + trace(A + B - 2 (A B)^(1/2)). Needs more rows than features; ValueError otherwise.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"features are (N, F) and (M, F) with the same F, got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError("features are (N, F) and (M, F) with the same F, "
+                         f"got {tuple(a.shape)} and {tuple(b.shape)}")
     if min(len(a), len(b)) <= a.shape[1]:
-        raise ValueError(f"{min(len(a), len(b))} pictures are too few for {a.shape[1]} features: the covariance would "
-                         f"be singular; give more than {a.shape[1]}")
+        raise ValueError(f"{min(len(a), len(b))} pictures are too few for {a.shape[1]} features: the covariance "
+                         f"would be singular; give more than {a.shape[1]}")
     x, y = a.double().numpy(), b.double().numpy()
     A, B = np.atleast_2d(np.cov(x, rowvar=False), np.cov(y, rowvar=False))
     values, vectors = np.linalg.eigh(A)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T             # A^(1/2); A B and root B root share eigenvalues
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T         # A^(1/2); A B and root B root share eigenvalues
     cross = np.sqrt(np.linalg.eigvalsh(root @ B @ root).clip(0)).sum()
     return max(0.0, float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(A) + np.trace(B) - 2 * cross))
 
@@ -71,13 +74,13 @@ def held_out_scenes(n: int, seed: int, jitter: int = 0) -> list[Scene]:
 @torch.no_grad()
 def measure_decoders(vqvae, decoder, net, n: int = 256, seed: int = 0, steps: int = 8, sampler: str = "euler",
                      jitter: int = 0) -> dict:
-    """Plain and diffusion decoder on the same tokens of `n` held-out scenes, with floor, ceiling and controls.
+    """Plain and diffusion decoder on the same tokens of `n` held-out scenes, with floor and controls.
 
-    `net`: the `PictureNet` that judges. `fd_*`: Frechet distance in its features to `n` *other* true pictures; `fd_floor` is
-    that of the true pictures themselves. `fd_same_*`: to the true pictures of the *same* scenes, where the floor is 0 and which
-    objects were drawn plays no part: the finer measure (`fd_same_blur`: true pictures with a 3x3 blur). `nouns_*`: share of
-    pictures that `net` reads rightly. `psnr_*`: `pooled_psnr`. `sharpness_*`: see `sharpness`. `ms_*`: CPU milliseconds a
-    picture, one by one.
+    `net`: the `PictureNet` that judges. `fd_*`: Frechet distance in its features to `n` *other* true
+    pictures; `fd_floor` is that of the true pictures themselves. `fd_same_*`: to the true pictures of the
+    *same* scenes, where the floor is 0 and which objects were drawn plays no part: the finer measure
+    (`fd_same_blur`: true pictures with a 3x3 blur). `nouns_*`: share of pictures that `net` reads rightly.
+    `psnr_*`: `pooled_psnr`. `sharpness_*`: see `sharpness`. `ms_*`: CPU milliseconds a picture, one by one.
     """
     scenes = held_out_scenes(n, seed, jitter)
     truth, other = draw_batch(scenes), draw_batch(held_out_scenes(n, seed + 1000, jitter))
@@ -88,14 +91,16 @@ def measure_decoders(vqvae, decoder, net, n: int = 256, seed: int = 0, steps: in
     same, target = net.features(truth), net.features(other)
     blurred = F.avg_pool2d(F.pad(truth, (1, 1, 1, 1), mode="replicate"), 3, 1)
     out = {"n": n, "seed": seed, "steps": steps, "sampler": sampler, "jitter": jitter,
-           "fd_floor": frechet_distance(target, same), "fd_same_blur": frechet_distance(same, net.features(blurred)),
+           "fd_floor": frechet_distance(target, same),
+           "fd_same_blur": frechet_distance(same, net.features(blurred)),
            "nouns_true": net.accuracy(truth, scenes), "sharpness_true": sharpness(truth)}
     for name, images in made.items():
         features = net.features(images)
-        out |= {f"fd_{name}": frechet_distance(target, features), f"fd_same_{name}": frechet_distance(same, features),
-                f"psnr_{name}": pooled_psnr(images, truth), f"nouns_{name}": net.accuracy(images, scenes),
-                f"sharpness_{name}": sharpness(images)}
-    for name, decode in (("plain", vqvae.decode), ("diffusion", lambda x: decoder.decode(x, vqvae, steps, seed, sampler))):
+        out |= {f"fd_{name}": frechet_distance(target, features),
+                f"fd_same_{name}": frechet_distance(same, features), f"psnr_{name}": pooled_psnr(images, truth),
+                f"nouns_{name}": net.accuracy(images, scenes), f"sharpness_{name}": sharpness(images)}
+    ways = {"plain": vqvae.decode, "diffusion": lambda x: decoder.decode(x, vqvae, steps, seed, sampler)}
+    for name, decode in ways.items():
         out[f"ms_{name}"] = cpu_milliseconds(lambda i, decode=decode: decode(ids[i:i + 1]))
     return rounded(out)
 
@@ -103,7 +108,7 @@ def measure_decoders(vqvae, decoder, net, n: int = 256, seed: int = 0, steps: in
 # ---------------------------------------------------------------- optional judges
 
 def if_installed(judge: Callable):
-    """What `judge()` returns; None, with a line that says how to get it, if it needs a package of the `test` extra."""
+    """What `judge()` returns; None, and a line that says why, if it needs a package that is not installed."""
     try:
         return judge()
     except ImportError as error:
@@ -112,12 +117,12 @@ def if_installed(judge: Callable):
 
 
 def sign_accuracy(pictures: torch.Tensor, scenes: Sequence[Scene]) -> float | None:
-    """The share of signs that OCR reads right in the pictures (B, 3, 64, 64) of the scenes; scenes without a sign are left out.
+    """The share of the scenes' signs that OCR reads right in their pictures (B, 3, 64, 64).
 
-    None if no scene has a sign, or if the OCR (rapidocr, of the `test` extra) is not installed.
+    Scenes without a sign are left out. None if none has one, or if the OCR (`test` extra) is not installed.
     """
     if len(pictures) != len(scenes):
-        raise ValueError(f"one scene a picture, please: got {len(pictures)} pictures and {len(scenes)} scenes")
+        raise ValueError(f"one scene a picture, please: got {len(pictures)} pictures, {len(scenes)} scenes")
     signed = [i for i, scene in enumerate(scenes) if scene.sign]
     if not signed:
         return None
@@ -145,8 +150,10 @@ def count_flops(job: Callable) -> int:
 # ---------------------------------------------------------------- intervals
 
 def wilson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Where the true share lies if `k` of `n` were right: Wilson's score interval (1927). It stays within [0, 1] and does not
-    shrink to a point at 0 or `n`; (0, 1) if nothing was asked. ValueError for k outside 0..n.
+    """Where the true share lies if `k` of `n` were right: Wilson's score interval (1927).
+
+    It stays within [0, 1] and does not shrink to a point at 0 or `n`; (0, 1) if nothing was asked. ValueError
+    for k outside 0..n.
 
     >>> [round(x, 3) for x in wilson(8, 10)]
     [0.49, 0.943]
@@ -162,8 +169,10 @@ def wilson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
 
 
 def newcombe(k1: int, n1: int, k2: int, n2: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Where the difference of two shares, k1/n1 - k2/n2, lies: Newcombe's interval (1998, method 10) for two *different* sets of
-    questions. It combines the two `wilson` intervals. For one set asked twice use `paired_bootstrap`.
+    """Where the difference of two shares, k1/n1 - k2/n2, lies (Newcombe 1998, method 10).
+
+    It combines the two `wilson` intervals. For two *different* sets of questions; for one set that was asked
+    twice use `paired_bootstrap`.
     """
     if not n1 or not n2:
         raise ValueError(f"both shares need answers, got {n1} and {n2} of them")
@@ -173,25 +182,26 @@ def newcombe(k1: int, n1: int, k2: int, n2: int, confidence: float = 0.95) -> tu
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Mean and half-width of the interval of the mean of few values, such as one for each seed (Student 1908).
+    """Mean, and half the width of its interval, of few values such as one for each seed (Student 1908).
 
     ValueError for less than two values: one alone says nothing of how much they differ.
     """
     values = np.asarray(values, float)
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"an interval needs two values or more, got {values.size}")
-    return float(values.mean()), student_t(len(values) - 1, confidence) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    return float(values.mean()), student_t(len(values) - 1, confidence) * error
 
 
 def student_t(df: int, confidence: float = 0.95) -> float:
-    """The number below which |t| stays with that probability, t by Student's distribution of `df` degrees of freedom.
+    """The number below which |t| stays with that probability, for `df` degrees of freedom.
 
-    By bisection of the finite sums in Abramowitz and Stegun 1964, 26.7.3 and 26.7.4, with tan(angle) = t / sqrt(df).
+    By bisection of finite sums (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4), tan(angle) = t / sqrt(df).
     """
     if df < 1 or int(df) != df or not 0 < confidence < 1:
-        raise ValueError(f"df is a whole number of 1 or more and 0 < confidence < 1, got {df} and {confidence}")
+        raise ValueError(f"df is a whole number >= 1 and confidence lies between 0 and 1, got {df} and {confidence}")
 
-    def inside(angle: float) -> float:                                 # the probability of |t| below sqrt(df) tan(angle)
+    def inside(angle: float) -> float:                             # the probability of |t| < sqrt(df) tan(angle)
         cosine, odd = math.cos(angle), df % 2
         term, total = (cosine if odd else 1.0), 0.0
         for k in range(3 if odd else 2, df + 1, 2):
@@ -209,17 +219,17 @@ def student_t(df: int, confidence: float = 0.95) -> float:
 
 def bootstrap_interval(values: Sequence[float], rng: np.random.Generator, confidence: float = 0.95,
                        draws: int = 2000) -> tuple[float, float]:
-    """Where the mean of the values lies: the middle of the means of as many values drawn with replacement (Efron 1979)."""
+    """Where the mean lies: the middle of the means of as many values drawn with replacement (Efron 1979)."""
     values = np.asarray(values, float)
     if values.ndim != 1 or not len(values):
-        raise ValueError(f"a bootstrap needs a list of values that is not empty, got the shape {values.shape}")
+        raise ValueError(f"a bootstrap needs a list of values, not empty, got the shape {values.shape}")
     means = values[rng.integers(len(values), size=(draws, len(values)))].mean(1)
     low, high = np.quantile(means, ((1 - confidence) / 2, (1 + confidence) / 2))
     return float(low), float(high)
 
 
-def paired_bootstrap(a: Sequence[float], b: Sequence[float], rng: np.random.Generator, confidence: float = 0.95,
-                     draws: int = 2000) -> tuple[float, float]:
+def paired_bootstrap(a: Sequence[float], b: Sequence[float], rng: np.random.Generator,
+                     confidence: float = 0.95, draws: int = 2000) -> tuple[float, float]:
     """Where the mean of a - b lies, for two measurements of the *same* questions, in the same order."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape:
@@ -237,4 +247,4 @@ def _normal_quantile(confidence: float) -> float:
 
 def rounded(measured: dict, digits: int = 4) -> dict:
     """A row with its floats rounded; what could not be measured (None) stays."""
-    return {name: round(value, digits) if isinstance(value, float) else value for name, value in measured.items()}
+    return {key: round(value, digits) if isinstance(value, float) else value for key, value in measured.items()}

@@ -1,35 +1,33 @@
-"""The shipped text vocabulary: 1,024 ids learnt from captions of the world and a little English prose."""
+"""The shipped text vocabulary: 1,024 ids learned from captions of the world and a little English prose."""
 import platform
 import time
 
 from mmcourse import checkpoints
 from mmcourse.bpe import BPETokenizer
 from mmcourse.paths import CHECKPOINTS
+from mmcourse.recipes import options
 from mmcourse.world.corpus import captions, prose, spoken_words
 
 VOCAB_SIZE = 1024
-CAPTIONS, SEED = 20_000, 0
+CAPTIONS = 20_000
 SPOKEN = 1_000          # times that the list of words is read: enough that each becomes one token
 
 
-def train_vocabulary() -> BPETokenizer:
+def train_vocabulary(seed: int = 0) -> BPETokenizer:
     """The vocabulary of the reference model, in seconds. The same on every run of one Python version."""
-    text = [captions(CAPTIONS, SEED), *[spoken_words()] * SPOKEN, prose()]
+    text = [captions(CAPTIONS, seed), *[spoken_words()] * SPOKEN, prose()]
     return BPETokenizer.train(text, VOCAB_SIZE)
 
 
-def main(folder=CHECKPOINTS) -> BPETokenizer:
+def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> BPETokenizer:
     """Train, save `bpe.json` and record it in the manifest."""
+    args = options("bpe", argv, steps=None)
     start = time.process_time()
-    tokenizer = train_vocabulary()
+    tokenizer = train_vocabulary(args.seed)
     path = tokenizer.save(folder / "bpe.json")
-    checkpoints.record("bpe", path, folder=folder, model="mmcourse.bpe.BPETokenizer", seed=SEED,
-                       steps=len(tokenizer.merges), cpu_minutes=round((time.process_time() - start) / 60, 3),
+    checkpoints.record("bpe", path, folder=folder, model="BPETokenizer", seed=args.seed, steps=len(tokenizer.merges),
+                       cpu_minutes=round((time.process_time() - start) / 60, 3),
                        config={"vocab_size": VOCAB_SIZE, "captions": CAPTIONS, "spoken": SPOKEN,
                                "python": platform.python_version()})
     print(f"{tokenizer} -> {path}")
     return tokenizer
-
-
-if __name__ == "__main__":
-    main()

@@ -1,16 +1,20 @@
-"""The second judge of pictures: `python -m mmcourse train picture_judge`, about 3 CPU minutes."""
+"""The second judge of pictures: `mmcourse train picture_judge`, about 3 CPU minutes."""
 import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.judges.picture_net import PictureNet, halves, noun_accuracy, picture_loss
+from mmcourse.judges.picture_net import PictureNet, halves, picture_loss
 from mmcourse.optim import Optim
-from mmcourse.paths import cache_dir
+from mmcourse.paths import CHECKPOINTS, cache_dir
+from mmcourse.recipes import options
 from mmcourse.training import History, Run, train
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import BACKGROUNDS, NOUNS, sample_scene
 
-STEPS, BATCH, LR, JITTER = 3000, 32, 2e-3, 2
+STEPS = 3000
+BATCH = 32
+LR = 2e-3
+JITTER = 2                              # pixels by which half of the drawings are moved
 
 
 def batch(rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
@@ -18,7 +22,7 @@ def batch(rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
     scenes = [sample_scene(rng, "any", jitter=JITTER * int(rng.integers(2))) for _ in range(BATCH)]
     left, right = torch.zeros(BATCH, len(NOUNS)), torch.zeros(BATCH, len(NOUNS))
     for i, scene in enumerate(scenes):
-        for target, noun in zip((left, right), halves(scene)[:2], strict=True):
+        for target, noun in zip((left, right), halves(scene)[:2]):
             if noun:
                 target[i, NOUNS.index(noun)] = 1
     background = torch.tensor([list(BACKGROUNDS).index(scene.background) for scene in scenes])
@@ -34,15 +38,14 @@ def measure(net: PictureNet, n: int = 512, seed: int = 1) -> dict:
         images = draw_batch(scenes)
         backgrounds = [background for *_, background in net.read(images)]
         suffix = "_jitter" if jitter else ""
-        out["nouns" + suffix] = round(noun_accuracy(net, images, scenes), 4)
-        out["ground" + suffix] = round(float(np.mean([g == s.background for g, s in zip(backgrounds, scenes, strict=True)])), 4)
+        out["nouns" + suffix] = round(net.accuracy(images, scenes), 4)
+        out["ground" + suffix] = round(float(np.mean([b == s.background for b, s in zip(backgrounds, scenes)])), 4)
     return out
 
 
-def main(argv: list[str] | None = None) -> History:
+def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> History:
     """Train (or go on training) the judge and ship it."""
-    from mmcourse.recipes import options
-    args = options("picture_judge", argv, steps=STEPS)
+    args = options("picture_judge", argv, STEPS)
     torch.manual_seed(args.seed)
     net = PictureNet()
     history = train(net, batch, picture_loss, steps=args.steps, optim=Optim(lr=LR),
@@ -50,10 +53,6 @@ def main(argv: list[str] | None = None) -> History:
     if not history.interrupted:
         metrics = measure(net)
         checkpoints.save("picture_judge", net, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,
-                         metrics=metrics)
+                         metrics=metrics, folder=folder)
         print(metrics)
     return history
-
-
-if __name__ == "__main__":
-    main()

@@ -1,31 +1,40 @@
-"""What keeps moved pictures from 25 dB? `python -m mmcourse.studies.ch03_limits`, about one CPU minute.
+"""What keeps moved pictures from 25 dB? One part of the tokenizer replaced at a time; about one CPU minute.
 
-The shipped tokenizer on pictures whose drawings are moved by up to two pixels, with one part at a time replaced by a better one:
-the encoder's choice by a search among the codes (analysis by synthesis), the 512 codes by 8,192, the codes by no codes at all.
-What still is missing then is not that part's fault. Nothing is trained or changed. Writes `data/results/ch03_limits.json`.
+The shipped tokenizer on pictures whose drawings are moved by up to two pixels, with one part at a time
+replaced by a better one: the encoder's choice by a search among the codes (analysis by synthesis), the 512
+codes by 8,192, the codes by no codes at all. What is missing then is not that part's fault. Nothing is
+trained or changed.
 """
-import argparse
-import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 
 import numpy as np
 import torch
 
-from mmcourse import checkpoints, judges
-from mmcourse.judges import picture_net
-from mmcourse.paths import RESULTS
+from mmcourse import checkpoints
 from mmcourse.quantize import k_means, nearest_code
-from mmcourse.studies.ch03_sweep import save
-from mmcourse.vqvae import VQVAE, matte
+from mmcourse.studies import Job, Study
+from mmcourse.studies._ch03 import signed_row, signed_scenes
+from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
-from mmcourse.world.scene import Scene, sample_scene
+from mmcourse.world.scene import sample_scene
 
-PICTURES, JITTER, NEAR, SWEEPS, APART, CODES, FITTED, FREE_STEPS = 64, 2, 8, 2, 4, 8192, 20000, 60
-FILE = RESULTS / "ch03_limits.json"
+APART = 4                               # places that are searched together lie so many tokens apart
+STREAM = 97                             # of the scenes
 
 
-def vectors(model: VQVAE, images: torch.Tensor) -> torch.Tensor:
-    """What the encoder says before a code is chosen: (B, 3, H, W) -> (B, h, w, D)."""
-    return model.encoder(matte(images) * 2 - 1).permute(0, 2, 3, 1)    # (B, D, h, w) -> (B, h, w, D)
+@dataclass(frozen=True)
+class Plan:
+    """What decides the numbers."""
+    pictures: int = 64
+    jitter: int = 2                     # pixels by which a drawing is moved at most
+    near: int = 8                       # codes that the search tries at each place
+    sweeps: int = 2                     # of the search over all places
+    codes: int = 8192                   # of the larger codebook
+    fitted_on: int = 20_000             # vectors that k-means makes it from
+    free_steps: int = 60                # of Adam towards the best vectors
+    seed: int = 0
 
 
 def paint_vectors(model: VQVAE, z: torch.Tensor) -> torch.Tensor:
@@ -33,53 +42,52 @@ def paint_vectors(model: VQVAE, z: torch.Tensor) -> torch.Tensor:
     return (model.decoder(z.permute(0, 3, 1, 2)) + 0.5).clamp(0, 1)    # (B, h, w, D) -> (B, D, h, w) -> pixels
 
 
-@torch.no_grad()
-def search(model: VQVAE, images: torch.Tensor, ids: torch.Tensor, sweeps: int = 1, near: int = NEAR) -> torch.Tensor:
-    """Better ids for (B, 3, 64, 64) than `ids` (B, 8, 8): each place tries the `near` codes nearest to its own, one after
-    another, and keeps what the decoder paints with least squared error. No picture gets worse.
+def patch_errors(model: VQVAE, images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """The squared error of each patch that the decoder paints from ids (B, h, w): the same shape."""
+    wrong = (model.decode(ids) - images).square().sum(1)
+    return wrong.reshape(len(ids), ids.shape[1], 8, ids.shape[2], 8).sum((2, 4))
 
-    Places four patches apart are tried together, each judged by the 32x32 pixels around it; a picture whose error as a whole
-    does not fall takes its old ids back.
+
+def windows(errors: torch.Tensor, top: int, left: int) -> torch.Tensor:
+    """The errors (B, h, w) of `APART` x `APART` patches around every `APART`-th place from (top, left),
+    summed."""
+    B, h, w = errors.shape
+    rows = [(r + k - APART // 2) % h for r in range(top, h, APART) for k in range(APART)]
+    columns = [(c + k - APART // 2) % w for c in range(left, w, APART) for k in range(APART)]
+    return errors[:, rows][:, :, columns].reshape(B, h // APART, APART, w // APART, APART).sum((2, 4))
+
+
+@torch.no_grad()
+def search(model: VQVAE, images: torch.Tensor, ids: torch.Tensor, sweeps: int = 1, near: int = 8) -> torch.Tensor:
+    """Better ids for (B, 3, 64, 64) than `ids` (B, 8, 8): each place tries the `near` codes nearest to its
+    own, one after another, and keeps what the decoder paints with least squared error. No picture gets worse.
+
+    Places four patches apart are tried together, each judged by the 32x32 pixels around it; a picture whose
+    error as a whole does not fall takes its old ids back.
     """
+    if ids.shape[1] % APART or ids.shape[2] % APART:
+        raise ValueError(f"the search takes grids of multiples of {APART} tokens, got {ids.shape[1]}x{ids.shape[2]}")
     book, ids = model.quantizer.codebook, ids.clone()
     nearest = torch.cdist(book, book).argsort(1)[:, :near]             # (K, near): the first is the code itself
-    rows, columns = ids.shape[1:]
-    if rows % APART or columns % APART:
-        raise ValueError(f"the search takes grids of multiples of {APART} tokens, got {rows}x{columns}")
-
-    def squares(tokens):                                               # (B, h, w) -> the error of each patch (B, h, w)
-        wrong = (model.decode(tokens) - images).square().sum(1)
-        return wrong.reshape(len(tokens), rows, 8, columns, 8).sum((2, 4))
-
-    best = squares(ids)
-    for _ in range(sweeps):
-        for top in range(APART):
-            for left in range(APART):
-                here = ids[:, top::APART, left::APART]                 # (B, h / 4, w / 4): tried together
-                around = [(r + k - 2) % rows for r in range(top, rows, APART) for k in range(APART)]
-                beside = [(c + k - 2) % columns for c in range(left, columns, APART) for k in range(APART)]
-
-                def windows(errors, around=around, beside=beside):     # (B, h, w) -> (B, h / 4, w / 4)
-                    part = errors[:, around][:, :, beside]
-                    return part.reshape(len(ids), rows // APART, APART, columns // APART, APART).sum((2, 4))
-
-                least, chosen = windows(best), here.clone()
-                for k in range(1, near):
-                    tried = ids.clone()
-                    tried[:, top::APART, left::APART] = nearest[here, k]
-                    found = windows(squares(tried))
-                    better = found < least
-                    least, chosen = torch.where(better, found, least), torch.where(better, nearest[here, k], chosen)
-                tried = ids.clone()
-                tried[:, top::APART, left::APART] = chosen
-                errors = squares(tried)
-                falls = errors.sum((1, 2)) < best.sum((1, 2))
-                ids[falls], best[falls] = tried[falls], errors[falls]
+    best = patch_errors(model, images, ids)
+    for top, left in [(top, left) for _ in range(sweeps) for top in range(APART) for left in range(APART)]:
+        here = ids[:, top::APART, left::APART]                         # (B, h / 4, w / 4): tried together
+        least, chosen, tried = windows(best, top, left), here.clone(), ids.clone()
+        for k in range(1, near):
+            tried[:, top::APART, left::APART] = nearest[here, k]
+            found = windows(patch_errors(model, images, tried), top, left)
+            better = found < least
+            least, chosen = torch.where(better, found, least), torch.where(better, nearest[here, k], chosen)
+        tried[:, top::APART, left::APART] = chosen
+        errors = patch_errors(model, images, tried)
+        falls = errors.sum((1, 2)) < best.sum((1, 2))
+        ids[falls], best[falls] = tried[falls], errors[falls]
     return ids
 
 
-def free(model: VQVAE, images: torch.Tensor, z: torch.Tensor, steps: int = FREE_STEPS) -> torch.Tensor:
-    """The vectors, any at all, from which the decoder paints `images` best, by `steps` of Adam from z: same shape as z."""
+def free(model: VQVAE, images: torch.Tensor, z: torch.Tensor, steps: int) -> torch.Tensor:
+    """The vectors, any at all, from which the decoder paints `images` best, by `steps` of Adam from z: as
+    z."""
     z = z.detach().clone().requires_grad_()
     optimizer = torch.optim.Adam([z], lr=0.1 * model.quantizer.codebook.std().item())
     for _ in range(steps):
@@ -89,63 +97,63 @@ def free(model: VQVAE, images: torch.Tensor, z: torch.Tensor, steps: int = FREE_
     return z.detach()
 
 
-def signed(n: int, jitter: int, seed: int) -> tuple[list[Scene], torch.Tensor]:
-    """n held-out scenes that all have a sign, moved by up to `jitter` pixels, and their pictures."""
-    rng, scenes = np.random.default_rng((seed, 97)), []
-    while len(scenes) < n:
-        scene = sample_scene(rng, "held-out", jitter=jitter)
-        scenes += [scene] if scene.sign else []
-    return scenes, draw_batch(scenes)
+def larger_book(model: VQVAE, plan: Plan) -> torch.Tensor:
+    """Codes by k-means of what the encoder says of moved training pictures: (codes, D)."""
+    torch.manual_seed(plan.seed)
+    rng = np.random.default_rng((plan.seed, 96))
+    scenes = [[sample_scene(rng, jitter=plan.jitter) for _ in range(32)] for _ in range(20)]
+    fitted = torch.cat([model.vectors(draw_batch(part)).flatten(0, 2) for part in scenes])
+    fitted = fitted.unique(dim=0)                                      # plain grounds are many, and all alike
+    return k_means(fitted[torch.randperm(len(fitted))[:plan.fitted_on]], plan.codes, rounds=5)
 
 
-def row(pictures: torch.Tensor, truth: torch.Tensor, scenes: list[Scene], **more) -> dict:
-    """How near the pictures are, and what can still be read in them."""
-    error = (pictures - truth).square().mean().clamp(min=1e-10)
-    out = {"psnr_db": round(-10 * error.log10().item(), 2),
-           "objects": round(picture_net.noun_accuracy(checkpoints.load("picture_judge"), pictures, scenes), 4)}
-    try:
-        out["signs_ocr"] = round(float(np.mean([judges.read_sign(p) == s.sign for p, s in zip(pictures, scenes)])), 4)
-    except ImportError as problem:
-        print(f"the signs are not read: {problem}")
-    return {**out, **more}
+@cache
+def tokenizer() -> VQVAE:
+    """The shipped one; nothing of it moves."""
+    return checkpoints.load("vqvae").requires_grad_(False)
 
 
-def main(argv: list[str] | None = None, file=FILE) -> dict:
-    """Measure and write."""
-    parser = argparse.ArgumentParser(prog="python -m mmcourse.studies.ch03_limits", description=__doc__.split("\n")[0])
-    parser.add_argument("--pictures", type=int, default=PICTURES)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    torch.manual_seed(args.seed)
-    start, model = time.process_time(), checkpoints.load("vqvae").requires_grad_(False)
-    result = {"plan": {"pictures": args.pictures, "jitter": JITTER, "near": NEAR, "sweeps": SWEEPS, "codes": CODES,
-                       "fitted_on": FITTED, "free_steps": FREE_STEPS, "seed": args.seed,
-                       "sha256": checkpoints.manifest()["vqvae"]["sha256"]}, "rows": {}}
-
-    def say(name, *measured, **more):
-        result["rows"][name] = row(*measured, **more)
-        print(name, result["rows"][name], f"{time.process_time() - start:.0f} CPU s", flush=True)
-
-    scenes, truth = signed(args.pictures, 0, args.seed)
-    say("in place", model.decode(model.encode(truth)), truth, scenes)
-    scenes, truth = signed(args.pictures, JITTER, args.seed)
-    say("true pictures", truth, truth, scenes)
-    z, ids = vectors(model, truth), model.encode(truth)
-    say("moved", model.decode(ids), truth, scenes)
-    better = search(model, truth, ids, SWEEPS)
-    say("better ids", model.decode(better), truth, scenes, changed=round((better != ids).float().mean().item(), 4))
-    rng = np.random.default_rng((args.seed, 96))
-    fitted = torch.cat([vectors(model, draw_batch([sample_scene(rng, jitter=JITTER) for _ in range(32)])).flatten(0, 2)
-                        for _ in range(20)]).unique(dim=0)             # plain grounds are many, and all alike
-    book = k_means(fitted[torch.randperm(len(fitted))[:FITTED]], CODES, rounds=5)
-    say("more codes", paint_vectors(model, book[nearest_code(z.flatten(0, 2), book)].reshape(z.shape)), truth, scenes)
-    say("no codes", paint_vectors(model, z), truth, scenes)
-    say("free vectors", paint_vectors(model, free(model, truth, z)), truth, scenes)
-    result["cpu_minutes"] = round((time.process_time() - start) / 60, 2)
-    save(result, file)
-    return result
+def with_more_codes(plan: Plan, images: torch.Tensor) -> torch.Tensor:
+    """The pictures from vectors that were rounded to the larger book."""
+    model = tokenizer()
+    z, book = model.vectors(images), larger_book(model, plan)
+    return paint_vectors(model, book[nearest_code(z.flatten(0, 2), book)].reshape(z.shape))
 
 
-if __name__ == "__main__":
-    main()
+def row(plan: Plan, name: str) -> dict:
+    """One row: the pictures painted with one part replaced."""
+    model = tokenizer()
+    scenes, truth = signed_scenes(plan.pictures, (plan.seed, STREAM), 0 if name == "in place" else plan.jitter)
+    ids, more = model.encode(truth), {}
+    if name == "true pictures":
+        pictures = truth
+    elif name == "better ids":
+        better = search(model, truth, ids, plan.sweeps, plan.near)
+        pictures, more = model.decode(better), {"changed": round((better != ids).float().mean().item(), 4)}
+    elif name == "more codes":
+        pictures = with_more_codes(plan, truth)
+    elif name == "no codes":
+        pictures = paint_vectors(model, model.vectors(truth))
+    elif name == "free vectors":
+        pictures = paint_vectors(model, free(model, truth, model.vectors(truth), plan.free_steps))
+    else:
+        pictures = model.decode(ids)
+    return signed_row(pictures, truth, scenes, **more)
+
+
+ROWS = ("in place", "true pictures", "moved", "better ids", "more codes", "no codes", "free vectors")
+
+
+def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
+    """Control, ceiling, the tokenizer as it is, and one part replaced at a time."""
+    return [Job(name, partial(row, plan, name)) for name in ROWS]
+
+
+def head(plan: Plan) -> dict:
+    """The plan, and which tokenizer was measured."""
+    return {"plan": {**asdict(plan), "sha256": checkpoints.identity("vqvae")}}
+
+
+TOY = Plan(pictures=2, near=2, sweeps=1, codes=64, fitted_on=500, free_steps=2)
+STUDY = Study("ch03_limits", Plan(), TOY, jobs, head, minutes=True)
+main = STUDY.run
