@@ -24,6 +24,7 @@ def log_likelihood(model: Transformer, vocabulary: Vocabulary, prompts: list[Pro
 
     Equal questions (drafts often agree) are asked once, and those of like length together.
     """
+    check_pairs(prompts, answers)
     pairs = [(tuple(prompt), answer) for prompt, answer in zip(prompts, answers)]
     order = sorted(dict.fromkeys(pairs), key=lambda pair: sum(len(segment.ids) for segment in (*pair[0], pair[1])))
     found = {}
@@ -231,6 +232,12 @@ def answer(model: Transformer, vocabulary: Vocabulary, prompts: list[Prompt], wa
     if views is not None and strategy is not answer_directly:
         sampling["views"] = views
     return strategy(model, vocabulary, prompts, want, **sampling)
+
+
+def check_pairs(prompts: list[Prompt], answers: list[Segment]) -> None:
+    """ValueError if there is not one answer to each prompt."""
+    if len(prompts) != len(answers):
+        raise ValueError(f"one answer to each prompt, got {len(prompts)} prompts and {len(answers)} answers")
 
 
 def check_best_of(n: int) -> None:

@@ -50,8 +50,20 @@ def test_a_likelihood_is_the_sum_over_the_tokens_of_the_answer():
     assert found.shape == (4,) and not found.requires_grad
     for value, prompt, target in zip(found, prompts, answers, strict=True):
         assert value.item() == pytest.approx(by_hand(model, prompt, target), rel=1e-4)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="got 4 prompts and 3 answers"):
         log_likelihood(model, SMALL, prompts, answers[:3])
+
+
+def test_equal_questions_are_weighed_once_and_many_in_several_batches(monkeypatch):
+    model, asked, real = wild_model(3), [], rerank.sum_log_probs
+    monkeypatch.setattr(rerank, "LIKELIHOOD_BATCH", 4)
+    monkeypatch.setattr(rerank, "sum_log_probs", lambda m, v, pairs: asked.append(len(pairs)) or real(m, v, pairs))
+    prompts = [[CAT, Segment("text", (i % 6,) * (i % 3 + 1))] for i in range(12)]
+    answers = [Segment("text", (8 - i % 6,)) for i in range(12)]
+    found = log_likelihood(model, SMALL, prompts, answers)
+    assert asked == [4, 2], "six different questions"
+    assert found.tolist() == pytest.approx([by_hand(model, p, a) for p, a in zip(prompts, answers)], rel=1e-4)
+    assert log_likelihood(model, SMALL, [], []).shape == (0,)
 
 
 def test_the_backward_likelihood_asks_what_the_answer_tells_of_the_target():
