@@ -162,25 +162,25 @@ def check_modality_mask(fn):
 
 # ---------------------------------------------------------------- classifier-free guidance
 
-def guided(with_prompt, empty, scale):
+def guided(conditional, unconditional, scale):
     """Logits pushed away from what would be said without a prompt."""
-    return empty + scale * (with_prompt - empty)
+    return unconditional + scale * (conditional - unconditional)
 
 
-def _the_wrong_way(with_prompt, empty, scale):
-    return with_prompt + scale * (empty - with_prompt)
+def _the_wrong_way(conditional, unconditional, scale):
+    return conditional + scale * (unconditional - conditional)
 
 
-def _once_too_often(with_prompt, empty, scale):
-    return with_prompt + scale * (with_prompt - empty)
+def _once_too_often(conditional, unconditional, scale):
+    return conditional + scale * (conditional - unconditional)
 
 
-def _a_mean(with_prompt, empty, scale):
-    return (with_prompt + scale * empty) / (1 + scale)
+def _a_mean(conditional, unconditional, scale):
+    return (conditional + scale * unconditional) / (1 + scale)
 
 
 @register("06.guided", reference=guided, minutes=5, difficulty=1, wrong=[_the_wrong_way, _once_too_often, _a_mean],
-          hint="Scale 0 must give `empty`, scale 1 `with_prompt`; larger scales go on in the same direction.")
+          hint="Scale 0 must give `unconditional`, scale 1 `conditional`; larger scales go on in the same direction.")
 def check_guided(fn):
     a, b = torch.tensor([1.0, 0.0, -2.0]), torch.tensor([0.0, 0.5, 1.0])
     for scale, said in ((0.0, "scale 0 forgets the prompt"), (1.0, "scale 1 changes nothing"), (3.0, "scale 3 goes beyond")):

@@ -1,4 +1,4 @@
-"""Checks of chapter 07, the diffusion decoder."""
+"""Exercises of chapter 07: noise and velocity, the perfect denoiser, the samplers of Euler and Heun, guidance, FD of numbers."""
 import torch
 
 from mmcourse.diffusion import euler, heun
@@ -161,39 +161,39 @@ def check_heun(fn):
     assert torch.allclose(torch.tensor(got), torch.tensor(expected)), f"velocity x from 1 in 2 steps: {expected}, {got} came"
 
 
-def guided(told: torch.Tensor, untold: torch.Tensor, guidance: float) -> torch.Tensor:
-    """Classifier-free guidance (Ho and Salimans 2021): from the velocity without the condition towards that with it."""
+def guided(conditional: torch.Tensor, unconditional: torch.Tensor, guidance: float) -> torch.Tensor:
+    """Classifier-free guidance (Ho and Salimans 2022): from the velocity without the condition towards that with it."""
     if guidance < 0:
-        raise ValueError(f"guidance is 0 (do not listen), 1 (listen) or more (exaggerate), got {guidance}")
-    return untold + guidance * (told - untold)
+        raise ValueError(f"guidance is 0 (without the condition), 1 (with it) or more, got {guidance}")
+    return unconditional + guidance * (conditional - unconditional)
 
 
-def _starts_at_told(told, untold, guidance):
-    if guidance < 0:
-        raise ValueError("negative")
-    return told + guidance * (told - untold)
-
-
-def _wrong_way(told, untold, guidance):
+def _starts_at_conditional(conditional, unconditional, guidance):
     if guidance < 0:
         raise ValueError("negative")
-    return told + guidance * (untold - told)
+    return conditional + guidance * (conditional - unconditional)
 
 
-def _takes_anything(told, untold, guidance):
-    return untold + guidance * (told - untold)
+def _wrong_way(conditional, unconditional, guidance):
+    if guidance < 0:
+        raise ValueError("negative")
+    return conditional + guidance * (unconditional - conditional)
 
 
-@register("07.guided", reference=guided, wrong=[_starts_at_told, _wrong_way, _takes_anything], minutes=5,
-          hint="begin at `untold` and go `guidance` times the way to `told`")
+def _takes_anything(conditional, unconditional, guidance):
+    return unconditional + guidance * (conditional - unconditional)
+
+
+@register("07.guided", reference=guided, wrong=[_starts_at_conditional, _wrong_way, _takes_anything], minutes=5,
+          hint="begin at `unconditional` and go `guidance` times the way to `conditional`")
 def check_guided(fn):
-    told, untold = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 1.0])
-    for guidance, expected in ((0.0, untold), (1.0, told), (3.0, torch.tensor([4.0, -2.0]))):
-        got = fn(told, untold, guidance)
+    conditional, unconditional = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 1.0])
+    for guidance, expected in ((0.0, unconditional), (1.0, conditional), (3.0, torch.tensor([4.0, -2.0]))):
+        got = fn(conditional, unconditional, guidance)
         assert torch.allclose(got, expected), \
-            f"told (2, 0), untold (1, 1), guidance {guidance}: {expected.tolist()} is right, {got.tolist()} came"
+            f"conditional (2, 0), unconditional (1, 1), guidance {guidance}: {expected.tolist()} is right, {got.tolist()} came"
     try:
-        fn(told, untold, -1.0)
+        fn(conditional, unconditional, -1.0)
     except ValueError:
         return
     raise AssertionError("guidance below 0 would run away from the condition: raise a ValueError")

@@ -1,6 +1,4 @@
 """Drawings of chapter 07: a flow in the plane, and what the sound decoder was measured to do. Drawing only."""
-from __future__ import annotations
-
 import torch
 from matplotlib import pyplot as plt
 
@@ -45,16 +43,20 @@ def sound_table(found: dict, names: list[str], caption: str = "") -> None:
     show.table([line(name) for name in names], caption)
 
 
-def sound_knobs(knobs: dict, caption: str = "") -> None:
-    """Draw STOI, PESQ and FD against Euler's steps, with full and half the grain, beside the plain decoder."""
-    flows = [row | {"name": name} for name, row in knobs.items() if name.startswith("flow")]
+def sound_steps(settings: dict, caption: str = "") -> None:
+    """Draw STOI, PESQ and FD against Euler's steps, with full and half the noise at the start, beside the plain decoder.
+
+    `settings`: the rows of `ch07_sound.json` on the clips on which steps and noise were chosen.
+    """
+    flows = [row | {"name": name} for name, row in settings.items() if name.startswith("flow")]
     fig, axes = plt.subplots(1, 3, figsize=(10, 2.6), layout="constrained")
     for axis, key, label in zip(axes, ("stoi", "pesq", "fd"), ("STOI", "PESQ", "FD of the mels"), strict=True):
-        for grain, style in (("", "o-"), (", grain 0.5", "s--")):
-            path = [r for r in flows if r["name"].endswith((f"step{grain}", f"steps{grain}"))]
-            axis.plot([int(r["name"].split()[1]) for r in path], [r[key] for r in path], style, label=f"flow{grain}")
+        for noise, style in (("", "o-"), (", grain 0.5", "s--")):          # as the rows of the file are called
+            path = [r for r in flows if r["name"].endswith((f"step{noise}", f"steps{noise}"))]
+            axis.plot([int(r["name"].split()[1]) for r in path], [r[key] for r in path], style,
+                      label="flow" + noise.replace("grain", "noise"))
         for name, colour in (("plain", "black"), ("mean of 8 samples", "#777777")):
-            axis.axhline(knobs[name][key], color=colour, linestyle=":" if name == "plain" else "-.", label=name)
+            axis.axhline(settings[name][key], color=colour, linestyle=":" if name == "plain" else "-.", label=name)
         axis.set_xscale("log", base=2)
         axis.set(xticks=[1, 2, 4, 8, 16], xticklabels=[1, 2, 4, 8, 16], xlabel="Euler steps", title=label)
     axes[2].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
