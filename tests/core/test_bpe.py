@@ -107,7 +107,8 @@ def standard_library(size: int) -> str:
 
 @pytest.mark.parametrize(("name", "vocab_size"), [
     ("captions", 600), ("prose", 1024), ("prose", 4096), ("vietnamese", 700), ("languages", 1500),
-    ("code", 2000), ("mixed", 3000), ("prose", 32_768), ("library", 32_768),
+    ("code", 2000), ("mixed", 3000), pytest.param("prose", 32_768, marks=pytest.mark.slow),
+    pytest.param("library", 32_768, marks=pytest.mark.slow),
 ])
 def test_merges_and_ids_equal_hugging_face(name, vocab_size):
     code = Path(random.__file__).read_text(encoding="utf-8")
@@ -156,19 +157,30 @@ def test_training_refuses(text, vocab_size, special, error, says):
 
 # ---------------------------------------------------------------- text <-> ids
 
-@settings(max_examples=6000)
-@given(st.text(max_size=60))
-def test_round_trip_of_any_text(shipped, text):
-    assert shipped.decode(shipped.encode(text)) == text
+def check_text(tokenizer: BPETokenizer, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-@settings(max_examples=4000)
-@given(st.binary(max_size=60))
-def test_round_trip_of_any_bytes(shipped, data):
+def check_bytes(tokenizer: BPETokenizer, data: bytes) -> None:
     ids = [bpe.TO_IDS[b] for b in data]                              # every byte has an id of its own
-    assert b"".join(shipped.tokens[i] for i in ids) == data
-    text = shipped.decode(ids)                                       # what is not UTF-8 becomes U+FFFD
-    assert text == data.decode("utf-8", errors="replace") == shipped.decode(shipped.encode(text))
+    assert b"".join(tokenizer.tokens[i] for i in ids) == data
+    text = tokenizer.decode(ids)                                     # what is not UTF-8 becomes U+FFFD
+    assert text == data.decode("utf-8", errors="replace") == tokenizer.decode(tokenizer.encode(text))
+
+
+@settings(max_examples=500)
+@given(st.text(max_size=60), st.binary(max_size=60))
+def test_round_trip_of_any_text_and_any_bytes(shipped, text, data):
+    check_text(shipped, text)
+    check_bytes(shipped, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=5000)
+@given(st.text(max_size=60), st.binary(max_size=60))
+def test_round_trip_of_ten_thousand_texts_and_bytes(shipped, text, data):
+    check_text(shipped, text)
+    check_bytes(shipped, data)
 
 
 @settings(max_examples=500)
