@@ -24,15 +24,17 @@ GUARDED = ("world", "judges")  # with the root: whose names a chapter may not us
 # What a chapter must show as code, by the module of the root that it comes from. `Class.method`: a method that stands in
 # the chapter as a function, because the whole class would be too long a cell.
 CORE = {
-    "02": {"bpe": "byte_order to_byte_chars count_words pairs learn_merges merge_words apply_merges BPETokenizer"},
+    "02": {
+        "bpe": "byte_order to_byte_chars count_words pairs merge_words learn_merges apply_merges WordIds BPETokenizer",
+    },
     "03": {
-        "quantize": "nearest_code VectorQuantizer FSQ",
+        "quantize": "nearest_code k_means VectorQuantizer FSQ",
         "vqvae": "ChannelNorm ResidualBlock border_colour matte GlobalContext make_encoder make_decoder VQVAE vqvae_loss",
     },
     "04": {
         "spectrogram": "hann stft istft hz_to_mel mel_to_hz mel_filterbank log_mel griffin_lim normalize_loudness",
         "quantize": "ResidualQuantizer",
-        "codec": "DilatedBlock AudioCodec codec_loss in_pieces",
+        "codec": "DilatedBlock make_sound_encoder make_sound_decoder in_pieces AudioCodec codec_loss",
     },
     "05": {
         "transformer": "Attention MLP Block LayerCache segment_positions Transformer KVCache next_token_loss",
