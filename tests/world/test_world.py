@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mmcourse.world import grammar, pictures, rules, scene
 from mmcourse.world.edits import sample_edit
 from mmcourse.world.pictures import draw, draw_batch
+from mmcourse.world.rules import SignRule, SplitRule, strictest
 from mmcourse.world.scene import (
     BACKGROUNDS,
     COUNTS,
@@ -38,7 +39,6 @@ from mmcourse.world.scene import (
     sample_scene,
     split_of,
 )
-from mmcourse.world.rules import SignRule, SplitRule, strictest
 
 
 def sample(n: int, split: str = "train", seed: int = 0, **more) -> list[Scene]:
