@@ -136,35 +136,6 @@ def test_shipped_codec_on_held_out_voices(shipped):
     assert (0.75 < loudness).all() and (loudness < 1.3).all()
 
 
-def test_training_is_resumed_exactly(tmp_path, monkeypatch):
-    from mmcourse.recipes import codec as recipe
-    monkeypatch.setattr(recipe, "load_human_digits", lambda: None)
-    whole, _ = recipe.train_codec(4, seed=3, progress=False, width=16, batch=4)
-    stop = {"after": 2}
-
-    class Interrupting(recipe.CodecBatches):
-        def __call__(self, rng):
-            stop["after"] -= 1
-            if stop["after"] < 0:
-                raise KeyboardInterrupt
-            return super().__call__(rng)
-    with monkeypatch.context() as patch:
-        patch.setattr(recipe, "CodecBatches", Interrupting)
-        _, history = recipe.train_codec(4, tmp_path / "run.pt", seed=3, progress=False, width=16, batch=4)
-    assert history.interrupted
-    resumed, _ = recipe.train_codec(4, tmp_path / "run.pt", seed=3, progress=False, width=16, batch=4)
-    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
-
-
-def test_batches_hold_training_voices_only():
-    from mmcourse.recipes.codec import CodecBatches
-    batches, corpus = CodecBatches(humans=False), load_speech(progress=False)
-    assert len(batches.clips) == len(corpus.select())
-    sound, keep = batches(np.random.default_rng(0))
-    assert sound.shape == (32, 7680) and sound.isfinite().all() and set(keep.tolist()) <= {1, 2, 3, 4}
-
-
 # ---------------------------------------------------------------- sound as it comes: files, faults
 
 def test_a_constant_offset_is_no_sound(shipped, elephant):

@@ -4,11 +4,13 @@ Nothing is computed here: a change of the code rarely fails these tests, a new m
 measurement is to be looked at. (That the scripts can measure again is tested with each script; that a figure can be drawn,
 with the figure.)
 """
+import importlib
 import math
 
 import pytest
 
 from mmcourse import checkpoints
+from mmcourse.cli.train import studies
 from mmcourse.files import results
 from mmcourse.paths import RESULTS
 
@@ -33,19 +35,28 @@ def test_nothing_that_was_measured_is_missing_or_strange():
         look(results(name))
 
 
-@pytest.mark.parametrize(("name", "path", "checkpoint"), [
-    ("ch03_limits", ("plan", "sha256"), "vqvae"), ("ch04_limits", ("codec_sha256",), "codec"), ("ch04_peers", ("codec_sha256",), "codec"),
-    ("ch04_probes", ("codec_sha256",), "codec"), ("ch04_vocoder", ("codec_sha256",), "codec"),
-    ("ch06_ablations", ("plan", "tokenizers", "vqvae"), "vqvae"), ("ch06_ablations", ("plan", "tokenizers", "codec"), "codec"),
-    ("ch06_specialists", ("tokenizers", "vqvae"), "vqvae"), ("ch06_specialists", ("tokenizers", "codec"), "codec"),
-    ("ch07_sampling", ("made_with", "vqvae"), "vqvae"), ("ch07_sampling", ("made_with", "decoder"), "decoder"),
-    ("ch07_sampling", ("made_with", "transformer"), "transformer"), ("ch07_sound", ("codec_sha256",), "codec"),
-    ("ch07_sound", ("sha256",), "sound_decoder")])
-def test_a_table_was_measured_on_what_is_shipped(name, path, checkpoint):
-    value = results(name)
-    for key in path:
-        value = value[key]
-    assert len(value) >= 8 and checkpoints.identity(checkpoint).startswith(value), f"measure it again: mmcourse study {name}"
+# Rows that are known to be wanting: once they are measured, this test asks for their removal here.
+WANTING = {
+    # chapter 03 shows for each row how many seeds it has
+    "ch03_sweep": {(name, 2) for name in ("cure: moving averages", "cure: k-means start", "cure: restart", "cure: 8 numbers",
+                                          "cure: 8 numbers of length 1", "cure: rotation trick")},
+    # what stands there was measured on the tokens of the transformer before the last
+    "ch07_decoder": {(f"generated: seed {seed}", None) for seed in range(3)},
+}
+
+
+@pytest.mark.parametrize("name", studies())
+def test_a_table_is_whole_and_was_measured_on_what_is_shipped(name):
+    """Its plan is the study's, its checkpoints are the shipped ones, and every row of the plan is there."""
+    study = importlib.import_module(f"mmcourse.studies.{name}").STUDY
+    jobs = study.jobs(study.plan, study.seeds or ())
+    found = study.saved(study.file, study.plan, jobs)                  # ValueError if it belongs to another plan
+    missing = {(job.name, job.seed) for job in jobs if not job.done(found)}
+    assert missing == WANTING.get(name, set()), f"mmcourse study {name} measures what is missing"
+
+
+def test_the_peers_of_the_codec_were_compared_with_the_shipped_one():
+    assert results("ch04_peers")["codec_sha256"] == checkpoints.identity("codec"), "run tests/benchmarks/codec.py again"
 
 
 # ---------------------------------------------------------------- chapter 02
