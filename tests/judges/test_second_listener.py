@@ -36,6 +36,7 @@ def test_no_voice_and_no_variant_is_one_of_the_courses():
     assert set(VALIDATION_VOICES) < set(OTHER_VOICES)
 
 
+@pytest.mark.slow                                                      # speaks the other voices if no cache holds them
 def test_the_other_voices_are_another_corpus():
     other, course = load_other_voices(progress=False), load_speech(progress=False)
     assert len(other) == len(OTHER_VOICES) * len(WORDS) * TAKES
@@ -44,6 +45,7 @@ def test_the_other_voices_are_another_corpus():
     assert not ours & theirs
 
 
+@pytest.mark.slow                                                      # speaks the other voices if no cache holds them
 def test_training_hears_neither_the_course_nor_the_validation_voices(monkeypatch):
     def refuse(*args, **kwargs):
         pytest.fail("the course's voices are not for training")
