@@ -3,13 +3,13 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.judges.picture_net import PictureNet, halves, picture_loss
+from mmcourse.judges.picture_net import PictureNet, picture_loss, targets
 from mmcourse.optim import Optim
 from mmcourse.paths import CHECKPOINTS, cache_dir
 from mmcourse.recipes import options
 from mmcourse.training import History, Run, train
 from mmcourse.world.pictures import draw_batch
-from mmcourse.world.scene import BACKGROUNDS, NOUNS, sample_scene
+from mmcourse.world.scene import sample_scene
 
 STEPS = 3000
 BATCH = 32
@@ -20,13 +20,7 @@ JITTER = 2                              # pixels by which half of the drawings a
 def batch(rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
     """True pictures and what is on them. A judge may see all combinations: what it judges has not."""
     scenes = [sample_scene(rng, "any", jitter=JITTER * int(rng.integers(2))) for _ in range(BATCH)]
-    left, right = torch.zeros(BATCH, len(NOUNS)), torch.zeros(BATCH, len(NOUNS))
-    for i, scene in enumerate(scenes):
-        for target, noun in zip((left, right), halves(scene)[:2]):
-            if noun:
-                target[i, NOUNS.index(noun)] = 1
-    background = torch.tensor([list(BACKGROUNDS).index(scene.background) for scene in scenes])
-    return draw_batch(scenes), left, right, background
+    return draw_batch(scenes), *targets(scenes)
 
 
 def measure(net: PictureNet, n: int = 512, seed: int = 1) -> dict:

@@ -112,9 +112,9 @@ def explore(codec, samples, frame: int = 5, levels: int = 2, caption: str = "") 
 def say_all(texts, voice: str = "en-us", pitch: int = 50, speed: int = 165) -> list[np.ndarray]:
     """`mmcourse.world.speech.synthesize` for many texts at once, by one process: a list of float32
     (samples,)."""
-    from mmcourse.world.speech import _finish, _speak
+    from mmcourse.world.speech import speak, to_clip
     jobs = [(text, voice, pitch, speed) for text in texts]
-    return [(_finish(sound, rate) / 32767).astype(np.float32) for sound, rate in _speak(jobs)]
+    return [(to_clip(sound, rate) / 32767).astype(np.float32) for sound, rate in speak(jobs)]
 
 
 def contours(rows: Mapping[str, Mapping[str, object]], caption: str = "") -> None:

@@ -8,7 +8,7 @@ import torch
 
 from mmcourse.bits import mu_law
 from mmcourse.judges.hearing import pesq, stoi
-from mmcourse.world.speech import VOICES, _finish, _speak, load_speech
+from mmcourse.world.speech import VOICES, load_speech, speak, to_clip
 
 NEW_WORDS = tuple("""river mountain window garden summer winter doctor kitchen market engine pencil forest morning
 picture silver travel number village weather bottle""".split())         # not one of them is in the world
@@ -35,7 +35,7 @@ def new_words(per_voice: int) -> list[np.ndarray]:
     """Words that are not in the world, by the held-out voices; no judge knows them."""
     jobs = [(NEW_WORDS[(k + 10 * n) % len(NEW_WORDS)], VOICES[voice], 40 + k, 150 + 3 * k)
             for n, voice in enumerate(held_out_voices()) for k in range(per_voice)]
-    return [_finish(sound, rate).astype(np.float32) / 32767 for sound, rate in _speak(jobs)]
+    return [to_clip(sound, rate).astype(np.float32) / 32767 for sound, rate in speak(jobs)]
 
 
 def joined_pairs(clips: list, sound, group: int) -> list[tuple[np.ndarray, np.ndarray]]:

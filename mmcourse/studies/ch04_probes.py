@@ -21,7 +21,7 @@ from mmcourse.spectrogram import hz_to_mel, log_mel, mel_to_hz, normalize_loudne
 from mmcourse.studies import Job, Study
 from mmcourse.studies._ch04 import corpus
 from mmcourse.world.scene import WORDS
-from mmcourse.world.speech import VOICES, _speak, trim
+from mmcourse.world.speech import VOICES, speak, trim
 
 FRAMES = ("pitch", "brightness", "loudness")    # facts of a single frame
 SEGMENTS = 6                            # parts of a word
@@ -248,7 +248,7 @@ def rates(words: Sequence[str], steps: int = 150, below: int = 64) -> dict:
     test = [v for v in range(len(VOICES)) if v % 6 == 5]
     jobs = [(word, VOICES[v], 50, 165) for v in train + test for word in words]
     above, seen = [], []
-    for sound, rate in _speak(jobs):
+    for sound, rate in speak(jobs):
         power = np.abs(np.fft.rfft(sound)) ** 2
         above.append(power[np.fft.rfftfreq(len(sound), 1 / rate) > 4000].sum() / power.sum())
         seen.append({"bands": bands_to_8khz(sound, rate, below)})

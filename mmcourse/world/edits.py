@@ -5,6 +5,7 @@ import numpy as np
 
 from mmcourse.world.scene import PLACES, SPLITS, TRIES, WORLD, Group, Scene, World
 
+# "ground" is a new background: recorded results and the model's captions call it that.
 KINDS = ("ground", "noun", "sign", "add", "remove", "move")
 
 

@@ -200,14 +200,14 @@ def corpus_jobs(voices: tuple[str, ...] = VOICES, lowest_pitch: int = 30, pitch_
 def _child() -> None:
     """In the fresh process: jobs come in as JSON; rate, length and samples of each go out."""
     jobs, out = json.loads(sys.stdin.buffer.read()), sys.stdout.buffer
-    speak = _Espeak()
+    espeak = _Espeak()
     for text, voice, pitch, speed in jobs:
-        sound = speak(text, voice, pitch, speed)
-        out.write(np.array([speak.rate, len(sound)], "<i4").tobytes() + sound.astype("<i2").tobytes())
+        sound = espeak(text, voice, pitch, speed)
+        out.write(np.array([espeak.rate, len(sound)], "<i4").tobytes() + sound.astype("<i2").tobytes())
     out.flush()
 
 
-def _speak(jobs: list):
+def speak(jobs: list):
     """Yield (int16 samples, rate) for each (text, voice name, pitch, speed), spoken by one fresh process."""
     import threading
     command = [sys.executable, "-c", "from mmcourse.world.speech import _child; _child()"]
@@ -248,11 +248,11 @@ def synthesize(text: str, voice: str | int = "en-us", pitch: int = 50, speed: in
     if isinstance(voice, int | np.integer) and not 0 <= voice < len(VOICES):
         raise ValueError(f"a voice's index is 0 to {len(VOICES) - 1}, got {voice}")
     name = VOICES[voice] if isinstance(voice, int | np.integer) else voice
-    (sound, rate), = _speak([(text, name, int(pitch), int(speed))])
-    return np.clip(_finish(sound, rate) / 32767, -1, 1).astype(np.float32)
+    (sound, rate), = speak([(text, name, int(pitch), int(speed))])
+    return np.clip(to_clip(sound, rate) / 32767, -1, 1).astype(np.float32)
 
 
-def _finish(sound: np.ndarray, rate: int, longest: float | None = None) -> np.ndarray:
+def to_clip(sound: np.ndarray, rate: int, longest: float | None = None) -> np.ndarray:
     """From espeak's samples to a clip: 8 kHz, silence trimmed, loudness set, 5 ms fades at both ends."""
     sound = trim(np.round(resample(sound, rate)))
     sound = sound[:int(longest * SAMPLE_RATE)] if longest else sound
@@ -289,9 +289,9 @@ def cached_clips(kind: str, jobs: list, voices: tuple[str, ...], expected: str,
             sound = None
     if sound is None:
         from tqdm.auto import tqdm
-        spoken = _speak([(word, voices[voice], pitch, speed) for word, voice, pitch, speed in jobs])
+        spoken = speak([(word, voices[voice], pitch, speed) for word, voice, pitch, speed in jobs])
         bar = tqdm(spoken, kind, total=len(jobs), disable=not progress, unit="word")
-        clips = [_finish(sound, rate, LONGEST) for sound, rate in bar]
+        clips = [to_clip(sound, rate, LONGEST) for sound, rate in bar]
         sound, lengths = np.concatenate(clips), np.array([len(c) for c in clips], np.int32)
         with atomic_write(path) as draft:
             np.savez(draft, sound=sound, lengths=lengths, sha256=_digest(sound, lengths))

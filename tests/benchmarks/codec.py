@@ -27,7 +27,7 @@ from mmcourse.judges.hearing import pesq, stack, stoi
 from mmcourse.paths import RESULTS
 from mmcourse.world.human_digits import VALIDATION_SPEAKER, load_human_digits
 from mmcourse.world.scene import WORDS
-from mmcourse.world.speech import SAMPLE_RATE, VOICES, _finish, _speak, load_speech
+from mmcourse.world.speech import SAMPLE_RATE, VOICES, load_speech, speak, to_clip
 
 FILE = RESULTS / "ch04_peers.json"
 JOINED, GAP, SEED = 5, 800, 0                   # words in a sound; samples of silence after each
@@ -83,7 +83,7 @@ def new_words(per_voice: int = 10) -> Sounds:
     corpus = load_speech()
     voices = sorted({v for v, out in zip(corpus.voices, corpus.held_out, strict=True) if out})
     jobs = [(NEW_WORDS[(k + 10 * n) % 20], VOICES[v], 40 + k, 150 + 3 * k) for n, v in enumerate(voices) for k in range(per_voice)]
-    clips = [(_finish(sound, rate) / 32767).astype(np.float32) for sound, rate in _speak(jobs)]
+    clips = [(to_clip(sound, rate) / 32767).astype(np.float32) for sound, rate in speak(jobs)]
     return join(clips, [None] * len(clips))
 
 
