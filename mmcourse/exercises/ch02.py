@@ -85,8 +85,7 @@ def check_apply_merges(fn):
             got, expected = fn(to_byte_chars(word), merged), apply_merges(to_byte_chars(word), merged)
             assert isinstance(got, str), f"give a str of chr(id) back, not {type(got).__name__}"
             assert got == expected, (f"with the merges learned from {text!r}, the word {word!r} must become "
-                                     "the ids "
-                                     f"{[*map(ord, expected)]}, but it became {[*map(ord, got)]}")
+                                     f"the ids {[*map(ord, expected)]}, but it became {[*map(ord, got)]}")
 
 
 # ---------------------------------------------------------------- what a user types stays text

@@ -185,8 +185,7 @@ def _one_base_for_all(x, levels):
           wrong=[_one_level_too_many, _no_squashing, _cuts_instead_of_rounding, _first_counts_most,
                  _one_base_for_all],
           hint="(tanh(x) + 1) / 2 lies in 0 .. 1; times level - 1, rounded, it is a digit. With levels 8, 8, "
-               "8 the digits "
-               "are worth 1, 8 and 64: torch.tensor(levels).cumprod(0) // torch.tensor(levels).")
+               "8 the digits are worth 1, 8 and 64: torch.tensor(levels).cumprod(0) // torch.tensor(levels).")
 def check_fsq(fn):
     cases = [("x = (-9, -9, -9), levels 8, 8, 8", torch.full((1, 3), -9.0), (8, 8, 8)),
              ("x = (9, 9, 9), levels 8, 8, 8", torch.full((1, 3), 9.0), (8, 8, 8)),

@@ -97,8 +97,8 @@ def check_mel_filterbank(fn):
             f"{middle:.0f} Hz")
         worst = (out - mel_filterbank(bands)).abs().max().item()
         assert worst < 1e-4, (f"{bands} bands: a row is not the triangle from {edges[b]:.0f} over "
-                              f"{edges[b + 1]:.0f} to "
-                              f"{edges[b + 2]:.0f} Hz; the largest difference is {worst:.4f}")
+                              f"{edges[b + 1]:.0f} to {edges[b + 2]:.0f} Hz; the largest difference is "
+                              f"{worst:.4f}")
 
 
 # ---------------------------------------------------------------- sound from amplitudes alone
@@ -133,9 +133,8 @@ def check_griffin_lim(fn):
         "the sound has NaN or infinite samples: where |spectrum| is 0, do not divide by it")
     error = ((stft(out).abs() - wanted).norm() / wanted.norm()).item()
     assert error < 0.25, ("after 32 rounds the sound's own amplitudes should be within 25 % of the wanted "
-                          "ones, "
-                          f"they are {error:.0%} away: keep the phases that come back, put the amplitudes in "
-                          "again")
+                          f"ones, they are {error:.0%} away: keep the phases that come back, put the "
+                          "amplitudes in again")
 
 
 # ---------------------------------------------------------------- what a second of sound costs
@@ -223,8 +222,7 @@ def check_quantize_residual(fn):
             f"{levels} levels: the ids have the shape (50, {levels}), not {tuple(ids.shape)}")
         wrong = (ids != right).any(1).nonzero().flatten().tolist()
         assert not wrong, (f"{levels} levels of 16 random codes: vector {wrong[0]} gets "
-                           f"{ids[wrong[0]].tolist()}, "
-                           f"nearest in turn are {right[wrong[0]].tolist()}")
+                           f"{ids[wrong[0]].tolist()}, nearest in turn are {right[wrong[0]].tolist()}")
         assert torch.allclose(total, right_total, atol=1e-5), (
             f"{levels} levels: the second result must be the sum of the codes")
 
@@ -265,8 +263,7 @@ def check_pitch(fn):
         said = float(fn(samples + 0.02 * torch.randn(800)))
         assert abs(said - hz) < 0.03 * hz, (
             f"four waves of {hz:.0f}, {2 * hz:.0f}, {3 * hz:.0f} and {4 * hz:.0f} Hz, as strong as "
-            f"{weights}, repeat {hz:.0f} "
-            f"times a second; the answer was {said:.1f} Hz")
+            f"{weights}, repeat {hz:.0f} times a second; the answer was {said:.1f} Hz")
     samples = torch.sin(2 * math.pi * 200 * t)
     said = float(fn(samples, 70.0, 130.0))
     assert abs(said - 100) < 3, (

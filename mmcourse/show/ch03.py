@@ -208,8 +208,8 @@ def beside(sweep: dict, a: str, b: str) -> str:
     """Two configurations in one line: PSNR and signs read, each the mean of its seeds, and how many seeds
     there were."""
     return " against ".join(
-        f"{a}: {_span(r, 'psnr_db', unit=' dB')}, {_span(r, 'signs_ocr', 100, 0, ' %')} of signs, "
-        f"n = {len(r)}"
+        f"{a}: {_span(r, 'psnr_db', unit=' dB')}, {_span(r, 'signs_ocr', 100, 0, ' %')} of signs, n = "
+        f"{len(r)}"
         if (r := seeds(sweep, a) if a in sweep["runs"] else []) else f"{a}: not measured" for a in (a, b))
 
 
@@ -359,9 +359,8 @@ def moved_verdict(moved: dict, floor: float = 25.0) -> str:
     reach = [n for n, r in rows.items() if r["psnr_db"] >= floor]
     return (f"With codes the best is {with_codes['psnr_db']:.1f} dB and {with_codes['signs_ocr']:.0%} of the "
             f"signs ({name}, {with_codes['cpu_minutes']:.0f} CPU minutes); without codes "
-            f"{without['psnr_db']:.1f} dB and "
-            f"{without['signs_ocr']:.0%}. The {floor:.0f} dB hoped for are reached by: "
-            f"{'; '.join(reach) or 'none of them'}.")
+            f"{without['psnr_db']:.1f} dB and {without['signs_ocr']:.0%}. The {floor:.0f} dB hoped for are "
+            f"reached by: {'; '.join(reach) or 'none of them'}.")
 
 
 def peer_rows(bench: dict) -> list[dict]:
@@ -399,8 +398,8 @@ def gan_verdict(measured: dict) -> str:
     ways = gan_ways(measured)
     control = ways["squared error"]
     return "\n".join(f"{name}: {r['psnr_db'] - control['psnr_db']:+.1f} dB, "
-                     f"{r['fd_same'] / control['fd_same']:.2f} times "
-                     "the Frechet distance of squared error alone"
+                     f"{r['fd_same'] / control['fd_same']:.2f} times the Frechet distance of squared error "
+                     "alone"
                      for name, r in ways.items() if name.startswith("+"))
 
 
