@@ -47,8 +47,8 @@ CORE = {
         "generate": "modality_mask NextLogits generate continue_rows",
         "dataset": "Direction direction draw_caption describe_image draw_heard say_then_edit "
                    "Mixture.weighted Mixture.batch mixture_loss",
-        "rerank": "log_likelihood backward_log_likelihood best_of_n caption_first augmented_consensus verbalize "
-                  "answer_directly answer_retold answer_edit answer",
+        "rerank": "sum_log_probs log_likelihood backward_log_likelihood best_of_n answer_directly caption_first "
+                  "augmented_consensus verbalize retold_log_likelihood answer_retold answer_edit answer",
     },
     "07": {
         "diffusion": "interpolate flow_loss velocity_of euler heun time_features TimeConditionedBlock2d FlowDecoder "

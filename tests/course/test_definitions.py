@@ -25,10 +25,10 @@ PLUMBING = {
     "vocabulary": {"whole_numbers": "turns arrays into integers",
                    "Segment": "two fields; chapter 06 uses the package's, or its own would not equal the tokenizers'"},
     "optim": {"Optim": "settings"},
-    "training": {"Run": "settings", "History": "a list of rows", "State": "files, logging and going on after a stop"},
+    "training": {"Run": "settings", "History": "a list of rows", "State": "files, logging and going on after a stop",
+                 "progress_bar": "one line", "to_device": "one line", "held_interrupt": "Ctrl-C waits for the end of a step"},
     "generate": {"content_limit": "arithmetic of limits"},
     "rerank": {"Preset": "settings", "direction": "the key of the table", "preset": "looks into the table",
-               "retold_log_likelihood": "two calls of what chapter 06 shows",
                "answer_heard": "a choice between two of what chapter 06 shows"},
     "dataset": {
         **dict.fromkeys(("training_scenes", "training_edits", "image_tokens", "speech_tokens", "Clips", "heard_clips"),
