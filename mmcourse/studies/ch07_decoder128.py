@@ -21,6 +21,7 @@ from mmcourse.recipes.decoder128 import JITTER, SIZE
 from mmcourse.studies import Job, Study
 from mmcourse.studies._ch07 import distance
 from mmcourse.world.pictures import draw_batch
+from mmcourse.world.scene import Scene
 
 MEASURED = ("vqvae", "decoder128", "picture_judge")     # the checkpoints
 
@@ -43,6 +44,12 @@ def detail(pictures: torch.Tensor) -> float:
     return (pictures - enlarge(shrink(pictures), 2)).square().mean().item()
 
 
+def signs(name: str, pictures: torch.Tensor, scenes: list[Scene]) -> dict:
+    """The share of signs that OCR reads; nothing without it."""
+    share = sign_accuracy(pictures, scenes)
+    return {} if share is None else {f"signs_{name}": share}
+
+
 @torch.no_grad()
 def measure(n: int = 200, seed: int = 0, steps: int = 2, jitter: int = 0) -> dict:
     """The plain picture enlarged and the decoder, on the same tokens of `n` held-out scenes, against true
@@ -60,17 +67,17 @@ def measure(n: int = 200, seed: int = 0, steps: int = 2, jitter: int = 0) -> dic
             "diffusion": lambda x, seed: decoder.decode(x, vqvae, steps, seed)}
     features = net.features(shrink(truth))
     out = {"n": n, "seed": seed, "steps": steps, "jitter": jitter, "sharpness_true": sharpness(truth),
-           "signs_true": sign_accuracy(shrink(truth), scenes)}
+           **signs("true", shrink(truth), scenes)}
     for name, paint in ways.items():
         images = torch.cat([paint(part, seed + i) for i, part in enumerate(ids.split(50))])
         small = shrink(images)
         out |= {f"psnr_{name}": pooled_psnr(images, truth),
                 f"fd_same_{name}": distance(features, net.features(small)),
                 f"nouns_{name}": net.accuracy(small, scenes), f"sharpness_{name}": sharpness(images),
-                f"fine_{name}": detail(images) / detail(truth), f"signs_{name}": sign_accuracy(small, scenes)}
+                f"fine_{name}": detail(images) / detail(truth), **signs(name, small, scenes)}
     for name, paint in ways.items():
         out[f"ms_{name}"] = cpu_milliseconds(lambda i, paint=paint: paint(ids[i:i + 1], seed))
-    return rounded({name: value for name, value in out.items() if value is not None})
+    return rounded(out)
 
 
 def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
