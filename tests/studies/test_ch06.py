@@ -130,15 +130,16 @@ def test_an_arm_changes_what_it_says():
 
 
 def test_an_arm_is_optimized_as_it_says(world, monkeypatch):
-    seen = {}
+    calls = []
 
     def note(model, batch, loss, *, steps, optim, run):
-        seen[name] = (optim, loss, run.seed)
+        calls.append((optim, loss, run.seed))
         return type("History", (), {"interrupted": False, "cpu_minutes": 0.0})()
     monkeypatch.setattr(ch06_ablations, "train", note)
     monkeypatch.setattr(ch06_ablations, "small_world", lambda nouns, copies=0: world)
-    for name, arm in ch06_ablations.ARMS.items():
+    for arm in ch06_ablations.ARMS.values():
         ch06_ablations.learn(arm, 2, ch06_ablations.Plan())
+    seen = dict(zip(ch06_ablations.ARMS, calls, strict=True))
     base = seen[ch06_ablations.BASE][0]
     assert (base.name, base.ema_decay, base.warmup) == ("muon", 0.0, 20)
     assert seen["5 times the rates"][0].lr == pytest.approx(5 * base.lr)
