@@ -1,4 +1,4 @@
-"""The tokenised world: scenes and speech turned into segments once, kept in the cache, and made into training batches."""
+"""The tokenized world: scenes and speech become tokens once, are kept in the cache, and made into batches."""
 import hashlib
 import json
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from mmcourse.world.augment import augment
 from mmcourse.world.edits import KINDS, Edit, sample_edit
 from mmcourse.world.scene import WORLD, Scene, World
 
-# What was given is hard to predict by nature (which noun, which letters?): it counts less than the answer. Pictures keep
-# more, because guidance compares with drawing from nothing.
+# What was given is hard to predict by nature (which noun, which letters?): it counts less than the answer.
+# Pictures keep more, because guidance compares with drawing from nothing.
 GIVEN_WEIGHT = {"text": 0.1, "image": 0.3, "audio": 0.1}
 PARTS = 4                                               # of a batch
 
@@ -70,11 +70,12 @@ def image_tokens(vqvae, scenes: list[Scene], key: dict | None, progress: bool = 
 
 
 def speech_tokens(codec, sounds: list[np.ndarray], levels: int, progress: bool = True) -> list[np.ndarray]:
-    """The audio tokens of each clip: a list of (frames * levels,) int16, coarse level first within a frame."""
+    """The audio tokens of each clip: a list of (frames * levels,) int16, coarse level
+    first within a frame."""
     from tqdm.auto import tqdm
     frames = [codec.encode(torch.from_numpy(clip)[None])[0, :, :levels].numpy().astype(np.int16)
               for clip in tqdm(sounds, desc="speech to tokens", disable=not progress)]
-    return [f.reshape(-1) for f in frames]                             # (frames, levels) -> (frames * levels,)
+    return [f.reshape(-1) for f in frames]  # (frames, levels) -> (frames * levels,)
 
 
 class Clips:
@@ -94,31 +95,36 @@ class Clips:
 
 def heard_clips(codec, sounds: list[np.ndarray], words: list[str], levels: int, copies: int, name: str,
                 progress: bool = True, vocal_tract: bool = False) -> Clips:
-    """Clips to listen to: each as it is, and `copies` times through another throat, room and microphone, with `vocal_tract` through
-    another mouth too. Cached."""
+    """Clips to listen to: each as it is, and `copies` times through another throat, room and microphone, with
+    `vocal_tract` through another mouth too. Cached."""
     def make():
-        again = [augment(clip, np.random.default_rng((i, j, 5)), vocal_tract) for j in range(copies) for i, clip in enumerate(sounds)]
+        again = [augment(clip, np.random.default_rng((i, j, 5)), vocal_tract) for j in range(copies)
+                 for i, clip in enumerate(sounds)]
         rows = speech_tokens(codec, sounds + again, levels, progress)
         return np.concatenate([np.array([len(r) for r in rows], np.int16), *rows])
-    key = {"name": name, "n": len(sounds), "copies": copies, "levels": levels, **({"mouths": 1} if vocal_tract else {})}
+    key = {"name": name, "n": len(sounds), "copies": copies, "levels": levels,
+           **({"mouths": 1} if vocal_tract else {})}
     flat = _cached("heard", {**key, "codec": checkpoints.identity("codec")}, make)
     n = len(sounds) * (copies + 1)
     return Clips(np.split(flat[n:], np.cumsum(flat[:n - 1].astype(int))), words * (copies + 1))
 
 
 def stretch(tokens: np.ndarray, levels: int, rng: np.random.Generator, rate: float = 0.08) -> np.ndarray:
-    """Another tempo, unevenly: each frame of (frames * levels,) is left out or said twice with probability `rate`."""
-    frames = tokens.reshape(-1, levels)                                # (frames * levels,) -> (frames, levels)
+    """Another tempo, unevenly: each frame of (frames * levels,) is left out or said twice with
+    probability `rate`."""
+    frames = tokens.reshape(-1, levels)  # (frames * levels,) -> (frames, levels)
     times = 1 + rng.choice([-1, 0, 1], len(frames), p=[rate, 1 - 2 * rate, rate])
     return np.repeat(frames, times, axis=0).reshape(-1) if times.any() else tokens
 
 
 def near_codes(codebooks: list[torch.Tensor], k: int = 4) -> np.ndarray:
     """The `k` codes that sound most like each code: (levels, codes, k)."""
-    return np.stack([torch.cdist(book, book).topk(k + 1, largest=False).indices[:, 1:].numpy() for book in codebooks])
+    return np.stack([torch.cdist(book, book).topk(k + 1, largest=False).indices[:, 1:].numpy()
+                     for book in codebooks])
 
 
-def confuse_codes(tokens: np.ndarray, near: np.ndarray, rng: np.random.Generator, rate: float = 0.15) -> np.ndarray:
+def confuse_codes(tokens: np.ndarray, near: np.ndarray, rng: np.random.Generator,
+                  rate: float = 0.15) -> np.ndarray:
     """Each token (of frames * levels) is one of the codes that sound like it with probability `rate`.
 
     A voice that was never heard falls between the codes: which of the near ones it gets is chance.
@@ -130,8 +136,8 @@ def confuse_codes(tokens: np.ndarray, near: np.ndarray, rng: np.random.Generator
 
 
 def is_kind(edit: Edit, kind: str) -> bool:
-    """Whether an edit is of that kind. `long sign`: it gets a new sign of more than three letters; `noun of two`: one of two
-    things is replaced and the other stays."""
+    """Whether an edit is of that kind. `long sign`: it gets a new sign of more than three letters; `noun of
+    two`: one of two things is replaced and the other stays."""
     if kind == "long sign":
         return edit.kind == "sign" and len(edit.after.sign) > 3
     if kind == "noun of two":
@@ -148,7 +154,8 @@ def fresh_edit(rng: np.random.Generator, kind: str, world: World = WORLD) -> Edi
 
 
 class Mixture:
-    """Batches of all directions, from data that was tokenized once. `DIRECTIONS` says how a sequence of each is made.
+    """Batches of all directions, from data that was tokenized once. `DIRECTIONS` says how a sequence
+    of each is made.
 
     Args:
         clips: what the model learns to say: clean speech.
@@ -156,18 +163,22 @@ class Mixture:
         people: recordings of people, the share `people_share` of what it transcribes; None: none.
         edits: edits and the image tokens (n, 2, 64) of their pictures, before and after; None: none.
         kinds: how often each kind of edit (`is_kind`) is asked, as shares; None: as `sample_edit` makes them.
-        near: of each audio code those that sound like it (`near_codes`), which are heard in its place at times; None: never.
+        near: of each audio code those that sound like it (`near_codes`), which are heard in its place at
+            times; None: never.
         world: that of the scenes and edits.
 
     Attributes:
-        rows: how many sequences of each direction a batch has. These, `text_weight` and `kinds` may change as training goes on.
-        text_weight: how much a token of an answer in text counts; they are few, one word against 64 image tokens.
+        rows: how many sequences of each direction a batch has. These, `text_weight` and `kinds` may change as
+            training goes on.
+        text_weight: how much a token of an answer in text counts; they are few, one word against
+            64 image tokens.
     """
 
-    def __init__(self, vocabulary: Vocabulary, bpe, scenes, images: np.ndarray, clips: Clips, rows: dict[str, int],
-                 text_weight: float = 1.0, heard: Clips | None = None, people: Clips | None = None,
-                 edits: tuple[list[Edit], np.ndarray] | None = None, people_share: float = 0.35,
-                 kinds: dict[str, float] | None = None, near: np.ndarray | None = None, world: World = WORLD):
+    def __init__(self, vocabulary: Vocabulary, bpe, scenes, images: np.ndarray, clips: Clips,
+                 rows: dict[str, int], text_weight: float = 1.0, heard: Clips | None = None,
+                 people: Clips | None = None, edits: tuple[list[Edit], np.ndarray] | None = None,
+                 people_share: float = 0.35, kinds: dict[str, float] | None = None,
+                 near: np.ndarray | None = None, world: World = WORLD):
         self.vocabulary, self.bpe, self.rows, self.text_weight = vocabulary, bpe, rows, text_weight
         self.scenes, self.images, self.clips, self.people = scenes, images, clips, people
         self.heard = clips if heard is None else heard
@@ -201,8 +212,8 @@ class Mixture:
     def first_noun(self, i: int) -> str:
         """What scene `i` is called aloud. ValueError if it is a sign alone."""
         if not self.scenes[i].groups:
-            raise ValueError(f"{self.world.caption(self.scenes[i])!r} has nothing in it that could be named aloud: "
-                             "leave the directions between sound and image out of `rows`")
+            raise ValueError(f"{self.world.caption(self.scenes[i])!r} has nothing in it that could be named "
+                             "aloud: leave the directions between sound and image out of `rows`")
         return self.scenes[i].groups[0].noun
 
     def spoken(self, rng: np.random.Generator, word: str | None = None) -> tuple[Segment, str]:
@@ -211,8 +222,10 @@ class Mixture:
         return self.audio(tokens), word
 
     def overheard(self, rng: np.random.Generator, word: str | None = None) -> tuple[Segment, str]:
-        """A clip to be listened to, with all that may happen to a recording, and what it says: any word, or `word`."""
-        pool = self.people if self.people is not None and word is None and rng.random() < self.people_share else self.heard
+        """A clip to be listened to, with all that may happen to a recording, and what it says: any
+        word, or `word`."""
+        pool = (self.people if self.people is not None and word is None and rng.random() < self.people_share
+                else self.heard)
         tokens, word = pool.pick(rng, word)
         if pool is not self.clips:
             tokens = stretch(tokens, self.vocabulary.audio_levels, rng)
@@ -226,7 +239,8 @@ class Mixture:
 
     def draw_edit(self, rng: np.random.Generator) -> tuple[Edit, Segment, Segment]:
         """An edit with its pictures before and after, of a kind by the shares of `kinds`."""
-        i = int(rng.choice(self.of_kind[self.draw_kind(rng)])) if self.kinds else int(rng.integers(len(self.edits)))
+        i = (int(rng.choice(self.of_kind[self.draw_kind(rng)])) if self.kinds
+             else int(rng.integers(len(self.edits))))
         before, after = self.edit_images[i]
         return self.edits[i], self.image(before), self.image(after)
 
@@ -237,14 +251,15 @@ class Mixture:
         return DIRECTIONS[name].make(self, rng)
 
     def weighted(self, segments: list[Segment], given: int = 1) -> tuple[list[int], list[float]]:
-        """A sequence as ids, and how much the loss counts each: the answers, and a part of the `given` first segments."""
+        """A sequence as ids, and how much the loss counts each: the answers, and a part of the
+        `given` first segments."""
         ids, weights = [], []
         for number, segment in enumerate(segments):
             packed = self.vocabulary.pack([segment])
             weight = self.text_weight if segment.modality == "text" else 1.0
             if number < given:
                 weight = GIVEN_WEIGHT[segment.modality]
-            ids += packed                                              # that an answer opens is decided by who asks
+            ids += packed  # that an answer opens is decided by who asks
             weights += [min(weight, GIVEN_WEIGHT[segments[0].modality])] + [weight] * (len(packed) - 1)
         return ids, weights
 
@@ -253,16 +268,19 @@ class Mixture:
         return self.weighted(self.sequence(name, rng), DIRECTIONS[name].given)
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
-        """ids and weights (B, T) of the sequences, in up to `PARTS` parts of similar length, so that little is padding."""
+        """ids and weights (B, T) of the sequences, in up to `PARTS` parts of similar length, so that
+        little is padding."""
         rows = [self.row(name, rng) for name, n in self.rows.items() for _ in range(n)]
         rows.sort(key=lambda row: len(row[0]))
         size = -(-len(rows) // PARTS)
         parts = [rows[i:i + size] for i in range(0, len(rows), size)]
-        return tuple(pad([row[k] for row in part], dtype) for part in parts for k, dtype in ((0, torch.long), (1, torch.float)))
+        return tuple(pad([row[k] for row in part], dtype) for part in parts
+                     for k, dtype in ((0, torch.long), (1, torch.float)))
 
 
 def mixture_loss(model: Transformer, *parts: torch.Tensor) -> dict:
-    """Weighted cross-entropy in nats a token over all parts of a batch, together; `parts` are ids, weights, ids, weights, ..."""
+    """Weighted cross-entropy in nats a token over all parts of a batch, together; `parts` are ids, weights,
+    ids, weights, ..."""
     total, count = 0.0, 0.0
     for ids, weights in zip(parts[::2], parts[1::2]):
         counted = weights[:, 1:].sum()
@@ -274,7 +292,8 @@ def mixture_loss(model: Transformer, *parts: torch.Tensor) -> dict:
 
 @dataclass(frozen=True)
 class Direction:
-    """A kind of sequence: `make(mixture, rng)` gives its segments, of which the first `given` are the question."""
+    """A kind of sequence: `make(mixture, rng)` gives its segments, of which the first `given`
+    are the question."""
     name: str
     make: Callable
     given: int = 1
@@ -290,7 +309,8 @@ PARTIAL = 0.15          # how often a caption leaves something out, as people do
 
 
 def direction(name: str):
-    """Register a function as the maker of sequences of that name: modalities joined by "+" (given together) and "->".
+    """Register a function as the maker of sequences of that name: modalities joined by "+"
+    (given together) and "->".
 
     >>> DIRECTIONS["image+text->text->image"].given
     2

@@ -14,14 +14,15 @@ MAX_CONTENT = {"text": 48, "image": 64, "audio": 96}            # tokens of an a
 
 
 def filter_logits(logits: torch.Tensor, top_k: int = 0, top_p: float = 1.0) -> torch.Tensor:
-    """Keep the `top_k` likeliest tokens and the smallest set that holds `top_p` of the probability: (B, V) -> (B, V)."""
+    """Keep the `top_k` likeliest tokens and the smallest set that holds `top_p` of the probability:
+    (B, V) -> (B, V)."""
     check_filter(top_k, top_p)
     if top_k:
         kth = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
     if top_p < 1:
         ordered, order = logits.sort(dim=-1, descending=True)
-        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)          # probability of all that is likelier
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)  # probability of all that is likelier
         drop = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= top_p)
         logits = logits.masked_fill(drop, -torch.inf)
     return logits
@@ -39,7 +40,8 @@ def sample(logits: torch.Tensor, temperature: float = 1.0, top_k: int = 0, top_p
 
 
 def modality_mask(vocabulary: Vocabulary, modality: str, index: int, limit: int) -> torch.Tensor:
-    """Which ids may stand as content token `index` of a segment, its closing token included: (vocab,) bool."""
+    """Which ids may stand as content token `index` of a segment, its closing token
+    included: (vocab,) bool."""
     mask = torch.zeros(vocabulary.size, dtype=torch.bool)
     full = vocabulary.may_close(modality, index) and (index >= limit or modality == "image")
     if not full:
@@ -51,11 +53,12 @@ def modality_mask(vocabulary: Vocabulary, modality: str, index: int, limit: int)
 
 
 class NextLogits:
-    """The logits of the next token, given the tokens so far, with classifier-free guidance (Ho & Salimans 2022):
-    unconditional + guidance x (conditional - unconditional). The unconditional row begins with the answer: it saw no prompt.
+    """The logits of the next token, given the tokens so far, with classifier-free guidance
+    (Ho & Salimans 2022): unconditional + guidance x (conditional - unconditional). The unconditional row
+    begins with the answer: it saw no prompt.
 
-    With a cache only the new tokens go through the model; without, all go again for each token: slow, and the proof that
-    the cache changes nothing.
+    With a cache only the new tokens go through the model; without, all go again for each token: slow, and the
+    proof that the cache changes nothing.
     """
 
     def __init__(self, model: Transformer, batch: int, guidance: float = 1.0, use_cache: bool = True):
@@ -69,37 +72,39 @@ class NextLogits:
         conditional = self._after(0, new)
         if self.guidance == 1:
             return conditional
-        unconditional = self._after(1, new[:, -1:])                    # of a prompt: the token that opens the answer
+        unconditional = self._after(1, new[:, -1:])  # of a prompt: the token that opens the answer
         return unconditional + self.guidance * (conditional - unconditional)
 
     def _after(self, i: int, new: torch.Tensor) -> torch.Tensor:
         if not self.use_cache:
             new = self.seen[i] = torch.cat([self.seen[i], new], 1)
-        return self.model(new.to(self.model.device), self.caches[i])[:, -1].cpu()      # dice on the CPU: seeds mean the same
+        # dice on the CPU: seeds mean the same
+        return self.model(new.to(self.model.device), self.caches[i])[:, -1].cpu()
 
 
 @torch.no_grad()
 def generate(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], want: str, *,
-             temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, guidance: float = 1.0, seed: int | None = None,
-             use_cache: bool = True, limit: int | None = None) -> list[Segment]:
+             temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, guidance: float = 1.0,
+             seed: int | None = None, use_cache: bool = True, limit: int | None = None) -> list[Segment]:
     """Continue each prompt with one segment of the wanted modality.
 
     Args:
         prompts: one list of segments for each answer; all are answered in one batch.
         want: `text`, `image` or `audio`.
         guidance: classifier-free guidance (`NextLogits`). 1: none.
-        limit: the most content tokens (a multiple of the audio levels for audio); a picture always has all of its own.
+        limit: the most content tokens (a multiple of the audio levels for audio); a picture always
+            has all of its own.
         use_cache: False recomputes everything for each token.
     """
     limit = check_request(model, vocabulary, prompts, want, limit)
     generator = torch.Generator().manual_seed(seed) if seed is not None else None
     packed = [[*vocabulary.pack(prompt), OPEN[want]] for prompt in prompts]
     answers: list[Segment | None] = [None] * len(prompts)
-    for length in sorted(set(map(len, packed))):                       # prompts of one length go together: no padding
+    for length in sorted(set(map(len, packed))):  # prompts of one length go together: no padding
         rows = [i for i, ids in enumerate(packed) if len(ids) == length]
         next_logits = NextLogits(model, len(rows), guidance, use_cache)
-        contents = continue_rows(next_logits, torch.tensor([packed[i] for i in rows]), vocabulary, want, limit,
-                                 lambda logits: sample(logits, temperature, top_k, top_p, generator))
+        contents = continue_rows(next_logits, torch.tensor([packed[i] for i in rows]), vocabulary, want,
+                                 limit, lambda logits: sample(logits, temperature, top_k, top_p, generator))
         for i, content in zip(rows, contents):
             starts = [vocabulary.allowed(want, j).start for j in range(len(content))]
             answers[i] = Segment(want, tuple(token - start for token, start in zip(content, starts)))
@@ -108,7 +113,8 @@ def generate(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segm
 
 def continue_rows(next_logits: Callable, ids: torch.Tensor, vocabulary: Vocabulary, want: str, limit: int,
                   choose: Callable) -> list[list[int]]:
-    """The loop: prompts (B, T) -> for each the content ids up to the closing token. `choose`: logits (B, V) -> tokens (B,)."""
+    """The loop: prompts (B, T) -> for each the content ids up to the closing token. `choose`: logits
+    (B, V) -> tokens (B,)."""
     new, answer = ids, []
     done = torch.zeros(len(ids), dtype=torch.bool)
     for index in range(limit + 1):
@@ -123,13 +129,15 @@ def continue_rows(next_logits: Callable, ids: torch.Tensor, vocabulary: Vocabula
 
 
 def content_limit(vocabulary: Vocabulary, want: str, limit: int | None = None) -> int:
-    """The most content tokens of an answer: `limit` if it fits the modality, else ValueError; None: the usual one."""
+    """The most content tokens of an answer: `limit` if it fits the modality, else ValueError;
+    None: the usual one."""
     unit = {"text": 1, "image": vocabulary.image_tokens, "audio": vocabulary.audio_levels}[want]
     if limit is None:
         return unit if want == "image" else MAX_CONTENT[want] // unit * unit
     if limit < 1 or limit % unit or (want == "image" and limit != unit):
-        raise ValueError(f"limit={limit} does not fit {want}: " + (f"a picture has {unit} tokens" if want == "image"
-                         else f"give a positive multiple of {unit}"))
+        raise ValueError(f"limit={limit} does not fit {want}: "
+                         + (f"a picture has {unit} tokens" if want == "image"
+                            else f"give a positive multiple of {unit}"))
     return limit
 
 
@@ -142,7 +150,8 @@ def check_filter(top_k: int, top_p: float) -> None:
 def check_temperature(temperature: float) -> None:
     """ValueError for a temperature that means nothing."""
     if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature must be finite and not negative, got {temperature}; 0 takes the likeliest token")
+        raise ValueError(f"temperature must be finite and not negative, got {temperature}; 0 takes the "
+                         "likeliest token")
 
 
 def check_request(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], want: str,
@@ -151,12 +160,14 @@ def check_request(model: Transformer, vocabulary: Vocabulary, prompts: list[list
     if want not in MODALITIES:
         raise ValueError(f"want is one of {MODALITIES}, got {want!r}")
     if model.vocab_size != vocabulary.size:
-        raise ValueError(f"the model has {model.vocab_size} ids, the vocabulary {vocabulary.size}: take its own")
+        raise ValueError(f"the model has {model.vocab_size} ids, the vocabulary {vocabulary.size}: "
+                         "take its own")
     if any(isinstance(prompt, Segment) for prompt in prompts):
         raise TypeError("prompts is a list of prompts, and a prompt is a list of segments: write [[segment]]")
     limit = content_limit(vocabulary, want, limit)
     longest = max((len(vocabulary.pack(prompt)) for prompt in prompts), default=0)
-    if longest + 1 + limit + 1 > model.context:                        # the answer stands between two boundary tokens
-        raise ValueError(f"the prompt has {longest} tokens; with up to {limit + 2} for the answer that is more than the "
-                         f"context of {model.context}: shorten it by {longest + limit + 2 - model.context} tokens")
+    if longest + 1 + limit + 1 > model.context:  # the answer stands between two boundary tokens
+        raise ValueError(f"the prompt has {longest} tokens; with up to {limit + 2} for the answer that is "
+                         f"more than the context of {model.context}: shorten it by "
+                         f"{longest + limit + 2 - model.context} tokens")
     return limit

@@ -16,7 +16,8 @@ class Optim:
         weight_decay: by how much of the learning rate a weight of a matrix shrinks at each step.
         clip: gradients are scaled down to this norm if theirs is larger.
         warmup: steps in which the learning rate rises from zero; then it falls as a cosine (`schedule`).
-        ema_decay: the decay of a running mean of the weights (`EMA`), which the model has in the end; 0: none.
+        ema_decay: the decay of a running mean of the weights (`EMA`), which the model has in
+            the end; 0: none.
     """
     name: str = "adamw"
     lr: float = 1e-3
@@ -34,7 +35,8 @@ class Optim:
 def orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """The nearest semi-orthogonal matrix, roughly: a Newton-Schulz iteration (Jordan et al., Muon, 2024).
 
-    Each step is an odd polynomial of the matrix: it acts on the singular values alone and drives them towards 1.
+    Each step is an odd polynomial of the matrix: it acts on the singular values alone and
+    drives them towards 1.
     """
     x = matrix / (matrix.norm() + 1e-7)
     if tall := x.shape[0] > x.shape[1]:
@@ -46,10 +48,11 @@ def orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalised, for the weight matrices of hidden layers (Jordan et al., 2024).
+    """Momentum whose update is orthogonalised, for the weight matrices of hidden layers
+    (Jordan et al., 2024).
 
-    No direction of a matrix is left behind because its gradient is small. The kernel of a convolution is a matrix too, with a
-    row for each output channel. Use AdamW for embeddings, gains and biases.
+    No direction of a matrix is left behind because its gradient is small. The kernel of a convolution is a
+    matrix too, with a row for each output channel. Use AdamW for embeddings, gains and biases.
     """
 
     def __init__(self, params, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0):
@@ -63,14 +66,16 @@ class Muon(torch.optim.Optimizer):
                     continue
                 buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 buffer.lerp_(p.grad, 1 - group["momentum"])
-                matrix = p.grad.lerp(buffer, group["momentum"]).flatten(1)     # Nesterov momentum; (out, in, ...) -> (out, n)
+                # Nesterov momentum; (out, in, ...) -> (out, n)
+                matrix = p.grad.lerp(buffer, group["momentum"]).flatten(1)
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 rate = group["lr"] * max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
                 p.add_(orthogonalize(matrix).view_as(p), alpha=-rate)
 
 
 def make_optimizers(model: nn.Module, optim: Optim) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the hidden matrices and kernels and AdamW for the rest (embeddings, norms, biases)."""
+    """AdamW for everything, or Muon for the hidden matrices and kernels and AdamW for the rest
+    (embeddings, norms, biases)."""
     params = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     muon = [p for name, p in params
             if optim.name == "muon" and p.ndim >= 2 and "embed" not in name and "head" not in name]
@@ -78,7 +83,8 @@ def make_optimizers(model: nn.Module, optim: Optim) -> list[torch.optim.Optimize
     rest = [p for _, p in params if id(p) not in chosen]
     groups = [{"params": [p for p in rest if p.ndim >= 2], "weight_decay": optim.weight_decay},
               {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0}]
-    optimizers = [torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, betas=(0.9, 0.98), fused=True)]
+    optimizers = [torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, betas=(0.9, 0.98),
+                                    fused=True)]
     if muon:
         optimizers.append(Muon(muon, lr=optim.muon_lr, weight_decay=optim.weight_decay))
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
@@ -102,14 +108,17 @@ def schedule(step: int, steps: int, warmup: int, floor: float = 0.05) -> float:
 
 
 class EMA:
-    """A running mean of a model's weights: calmer than the weights themselves, as if the learning rate had been lowered.
+    """A running mean of a model's weights: calmer than the weights themselves, as if the learning rate
+    had been lowered.
 
-    Source: Polyak & Juditsky 1992, with the exponential window of Tarvainen & Valpola 2017; at first the window is short.
+    Source: Polyak & Juditsky 1992, with the exponential window of Tarvainen & Valpola 2017; at first the
+    window is short.
     """
 
     def __init__(self, model: nn.Module, decay: float):
         if not 0 < decay < 1:
-            raise ValueError(f"the decay of a running mean lies between 0 and 1, got {decay}: 0.995 averages some 200 steps")
+            raise ValueError(f"the decay of a running mean lies between 0 and 1, got {decay}: 0.995 averages "
+                             "some 200 steps")
         self.decay, self.updates = decay, 0
         self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
 

@@ -1,4 +1,4 @@
-"""The one training loop. Every model of the course, from the VQ-VAE to the diffusion decoder, is trained by `train`."""
+"""The one training loop: `train` trains every model, from the VQ-VAE to the diffusion decoder."""
 import contextlib
 import pickle
 import signal
@@ -34,8 +34,9 @@ class Run:
 
     Args:
         seed: decides batches and noise, together with the step alone.
-        resume: a file; the state is saved there every `save_every` steps, at the end and at Ctrl-C, and a run that finds the
-            file goes on from it, step for step as if it had never stopped. (Ctrl-C waits for the step's end.)
+        resume: a file; the state is saved there every `save_every` steps, at the end and at Ctrl-C, and a run
+            that finds the file goes on from it, step for step as if it had never stopped. (Ctrl-C waits for
+            the step's end.)
         until: stop here though the schedule spans `steps`; a later call with the same `resume` goes on.
         log_every: steps between two rows of the History. progress: whether a bar is shown.
     """
@@ -66,15 +67,17 @@ def step(model: nn.Module, optimizers: list, batch: tuple, loss: Callable, clip:
 def check_finite(loss: torch.Tensor) -> None:
     """FloatingPointError for a loss that is not a number: a step on it would ruin all weights."""
     if not torch.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss.item()}: lower the learning rate or look for bad values in the batch")
+        raise FloatingPointError(f"the loss is {loss.item()}: lower the learning rate or look for bad values "
+                                 "in the batch")
 
 
-def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, optim: Optim = Optim(), run: Run = Run(),
-          after_step: Callable | None = None) -> History:
+def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, optim: Optim = Optim(),
+          run: Run = Run(), after_step: Callable | None = None) -> History:
     """Train `model` and leave it in eval mode.
 
     Args:
-        batch: `batch(rng) -> tuple`: makes one batch from a numpy generator that depends on (seed, step) alone.
+        batch: `batch(rng) -> tuple`: makes one batch from a numpy generator that depends on
+            (seed, step) alone.
         loss: `loss(model, *batch) -> Tensor`, or a dict with a tensor `"loss"`; its other scalars are logged.
         steps: in all, counted from the first start of the run.
         after_step: called as `after_step(model, step)` once a step is done.
@@ -85,12 +88,13 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, opti
     state = State.start(model, optim, run)
     end = steps if run.until is None else min(run.until, steps)
     model.train()
-    model.zero_grad(set_to_none=True)                                   # gradients left over from elsewhere are not ours
+    model.zero_grad(set_to_none=True)  # gradients left over from elsewhere are not ours
     try:
         with held_interrupt() as asked, progress_bar(state.step, end, run.progress) as bar:
             while state.step < end:
                 set_rates(state.optimizers, schedule(state.step, steps, optim.warmup))
-                torch.manual_seed(run.seed * 1_000_003 + state.step)   # so that a resumed run draws the same noise
+                # so that a resumed run draws the same noise
+                torch.manual_seed(run.seed * 1_000_003 + state.step)
                 data = to_device(model, batch(np.random.default_rng((run.seed, state.step))))
                 result = step(model, state.optimizers, data, loss, optim.clip)
                 state.done(result, last=state.step + 1 == end)
@@ -113,7 +117,8 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, opti
 
 @dataclass
 class State:
-    """Everything that a run needs to go on: the model, its optimizers and running mean, the step, what was logged."""
+    """Everything that a run needs to go on: the model, its optimizers and running mean, the step,
+    what was logged."""
     model: nn.Module
     optimizers: list
     ema: EMA | None
@@ -136,7 +141,8 @@ class State:
         if self.ema:
             self.ema.update(self.model)
         if self.step % self.run.log_every == 0 or last:
-            self.history.rows.append({"step": self.step, **{name: _number(value) for name, value in result.items()}})
+            self.history.rows.append({"step": self.step,
+                                      **{name: _number(value) for name, value in result.items()}})
         self.step += 1
         if self.run.resume is not None and self.step % self.run.save_every == 0 and not last:
             self.save(self.run.resume)
@@ -152,9 +158,9 @@ class State:
     def save(self, path) -> None:
         """Write the state, atomically: a crash while writing leaves the old file whole."""
         self._count_minutes()
-        content = {"model": self.model.state_dict(), "optimizers": [opt.state_dict() for opt in self.optimizers],
-                   "step": self.step, "seed": self.run.seed, "rows": self.history.rows,
-                   "cpu_minutes": self.history.cpu_minutes}
+        content = {"model": self.model.state_dict(),
+                   "optimizers": [opt.state_dict() for opt in self.optimizers], "step": self.step,
+                   "seed": self.run.seed, "rows": self.history.rows, "cpu_minutes": self.history.cpu_minutes}
         if self.ema:
             content["average"] = {"weights": self.ema.weights, "updates": self.ema.updates}
         with atomic_write(path) as draft:
@@ -165,18 +171,22 @@ class State:
         try:
             saved = torch.load(path, weights_only=True, map_location=next(self.model.parameters()).device)
         except (RuntimeError, EOFError, pickle.UnpicklingError):
-            raise ValueError(f"{path} is not a saved run (or is cut short): delete it to start anew") from None
+            raise ValueError(f"{path} is not a saved run (or is cut short): delete it to start anew"
+                             ) from None
         if saved["seed"] != self.run.seed:
-            raise ValueError(f"{path} belongs to a run with seed {saved['seed']}, this one has {self.run.seed}: "
-                             "name another file")
+            raise ValueError(f"{path} belongs to a run with seed {saved['seed']}, this one has "
+                             f"{self.run.seed}: name another file")
         if self.ema and "average" not in saved:
-            raise ValueError(f"{path} belongs to a run without a running mean of its weights: name another file")
+            raise ValueError(f"{path} belongs to a run without a running mean of its weights: "
+                             "name another file")
         try:
             self.model.load_state_dict(saved["model"])
         except RuntimeError as error:
-            raise ValueError(f"{path} belongs to a run of another model: name another file ({str(error)[:120]})") from None
+            raise ValueError(f"{path} belongs to a run of another model: name another file "
+                             f"({str(error)[:120]})") from None
         for optimizer, content in zip(self.optimizers, saved["optimizers"], strict=True):
-            rates = [group["initial_lr"] for group in optimizer.param_groups]      # those of this call hold, not the file's
+            # those of this call hold, not the file's
+            rates = [group["initial_lr"] for group in optimizer.param_groups]
             optimizer.load_state_dict(content)
             for group, rate in zip(optimizer.param_groups, rates):
                 group["initial_lr"] = rate
@@ -205,7 +215,8 @@ def to_device(model: nn.Module, batch: tuple) -> tuple:
 
 @contextlib.contextmanager
 def held_interrupt() -> Iterator[list]:
-    """Hold Ctrl-C back until the step is done: the list is then no longer empty. A second Ctrl-C does not wait.
+    """Hold Ctrl-C back until the step is done: the list is then no longer empty. A second
+    Ctrl-C does not wait.
 
     A step cut in two could not be resumed exactly: the codebook would have moved, the weights not.
     """

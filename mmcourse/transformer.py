@@ -1,6 +1,7 @@
-"""The one model: a causal transformer over the one vocabulary, with a KV cache. It never asks which kind a token is.
+"""The one model: a causal transformer over the one vocabulary, with a KV cache.
 
-Sources: Vaswani et al. 2017; pre-norm and initialisation as GPT-2 (Radford et al. 2019); squared ReLU (So et al. 2021).
+It never asks which kind a token is. Sources: Vaswani et al. 2017; pre-norm and initialisation as GPT-2
+(Radford et al. 2019); squared ReLU (So et al. 2021).
 """
 import math
 
@@ -20,13 +21,15 @@ class Attention(nn.Module):
 
     def forward(self, x, cache=None):
         B, T, C = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)    # (B, heads, T, C / heads)
+        q, k, v = (self.qkv(x).view(B, T, 3, self.heads, C // self.heads)
+                   .permute(2, 0, 3, 1, 4))                            # (B, heads, T, C / heads) each
         if cache is not None:
-            k, v = cache.append(k, v)                                          # (B, heads, past + T, C / heads)
-        past = k.shape[2] - T                                                  # tokens that were seen before these
-        mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past) if past and T > 1 else None
+            k, v = cache.append(k, v)                                  # (B, heads, past + T, C / heads)
+        past = k.shape[2] - T                                          # tokens that were seen before these
+        mask = (torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
+                if past and T > 1 else None)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=past == 0)
-        return self.out(y.transpose(1, 2).reshape(B, T, C))                    # (B, heads, T, C / heads) -> (B, T, C)
+        return self.out(y.transpose(1, 2).reshape(B, T, C))            # the heads side by side
 
 
 class MLP(nn.Module):
@@ -42,7 +45,8 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention moves information between tokens, the MLP works on each alone; both add to the residual stream."""
+    """Attention moves information between tokens, the MLP works on each alone; both add to the
+    residual stream."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -55,7 +59,8 @@ class Block(nn.Module):
 
 
 class LayerCache:
-    """Keys and values of one layer, for tokens that were seen already. Memory is taken once, for `length` tokens.
+    """Keys and values of one layer, for tokens that were seen already. Memory is taken once, for
+    `length` tokens.
 
     They lie where `like` lies (CPU or GPU), in its precision.
     """
@@ -71,10 +76,13 @@ class LayerCache:
         return self.keys[:, :, :end], self.values[:, :, :end]
 
 
-def segment_positions(ids: torch.Tensor, segment_starts: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where each token stands: (B, T) -> its position in its segment (B, T) and the number of its segment (B, T).
+def segment_positions(ids: torch.Tensor,
+                      segment_starts: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where each token stands: (B, T) -> its position in its segment (B, T) and the number of
+    its segment (B, T).
 
-    A segment starts at an opening boundary token, so image token 5 stands at position 6, whatever came before the picture.
+    A segment starts at an opening boundary token, so image token 5 stands at position 6, whatever came
+    before the picture.
     """
     starts = torch.tensor(segment_starts, dtype=ids.dtype, device=ids.device)
     opens = torch.isin(ids, starts)
@@ -98,9 +106,10 @@ class Transformer(nn.Module):
         super().__init__()
         if width % heads:
             raise ValueError(f"width must be a multiple of heads, got {width} and {heads}")
-        self.config = {"vocab_size": vocab_size, "width": width, "layers": layers, "heads": heads, "context": context,
-                       "segment_starts": list(segment_starts), "segments": segments}
-        self.vocab_size, self.context, self.segment_starts, self.segments = vocab_size, context, tuple(segment_starts), segments
+        self.config = {"vocab_size": vocab_size, "width": width, "layers": layers, "heads": heads,
+                       "context": context, "segment_starts": list(segment_starts), "segments": segments}
+        self.vocab_size, self.context, self.segment_starts, self.segments = (
+            vocab_size, context, tuple(segment_starts), segments)
         self.heads, self.width = heads, width
         self.token_embed = nn.Embedding(vocab_size, width)
         self.position_embed = nn.Embedding(context, width)
@@ -109,7 +118,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocab_size, bias=False)
         self.apply(self._init)
-        for block in self.blocks:                      # the residual stream sums 2 x layers terms: keep its size near 1
+        for block in self.blocks:  # the residual stream sums 2 x layers terms: keep its size near 1
             for layer in (block.attention.out, block.mlp.down):
                 nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * layers))
 
@@ -123,13 +132,15 @@ class Transformer(nn.Module):
         check_ids(ids, self, cache)
         locate = segment_positions if cache is None else cache.positions
         positions, segment_ids = locate(ids, self.segment_starts)
-        x = self.token_embed(ids) + self.position_embed(positions) + self.segment_embed(segment_ids.clamp(max=self.segments))
+        x = (self.token_embed(ids) + self.position_embed(positions)
+             + self.segment_embed(segment_ids.clamp(max=self.segments)))
         for i, block in enumerate(self.blocks):
             x = block(x, cache.layers[i] if cache is not None else None)
         return self.norm(x)
 
     def forward(self, ids: torch.Tensor, cache: "KVCache | None" = None) -> torch.Tensor:
-        """(B, T) int64 -> logits (B, T, vocab). With a cache, `ids` are the new tokens after those it holds."""
+        """(B, T) int64 -> logits (B, T, vocab). With a cache, `ids` are the new tokens
+        after those it holds."""
         return self.head(self.hidden(ids, cache))
 
     @property
@@ -146,25 +157,28 @@ class KVCache:
     def __init__(self, model: Transformer, batch: int):
         weight, dim = model.token_embed.weight, model.width // model.heads
         self.layers = [LayerCache(batch, model.heads, model.context, dim, weight) for _ in model.blocks]
-        self.last_position = torch.full((batch, 1), -1, device=model.device)   # -1: the first token will stand at 0
+        # -1: the first token will stand at 0
+        self.last_position = torch.full((batch, 1), -1, device=model.device)
         self.last_segment = torch.zeros_like(self.last_position)
 
     @property
     def length(self) -> int:
         return self.layers[0].filled
 
-    def positions(self, ids: torch.Tensor, segment_starts: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    def positions(self, ids: torch.Tensor,
+                  segment_starts: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         """As `segment_positions` for the new tokens (B, T), counted on from those that were seen."""
         positions, segment_ids = segment_positions(ids, segment_starts)
-        positions = torch.where(segment_ids == 0, positions + self.last_position + 1, positions)   # no new segment yet
+        # no new segment yet
+        positions = torch.where(segment_ids == 0, positions + self.last_position + 1, positions)
         segment_ids = segment_ids + self.last_segment
         self.last_position, self.last_segment = positions[:, -1:], segment_ids[:, -1:]
         return positions, segment_ids
 
 
 def check_ids(ids: torch.Tensor, model: Transformer, cache: KVCache | None = None) -> None:
-    """Clear errors for ids that are no batch of sequences, too many, or not of this vocabulary (looked at on the CPU only:
-    on a GPU the look would wait for all work before it)."""
+    """Clear errors for ids that are no batch of sequences, too many, or not of this vocabulary (looked at on
+    the CPU only: on a GPU the look would wait for all work before it)."""
     if ids.ndim != 2 or ids.shape[1] == 0:
         raise ValueError(f"ids have shape (B, T) with at least one token, got {tuple(ids.shape)}")
     length = ids.shape[1] + (cache.length if cache is not None else 0)
@@ -177,8 +191,10 @@ def check_ids(ids: torch.Tensor, model: Transformer, cache: KVCache | None = Non
 LOSS_CHUNK = 512        # tokens whose logits are made at once: those of a whole batch would be large
 
 
-def next_token_loss(model, ids: torch.Tensor, weights: torch.Tensor | None = None, pad: int = 0) -> torch.Tensor:
-    """Mean cross-entropy in nats of each next token: ids (B, T), optional weights (B, T) of the predicted tokens."""
+def next_token_loss(model, ids: torch.Tensor, weights: torch.Tensor | None = None,
+                    pad: int = 0) -> torch.Tensor:
+    """Mean cross-entropy in nats of each next token: ids (B, T), optional weights (B, T) of the
+    predicted tokens."""
     hidden, targets = model.hidden(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()
     weights = (targets != pad).float() if weights is None else weights[:, 1:].flatten() * (targets != pad)
     total = 0.0

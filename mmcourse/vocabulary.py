@@ -25,8 +25,9 @@ def whole_numbers(ids) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of tokens of one modality. Text: BPE ids. Image: 64 ids in reading order. Audio: frame after frame, within
-    a frame the levels from coarse to fine. Ids are those of the modality's own tokenizer, from 0."""
+    """A run of tokens of one modality. Text: BPE ids. Image: 64 ids in reading order. Audio: frame
+    after frame, within a frame the levels from coarse to fine. Ids are those of the modality's own
+    tokenizer, from 0."""
     modality: str
     ids: tuple[int, ...]
 
@@ -46,11 +47,13 @@ class Vocabulary:
     [1, 12, 13, 2]
     """
 
-    def __init__(self, text: int, image: int = 512, audio: int = 512, audio_levels: int = 2, image_tokens: int = 64):
+    def __init__(self, text: int, image: int = 512, audio: int = 512, audio_levels: int = 2,
+                 image_tokens: int = 64):
         self.config = {"text": text, "image": image, "audio": audio, "audio_levels": audio_levels,
                        "image_tokens": image_tokens}
         if min(text, image, audio) < 0 or min(audio_levels, image_tokens) < 1:
-            raise ValueError(f"sizes must not be negative, levels and tokens of a picture at least 1, got {self.config}")
+            raise ValueError("sizes must not be negative, levels and tokens of a picture at least 1, got "
+                             f"{self.config}")
         first = len(SPECIAL)
         self.ranges = {"text": range(first, first + text), "image": range(first + text, first + text + image)}
         first += text + image
@@ -69,7 +72,8 @@ class Vocabulary:
         """A segment's ids, moved into their range, without boundary tokens."""
         if segment.modality == "audio":
             if len(segment.ids) % self.audio_levels:
-                raise ValueError(f"audio ids come in frames of {self.audio_levels} levels, got {len(segment.ids)} ids")
+                raise ValueError(f"audio ids come in frames of {self.audio_levels} levels, got "
+                                 f"{len(segment.ids)} ids")
             ranges = [self.audio_ranges[i % self.audio_levels] for i in range(len(segment.ids))]
         else:
             ranges = [self.ranges[segment.modality]] * len(segment.ids)
@@ -100,7 +104,8 @@ class Vocabulary:
             body = ids[i + 1:end]
             for j, token in enumerate(body):
                 if token not in self.allowed(modality, j):
-                    raise ValueError(f"position {i + 1 + j}: id {token} has no place in a segment of {modality}")
+                    raise ValueError(f"position {i + 1 + j}: id {token} has no place in a segment of "
+                                     f"{modality}")
             segment = Segment(modality, tuple(t - self._start(modality, j) for j, t in enumerate(body)))
             self.shift(segment)                                        # checks lengths too
             segments.append(segment)
