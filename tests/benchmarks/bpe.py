@@ -1,24 +1,26 @@
-"""Side by side in one run: this course's BPE, Hugging Face's, tiktoken's, and a plain one in the style of minbpe.
+"""Side by side: this course's BPE, Hugging Face's, tiktoken's, and a plain one in the style of minbpe.
 
-    python tests/benchmarks/bpe.py        # prints, and writes data/results/ch02_benchmark.json (two minutes of one core)
+    python tests/benchmarks/bpe.py    # prints, and writes data/results/ch02_benchmark.json (two minutes)
 
-CPU seconds of one thread. What is short runs in turns, us and them, and the fastest of five counts; what takes
-seconds runs once. Read the ratios: absolute times belong to the machine. The floors were fixed beforehand.
+CPU seconds of one thread. What is short runs in turns, us and them, and the fastest of five counts; what
+takes seconds runs once. Read the ratios: absolute times belong to the machine. The floors were fixed
+beforehand.
 """
-import json
 import os
 import platform
 import subprocess
 import sys
 import sysconfig
-import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
 os.environ.update(RAYON_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")   # before tokenizers is imported
 
+from common import fastest  # noqa: E402
+
 from mmcourse.bpe import SPLIT_PATTERN, TO_IDS, BPETokenizer  # noqa: E402
+from mmcourse.files import write_json  # noqa: E402
 from mmcourse.paths import RESULTS  # noqa: E402
 from mmcourse.world import corpus  # noqa: E402
 
@@ -28,20 +30,16 @@ FLOORS = {"train_100kb_512": 100, "train_1mb_4096": 0.7, "train_10mb_4096": 1, "
 
 def seconds(*functions, repeat: int = 1) -> list[float]:
     """CPU seconds of each function, run in turns; the fastest run counts."""
-    times = [[] for _ in functions]
-    for _ in range(repeat):
-        for function, row in zip(functions, times):
-            start = time.process_time()
-            function()
-            row.append(time.process_time() - start)
-    return [min(row) for row in times]
+    return list(fastest(dict(enumerate(functions)), repeat, warm_up=0).values())
 
 
 def import_seconds() -> float:
-    """CPU seconds of `import mmcourse.bpe` in a fresh interpreter; the interpreter's own start is not counted."""
+    """CPU seconds of `import mmcourse.bpe` in a fresh interpreter; the interpreter's own start is not
+    counted."""
     code = ("import time; start = time.process_time(); import mmcourse.bpe; print(time.process_time() - start); "
             "import sys; assert 'torch' not in sys.modules")
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)]
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            for _ in range(5)]
     return min(float(run.stdout) for run in runs)
 
 
@@ -100,21 +98,24 @@ def hugging_face(text: str, vocab_size: int):
     return peer
 
 
-def main() -> None:
-    import tiktoken
-    result = {"python": platform.python_version(), "threads": 1}
+class Report:
+    """The results so far: one entry for each comparison, with its floor if it has one."""
 
-    def report(name: str, **figures) -> None:
-        result[name] = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
-        print(name, result[name], flush=True)
+    def __init__(self):
+        self.result = {"python": platform.python_version(), "threads": 1}
+
+    def __call__(self, name: str, **figures) -> None:
+        entry = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
+        print(name, entry, flush=True)
         if name in FLOORS:
-            reached = result[name]["times_as_fast"]
-            result[name] |= {"floor": FLOORS[name], "met": reached >= FLOORS[name]}
-            print(f"    {'met' if result[name]['met'] else 'MISSED'}: {reached:.2f}x, floor {FLOORS[name]}x")
+            reached = entry["times_as_fast"]
+            entry |= {"floor": FLOORS[name], "met": reached >= FLOORS[name]}
+            print(f"    {'met' if entry['met'] else 'MISSED'}: {reached:.2f}x, floor {FLOORS[name]}x")
+        self.result[name] = entry
 
-    taken = import_seconds()
-    report("import", seconds=taken, budget=0.1, times_as_fast=1 / taken)
 
+def training(report: Report) -> None:
+    """Seconds to learn a vocabulary: against the plain way, and against Hugging Face."""
     text = english(100_000)
     (ours,) = seconds(lambda: BPETokenizer.train(text, 512), repeat=5)
     (plain,) = seconds(lambda: plain_train(text, 256))
@@ -128,12 +129,17 @@ def main() -> None:
 
     text = english(1_000_000)
     (some,) = seconds(lambda: plain_train(text, 12))
-    # A merge costs time in proportion to the tokens left, and the last vocabulary still leaves `share` of them.
+    # A merge costs time in proportion to the tokens left, and the last vocabulary still leaves `share` of
+    # them.
     share = len(BPETokenizer.train(text, 4096).encode(text)) / len(text.encode())
     least = 3840 * some / 12 * share
     report("train_1mb_4096_plain", twelve_merges=some, at_least=least,
-           times_faster_at_least=least / result["train_1mb_4096"]["course"])
+           times_faster_at_least=least / report.result["train_1mb_4096"]["course"])
 
+
+def encoding(report: Report) -> None:
+    """Megabytes a second with one vocabulary of 32,768: against Hugging Face, tiktoken and the plain way."""
+    import tiktoken
     text = english(10_000_000)
     tokenizer = BPETokenizer.train(text, 32_768)
     peer = hugging_face(text, 32_768)
@@ -152,10 +158,16 @@ def main() -> None:
     assert plain_encode(part[:50_000], merges) == again.encode(part[:50_000])
     report("encode_1mb_32768_plain", plain=1 / plain, course_cold=1 / cold, unit="MB/s", times_faster=plain / cold)
 
-    missed = [name for name in FLOORS if not result[name]["met"]]
+
+def main() -> None:
+    report = Report()
+    taken = import_seconds()
+    report("import", seconds=taken, budget=0.1, times_as_fast=1 / taken)
+    training(report)
+    encoding(report)
+    missed = [name for name in FLOORS if not report.result[name]["met"]]
     print("all floors met" if not missed else f"MISSED: {', '.join(missed)}")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "ch02_benchmark.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(RESULTS / "ch02_benchmark.json", report.result)
 
 
 if __name__ == "__main__":

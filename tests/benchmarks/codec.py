@@ -1,17 +1,16 @@
-"""Our sound tokenizer beside the speech coders of the telephone: codec2 and Opus, on the same sounds in one run.
+"""Our sound tokenizer beside the speech coders of the telephone, codec2 and Opus, on the same sounds.
 
-    python tests/benchmarks/codec.py      # prints, and writes data/results/ch04_peers.json (two minutes of one core)
+    python tests/benchmarks/codec.py    # prints, and writes data/results/ch04_peers.json (two minutes)
 
-The peers are programs: `apt-get install codec2 opus-tools` on Debian or Ubuntu. A row whose program is missing says so, and
-is kept as it was measured last. STOI and PESQ (narrow band) need the `test` extra.
+The peers are programs: `apt-get install codec2 opus-tools` on Debian or Ubuntu. A row whose program is
+missing says so, and is kept as it was measured last. STOI and PESQ (narrow band) need the `test` extra.
 
-Three sets of sounds, none of whose voices any of our networks was trained on: words of the world in held-out synthetic
-voices, other words in the same voices, and digits by the held-out person. Five words by one voice, 0.1 s apart, are one
-sound; all sounds of a set go through each coder in one piece. A peer's delay is found by trying which fits best.
+Three sets of sounds, none of whose voices any of our networks was trained on: words of the world in held-out
+synthetic voices, other words in the same voices, and digits by the held-out person. Five words by one voice,
+0.1 s apart, are one sound; all sounds of a set go through each coder in one piece. A peer's delay is found by
+trying which fits best.
 """
 import argparse
-import json
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -21,28 +20,33 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import conclude, one_thread
 
 from mmcourse import checkpoints
+from mmcourse.codec import FRAME_SAMPLES
+from mmcourse.files import read_json
 from mmcourse.judges.hearing import pesq, stack, stoi
 from mmcourse.paths import RESULTS
+from mmcourse.spectrogram import denormalize_mel
+from mmcourse.studies import _ch04
+from mmcourse.studies._ch04 import corpus, held_out_voices
 from mmcourse.world.human_digits import VALIDATION_SPEAKER, load_human_digits
-from mmcourse.world.scene import WORDS
-from mmcourse.world.speech import SAMPLE_RATE, VOICES, load_speech, speak, to_clip
+from mmcourse.world.speech import SAMPLE_RATE
 
 FILE = RESULTS / "ch04_peers.json"
-JOINED, GAP, SEED = 5, 800, 0                   # words in a sound; samples of silence after each
+JOINED = 5                                      # words in a sound
+GAP = 800                                       # samples of silence after each
+SEED = 0
 PEERS = {"codec2 700C": ("c2enc", 700), "codec2 1300": ("c2enc", 1300), "codec2 2400": ("c2enc", 2400),
          "opus 6k": ("opusenc", 6000)}
 # the row of ours that is to beat which peer; 450 bit/s, the most that "one level" may cost, are two of ours
 FLOORS = {"4 levels": "codec2 1300", "2 levels": "codec2 700C", "1 level": "codec2 700C"}
-NEW_WORDS = """river mountain window garden summer winter doctor kitchen market engine pencil forest morning picture
-silver travel number village weather bottle""".split()                  # not one of them is in the world
 
 
 @dataclass
 class Sounds:
-    """Five words each, joined: `samples` is one long array, `parts` says where each sound lies in it, `words` where each
-    word does (start, end, what is said or None).
+    """Five words each, joined: `samples` is one long array, `parts` says where each sound lies in it, `words`
+    where each word does (start, end, what is said or None).
     """
     samples: np.ndarray
     parts: list[slice]
@@ -62,7 +66,7 @@ def join(clips: list, words: list) -> Sounds:
             pieces += [clip, np.zeros(GAP, np.float32)]
             spans.append((at, at + len(clip), word))
             at += len(clip) + GAP
-        rest = -at % 320
+        rest = -at % FRAME_SAMPLES
         pieces.append(np.zeros(rest, np.float32))
         at += rest
         parts.append(slice(start, at))
@@ -71,19 +75,15 @@ def join(clips: list, words: list) -> Sounds:
 
 def synthetic(per_voice: int = 25) -> Sounds:
     """Words of the world by the eight held-out voices."""
-    corpus, rng = load_speech(), np.random.default_rng(SEED)
-    voices = sorted({v for v, out in zip(corpus.voices, corpus.held_out, strict=True) if out})
-    chosen = [i for v in voices for i in rng.choice(corpus.select(held_out=True, voice=v), per_voice, replace=False)]
-    return join([corpus.clips[i] for i in chosen], [corpus.words[i] for i in chosen])
+    spoken, rng = corpus(), np.random.default_rng(SEED)
+    chosen = [i for voice in held_out_voices()
+              for i in rng.choice(spoken.select(held_out=True, voice=voice), per_voice, replace=False)]
+    return join([spoken.clips[i] for i in chosen], [spoken.words[i] for i in chosen])
 
 
 def new_words(per_voice: int = 10) -> Sounds:
     """Words that nothing was trained on, by the same voices; no judge knows them."""
-    assert not set(NEW_WORDS) & set(WORDS)
-    corpus = load_speech()
-    voices = sorted({v for v, out in zip(corpus.voices, corpus.held_out, strict=True) if out})
-    jobs = [(NEW_WORDS[(k + 10 * n) % 20], VOICES[v], 40 + k, 150 + 3 * k) for n, v in enumerate(voices) for k in range(per_voice)]
-    clips = [(to_clip(sound, rate) / 32767).astype(np.float32) for sound, rate in speak(jobs)]
+    clips = _ch04.new_words(per_voice)
     return join(clips, [None] * len(clips))
 
 
@@ -108,8 +108,8 @@ def through_peer(name: str, samples: np.ndarray) -> tuple[np.ndarray, float]:
             mode = name.split()[1]
             commands = [["c2enc", mode, raw, coded], ["c2dec", mode, coded, back]]
         else:
-            commands = [["opusenc", "--quiet", "--raw", "--raw-rate", "8000", "--raw-chan", "1", "--speech", "--bitrate", "6",
-                         raw, coded], ["opusdec", "--quiet", "--rate", "8000", coded, back]]
+            commands = [["opusenc", "--quiet", "--raw", "--raw-rate", "8000", "--raw-chan", "1", "--speech",
+                         "--bitrate", "6", raw, coded], ["opusdec", "--quiet", "--rate", "8000", coded, back]]
         for command in commands:
             subprocess.run(command, check=True, capture_output=True)
         return np.fromfile(back, "<i2").astype(np.float32) / 32768, 8.0 * Path(coded).stat().st_size
@@ -128,7 +128,8 @@ def aligned(sounds: Sounds, out: np.ndarray, longest: int = 640, step: int = 20)
 
 @torch.no_grad()
 def through_ours(codec, sounds: Sounds, levels: tuple = (1, 2, 4)) -> dict[str, tuple]:
-    """{row: (sound, bits, CPU seconds)} of our codec at each number of levels, and of its log-mel without any tokens."""
+    """{row: (sound, bits, CPU seconds)} of our codec at each number of levels, and of its log-mel without any
+    tokens."""
     start = time.process_time()
     ids = [codec.encode(sounds.samples[p]) for p in sounds.parts]
     encoding, out = time.process_time() - start, {}
@@ -138,7 +139,7 @@ def through_ours(codec, sounds: Sounds, levels: tuple = (1, 2, 4)) -> dict[str, 
         bits = sum(i.shape[1] for i in ids) * n * np.log2(codec.codebook_size)
         out[f"{n} level{'s' * (n > 1)}"] = sound, bits, encoding + time.process_time() - start
     start = time.process_time()
-    mel = [(codec.features(torch.from_numpy(sounds.samples[p])[None]) * 2 - 7) for p in sounds.parts]
+    mel = [denormalize_mel(codec.features(torch.from_numpy(sounds.samples[p])[None])) for p in sounds.parts]
     sound = np.concatenate([codec.mel_to_sound(m)[0].numpy() for m in mel])
     out["log-mel, no tokens"] = sound, None, time.process_time() - start
     return out
@@ -148,7 +149,8 @@ def measure(sounds: Sounds, out: np.ndarray, judge, bits: float | None = None) -
     """STOI and PESQ over the joined sounds, and the share of words that our judge hears right."""
     out = out[:len(sounds.samples)]
     pairs = [(sounds.samples[p], out[p]) for p in sounds.parts]
-    row = {"stoi": float(np.mean([stoi(*pair) for pair in pairs])), "pesq": float(np.mean([pesq(*pair) for pair in pairs]))}
+    row = {"stoi": float(np.mean([stoi(*pair) for pair in pairs])),
+           "pesq": float(np.mean([pesq(*pair) for pair in pairs]))}
     said = [word for _, _, word in sounds.words]
     if None not in said:
         row["words"] = judge.accuracy(stack([out[a:b] for a, b, _ in sounds.words]), said)
@@ -173,11 +175,13 @@ def table(sounds: Sounds, codec, judge, before: dict) -> dict:
         rows[name] = measure(sounds, out, judge, bits) | {"times_real_time": round(sounds.seconds / seconds, 1)}
     for name, row in rows.items():
         print(f"    {name:20}", row, flush=True)
-    return {"seconds": round(sounds.seconds, 1), "sounds": len(sounds.parts), "words": len(sounds.words), "rows": rows}
+    return {"seconds": round(sounds.seconds, 1), "sounds": len(sounds.parts), "words": len(sounds.words),
+            "rows": rows}
 
 
 def verdicts(sets: dict) -> dict[str, bool]:
-    """Which floors are met: ours against codec2 in STOI and PESQ, and words within 3 points of the uncoded sound."""
+    """Which floors are met: ours against codec2 in STOI and PESQ, and words within 3 points of the uncoded
+    sound."""
     met = {}
     for name, found in sets.items():
         rows = found["rows"]
@@ -186,43 +190,39 @@ def verdicts(sets: dict) -> dict[str, bool]:
                 for key in ("stoi", "pesq"):
                     met[f"{name}: {ours} {key} above {peer}"] = rows[ours][key] > rows[peer][key]
         if "words" in rows["uncoded"]:
-            met[f"{name}: 4 levels words within 3 points"] = rows["4 levels"]["words"] >= rows["uncoded"]["words"] - 0.03
+            least = rows["uncoded"]["words"] - 0.03
+            met[f"{name}: 4 levels words within 3 points"] = rows["4 levels"]["words"] >= least
     return met
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--folder", default=None, help="take the codec from this folder of checkpoints")
-    parser.add_argument("--dry", action="store_true", help="print only")
-    parser.add_argument("--judge-again", action="store_true", help="no new measurement: the verdicts on the stored rows")
-    args = parser.parse_args()
-    if args.judge_again:
-        result = json.loads(FILE.read_text("utf-8"))
-        return conclude(result, args.dry)
-    torch.set_num_threads(1)
-    where = {"folder": Path(args.folder)} if args.folder else {}
+def measure_all(folder: Path | None, before: dict) -> dict:
+    """Every set of sounds; `before`: the sets as they were measured last."""
+    where = {"folder": folder} if folder else {}
+    result = {**one_thread(), "joined": JOINED, "codec_sha256": checkpoints.identity("codec", **where), "sets": {}}
     codec, judge = checkpoints.load("codec", **where), checkpoints.load("word_judge")
-    before = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {"sets": {}}
-    result = {"python": platform.python_version(), "torch": torch.__version__, "threads": 1, "joined": JOINED,
-              "codec_sha256": checkpoints.manifest(**where)["codec"]["sha256"], "sets": {}}
     for name, make in {"synthetic voices": synthetic, "new words": new_words, "a person": person}.items():
         sounds = make()
-        old = before["sets"].get(name, {})
         if sounds is None:
             print(f"{name}: the human digits are not in the cache (mmcourse data human-digits)")
             continue
         print(f"{name}: {len(sounds.words)} words, {sounds.seconds:.0f} s", flush=True)
-        result["sets"][name] = table(sounds, codec, judge, old.get("rows", {}))
-    conclude(result, args.dry)
+        result["sets"][name] = table(sounds, codec, judge, before.get(name, {}).get("rows", {}))
+    return result
 
 
-def conclude(result: dict, dry: bool) -> None:
-    """Say which floors are met, and write everything."""
-    result["met"] = verdicts(result["sets"])
-    for name, value in result["met"].items():
-        print(f"{'met   ' if value else 'MISSED'} {name}")
-    if not dry:
-        FILE.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--folder", type=Path, help="take the codec from this folder of checkpoints")
+    parser.add_argument("--dry", action="store_true", help="print only")
+    parser.add_argument("--judge-again", action="store_true", help="measure nothing: the verdicts on the stored rows")
+    args = parser.parse_args()
+    before = read_json(FILE) if FILE.exists() else {"sets": {}}
+    result = before if args.judge_again else measure_all(args.folder, before["sets"])
+    met = verdicts(result["sets"])
+    if args.dry:
+        print(met)
+    else:
+        conclude("ch04_peers", result, met)
 
 
 if __name__ == "__main__":

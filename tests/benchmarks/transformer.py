@@ -1,31 +1,31 @@
-"""Side by side in one run: this course's transformer, a GPT of the usual kind from torch's own layers, and Hugging Face.
+"""Side by side: this course's transformer, a GPT of the usual kind from torch's own layers, and Hugging Face.
 
     python tests/benchmarks/transformer.py    # prints, and writes data/results/ch05_benchmark.json (five minutes)
 
-One thread; `pip install transformers` for the last comparison, which is left out without it. Times are CPU seconds. Whatever
-is compared takes turns, and each has its fastest turn, so that a busy machine slows all alike. The peer is what nanoGPT
-(Karpathy, 2022) trains: learned positions, pre-norm, GELU, no biases, one matrix for the embedding and the output.
+One thread; `pip install transformers` for the last comparison, which is left out without it. Times are CPU
+seconds. Whatever is compared takes turns, and each has its fastest turn, so that a busy machine slows all
+alike. The peer is what nanoGPT (Karpathy, 2022) trains: learned positions, pre-norm, GELU, no biases, one
+matrix for the embedding and the output.
 """
-import json
-import platform
-import time
+from functools import partial
 from importlib import metadata, util
 
 import torch
 import torch.nn.functional as F
+from common import conclude, fastest, one_thread
 from torch import nn
 
 from mmcourse.generate import generate
-from mmcourse.paths import RESULTS
 from mmcourse.transformer import KVCache, Transformer, next_token_loss
 from mmcourse.vocabulary import OPEN, Segment, Vocabulary
 
-CONTEXT, BATCH = 256, 16
-SIZES = {"1 M": (128, 4, 4), "3 M": (192, 6, 6), "10 M": (320, 8, 8)}          # width, layers, heads
-REAL = Vocabulary(1024)                                                        # as large as that of the reference model
-LONG = Vocabulary(1024, image_tokens=250)                                      # a picture that fills the context
-FLOORS = {"training": 1.0, "share of peak": {"1 M": 0.5, "3 M": 0.55, "10 M": 0.65}, "cache": {1: 3.0, 16: 12.0},
-          "Hugging Face": 1.4, "picture, s": 1.5, "word, s": 0.5}
+CONTEXT = 256                                   # tokens
+BATCH = 16
+SIZES = {"1 M": (128, 4, 4), "3 M": (192, 6, 6), "10 M": (320, 8, 8)}           # width, layers, heads
+REAL = Vocabulary(1024)                         # as large as that of the reference model
+LONG = Vocabulary(1024, image_tokens=250)       # a picture that fills the context
+FLOORS = {"training": 1.0, "share of peak": {"1 M": 0.5, "3 M": 0.55, "10 M": 0.65},
+          "cache": {1: 3.0, 16: 12.0}, "Hugging Face": 1.4, "picture, s": 1.5, "word, s": 0.5}
 
 
 class PeerBlock(nn.Module):
@@ -36,10 +36,12 @@ class PeerBlock(nn.Module):
         self.heads = heads
         self.before, self.between = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
         self.three, self.mix = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
-        self.feed = nn.Sequential(nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False))
+        self.feed = nn.Sequential(nn.Linear(width, 4 * width, bias=False), nn.GELU(),
+                                  nn.Linear(4 * width, width, bias=False))
 
     def forward(self, x):
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.three(self.before(x)).chunk(3, 2))
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2)
+                   for part in self.three(self.before(x)).chunk(3, 2))
         seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)         # (B, heads, T, C / heads)
         x = x + self.mix(seen.transpose(1, 2).flatten(2))
         return x + self.feed(self.between(x))
@@ -68,19 +70,6 @@ def ours(width: int, layers: int, heads: int) -> Transformer:
     return Transformer(REAL.size, width, layers, heads, CONTEXT, tuple(OPEN.values()))
 
 
-def spent(do) -> float:
-    """CPU seconds of one call."""
-    start = time.process_time()
-    do()
-    return time.process_time() - start
-
-
-def fastest(jobs: dict, rounds: int) -> dict:
-    """CPU seconds of each job: the fastest of its turns, after one turn to warm up."""
-    turns = [{name: spent(do) for name, do in jobs.items()} for _ in range(rounds + 1)][1:]
-    return {name: min(turn[name] for turn in turns) for name in jobs}
-
-
 def sgemm(n: int = 1024):
     """A product of two square matrices: (a call, its floating-point operations)."""
     a, b, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
@@ -88,14 +77,16 @@ def sgemm(n: int = 1024):
 
 
 def work(width: int, layers: int) -> float:
-    """Floating-point operations of one training step in matrix products, forward and back; masked scores count as not done."""
+    """Floating-point operations of one training step in matrix products, forward and back; masked scores
+    count as not done."""
     tokens = BATCH * CONTEXT
     weights = layers * 12 * width**2 + width * REAL.size
-    return 6 * tokens * weights + 6 * tokens * layers * width * CONTEXT        # 12 for all pairs: half of them are masked
+    return 6 * tokens * weights + 6 * tokens * layers * width * CONTEXT        # 12 for all pairs: half are masked
 
 
 def training() -> dict:
-    """Tokens a second of one training step (loss, gradients, clipping, AdamW), and the share of the measured sgemm peak."""
+    """Tokens a second of one training step (loss, gradients, clipping, AdamW), and the share of the measured
+    sgemm peak."""
     out = {}
     ids = torch.randint(7, REAL.size, (BATCH, CONTEXT + 1))
     for name, shape in SIZES.items():
@@ -115,7 +106,8 @@ def training() -> dict:
         peak = operations / best["sgemm"]
         count = sum(p.numel() for p in models["ours"][0].parameters())
         out[name] = {"parameters": count, "tokens/s, ours": round(BATCH * CONTEXT / best["ours"]),
-                     "tokens/s, peer": round(BATCH * CONTEXT / best["peer"]), "ours / peer": round(best["peer"] / best["ours"], 3),
+                     "tokens/s, peer": round(BATCH * CONTEXT / best["peer"]),
+                     "ours / peer": round(best["peer"] / best["ours"], 3),
                      "sgemm, GFLOP/s": round(peak / 1e9, 1)}
         for who in models:
             out[name][f"share of peak, {who}"] = round(work(*shape[:2]) / best[who] / peak, 3)
@@ -125,7 +117,7 @@ def training() -> dict:
 
 @torch.no_grad()
 def greedy(model: Transformer, batch: int, use_cache: bool, tokens: int = CONTEXT - 1) -> torch.Tensor:
-    """The likeliest tokens, one after the other, until the context is full: (batch, 1 + tokens)."""
+    """The most probable tokens, one after the other, until the context is full: (batch, 1 + tokens)."""
     ids = new = torch.arange(7, 7 + batch)[:, None]
     cache = KVCache(model, batch) if use_cache else None
     for _ in range(tokens):
@@ -139,16 +131,16 @@ def writing() -> dict:
     """Seconds to fill the context with and without the cache; the same tokens?"""
     model, out = ours(*SIZES["3 M"]), {}
     with torch.no_grad():
-        for p in model.parameters():                                           # opinions: a fresh model repeats itself
+        for p in model.parameters():                                   # opinions: a fresh model repeats itself
             if p.ndim == 2:
                 p.mul_(4)
     for batch, rounds in ((1, 3), (16, 1)):
         found = {}
-        jobs = {name: lambda batch=batch, name=name, found=found: found.update({name: greedy(model, batch, name == "cache")})
-                for name in ("cache", "naive")}
-        jobs["cache"]()
-        turns = [{name: spent(do) for name, do in jobs.items()} for _ in range(rounds)]
-        best = {name: min(turn[name] for turn in turns) for name in jobs}
+
+        def write(name, batch=batch, found=found):
+            found[name] = greedy(model, batch, name == "cache")
+        write("cache")                                         # to warm up; the naive way takes too long for that
+        best = fastest({name: partial(write, name) for name in ("cache", "naive")}, rounds, warm_up=0)
         out[f"batch {batch}"] = {"naive, s": round(best["naive"], 3), "cache, s": round(best["cache"], 3),
                                  "naive / cache": round(best["naive"] / best["cache"], 2),
                                  "identical": torch.equal(found["cache"], found["naive"]),
@@ -159,19 +151,22 @@ def writing() -> dict:
 
 
 def hugging_face() -> dict | None:
-    """Seconds for 250 tokens: the course's `generate`, masks and all, and GPT-2 of the same size with HF's `generate`."""
+    """Seconds for 250 tokens: the course's `generate`, masks and all, and GPT-2 of the same size with HF's
+    `generate`."""
     if not util.find_spec("transformers"):
         return None
     from transformers import GPT2Config, GPT2LMHeadModel
     width, layers, heads = SIZES["3 M"]
     model = ours(width, layers, heads)
     torch.manual_seed(0)
-    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=REAL.size, n_positions=CONTEXT + 8, n_embd=width, n_layer=layers, n_head=heads,
-                                        resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, bos_token_id=1, eos_token_id=None)).eval()
+    theirs = GPT2LMHeadModel(GPT2Config(
+        vocab_size=REAL.size, n_positions=CONTEXT + 8, n_embd=width, n_layer=layers, n_head=heads, resid_pdrop=0,
+        embd_pdrop=0, attn_pdrop=0, bos_token_id=1, eos_token_id=None)).eval()
     out = {"transformers": metadata.version("transformers")}
     for batch, rounds in ((1, 20), (16, 6)):
         start = torch.ones(batch, 1, dtype=torch.long)
-        options = {"max_new_tokens": 251, "min_new_tokens": 251, "do_sample": False, "use_cache": True, "pad_token_id": 0}
+        options = {"max_new_tokens": 251, "min_new_tokens": 251, "do_sample": False, "use_cache": True,
+                   "pad_token_id": 0}
 
         def peer(start=start, options=options):
             with torch.no_grad():
@@ -187,11 +182,13 @@ def hugging_face() -> dict | None:
 
 
 def answers() -> dict:
-    """CPU seconds of one core for one picture from text, guided, one try, and for one word, spoken or written."""
+    """CPU seconds of one core for one picture from text, guided, one try, and for one word, spoken or
+    written."""
     model, out = ours(*SIZES["3 M"]), {}
     caption, sound = Segment("text", tuple(range(20))), Segment("audio", tuple(i % 9 for i in range(48)))
-    jobs = {"picture, s": lambda: generate(model, REAL, [[caption]], "image", guidance=1.5, seed=0),
-            "picture, best of eight tried together, s": lambda: generate(model, REAL, [[caption]] * 8, "image", guidance=1.5, seed=0),
+    picture = partial(generate, model, REAL, want="image", guidance=1.5, seed=0)
+    jobs = {"picture, s": lambda: picture([[caption]]),
+            "picture, best of eight tried together, s": lambda: picture([[caption]] * 8),
             "spoken word, s": lambda: generate(model, REAL, [[caption]], "audio", limit=48, seed=0),
             "word, s": lambda: generate(model, REAL, [[sound]], "text", limit=8, seed=0)}
     for name, seconds in fastest(jobs, 4).items():
@@ -200,14 +197,17 @@ def answers() -> dict:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    result = {"python": platform.python_version(), "torch": torch.__version__, "threads": 1, "batch": BATCH, "context": CONTEXT,
-              "vocabulary": REAL.size}
+    result = {**one_thread(), "batch": BATCH, "context": CONTEXT, "vocabulary": REAL.size}
     result["training"] = training()
     result["writing"] = writing()
     result["Hugging Face"] = hugging_face()
     result["answers"] = answers()
     print(result["answers"])
+    conclude("ch05_benchmark", result, verdicts(result))
+
+
+def verdicts(result: dict) -> dict[str, bool]:
+    """Which floors are met."""
     met = {}
     for size, row in result["training"].items():
         met[f"training at {size}: {FLOORS['training']:g}x the peer"] = row["ours / peer"] >= FLOORS["training"]
@@ -216,16 +216,13 @@ def main() -> None:
     met["greedy output with the cache is identical"] = result["writing"]["identical"]
     for batch, floor in FLOORS["cache"].items():
         met[f"cache at batch {batch}: {floor:g}x naive"] = result["writing"][f"batch {batch}"]["naive / cache"] >= floor
+    floor = FLOORS["Hugging Face"]
     for name, row in (result["Hugging Face"] or {}).items():
         if name.startswith("batch"):
-            met[f"generate at {name}: {FLOORS['Hugging Face']:g}x Hugging Face"] = row["Hugging Face / ours"] >= FLOORS["Hugging Face"]
+            met[f"generate at {name}: {floor:g}x Hugging Face"] = row["Hugging Face / ours"] >= floor
     met["a picture from text in under 1.5 s"] = result["answers"]["picture, s"] < FLOORS["picture, s"]
-    met["a word in under 0.5 s"] = max(result["answers"][k] for k in ("word, s", "spoken word, s")) < FLOORS["word, s"]
-    result["met"] = met
-    for name, value in met.items():
-        print(f"{'met   ' if value else 'MISSED'} {name}")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "ch05_benchmark.json").write_text(json.dumps(result, indent=1) + "\n")
+    words = max(result["answers"][k] for k in ("word, s", "spoken word, s"))
+    return {**met, "a word in under 0.5 s": words < FLOORS["word, s"]}
 
 
 if __name__ == "__main__":

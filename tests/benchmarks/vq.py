@@ -1,25 +1,28 @@
-"""Side by side in one run: this course's vector quantizer and FSQ, and those of `vector-quantize-pytorch` (test extra).
+"""Side by side: this course's vector quantizer and FSQ, and those of `vector-quantize-pytorch` (test extra).
 
-    python tests/benchmarks/vq.py         # prints, and writes data/results/ch03_benchmark.json (six minutes of one core)
+    python tests/benchmarks/vq.py    # prints, and writes data/results/ch03_benchmark.json (six minutes)
 
-One thread. Times are CPU seconds of the quantizer alone (4,096 vectors of 64 numbers, forwards and backwards, training),
-each the fastest of some runs; the two take turns. Quality: the chapter's small tokenizer, in which only the quantizer differs.
+One thread. Times are CPU seconds of the quantizer alone (4,096 vectors of 64 numbers, forwards and backwards,
+training), each the fastest of some runs; the two take turns. Quality: the chapter's small tokenizer, in which
+only the quantizer differs.
 """
-import json
-import platform
-import time
+from functools import partial
 from importlib import metadata
 
 import torch
+from common import conclude, fastest, one_thread
 from torch import nn
 
+from mmcourse.judges.metrics import pooled_psnr
 from mmcourse.optim import Optim
-from mmcourse.paths import RESULTS
 from mmcourse.quantize import FSQ, VectorQuantizer, nearest_code
 from mmcourse.studies import ch03_sweep as sweep
+from mmcourse.studies._ch03 import batch_of, held_out, letter_loss
 from mmcourse.training import Run, train
 
 STEPS = 600
+BATCH, LR = sweep.Plan().batch, sweep.Plan().lr
+PICTURES = 512                                  # held out
 FLOORS = {"step at 512 codes": 3.0, "step at 8192 codes": 5.0}
 DEAD = 0.03                                     # of a fair share of a step's tokens: the course's rule for both
 
@@ -30,7 +33,7 @@ class Peer(nn.Module):
     def __init__(self, codes: int, dim: int, **options):
         from vector_quantize_pytorch import VectorQuantize
         super().__init__()
-        self.codes = codes
+        self.codebook_size = codes
         self.inner = VectorQuantize(dim, codes, commitment_weight=0.25, **options)
 
     def forward(self, x):
@@ -39,24 +42,19 @@ class Peer(nn.Module):
 
 
 def matched(codes: int, dim: int, tokens: int) -> Peer:
-    """With the options that make it the same algorithm: moving averages at 0.98, restart by the same rule, plain copy."""
+    """With the options that make it the same algorithm: EMA at 0.98, restart by the same rule, plain copy."""
     return Peer(codes, dim, decay=0.98, threshold_ema_dead_code=DEAD * tokens / codes, kmeans_init=True,
                 kmeans_iters=1, rotation_trick=False)
 
 
 def seconds(quantizers: dict, x: torch.Tensor, rounds: int = 12) -> dict:
     """CPU seconds of one training step of each quantizer on (N, d): the fastest of some, taken in turns."""
-    best = dict.fromkeys(quantizers, float("inf"))
-    for turn in range(rounds + 3):
-        for name, quantizer in quantizers.items():
-            x.grad = None
-            start = time.process_time()
-            out, _, loss = quantizer(x)
-            (out.square().mean() + loss).backward()
-            spent = time.process_time() - start
-            if turn >= 3:                                              # the first steps fill the codebook
-                best[name] = min(best[name], spent)
-    return best
+    def step(quantizer):
+        x.grad = None
+        out, _, loss = quantizer(x)
+        (out.square().mean() + loss).backward()
+    return fastest({name: partial(step, quantizer) for name, quantizer in quantizers.items()}, rounds,
+                   warm_up=3)                                          # the first steps fill the codebook
 
 
 def speed() -> dict:
@@ -107,43 +105,40 @@ def quality(name: str, make) -> dict:
     """PSNR and usage on held-out pictures after the same steps, pictures and first weights of the network."""
     torch.manual_seed(0)
     model = sweep.Tokenizer(make(), 16)
-    torch.manual_seed(0)                                               # the quantizers draw different amounts of noise
+    torch.manual_seed(0)                                       # the quantizers draw different amounts of noise
     fresh = sweep.Tokenizer(VectorQuantizer(512, 16), 16)
     model.encoder.load_state_dict(fresh.encoder.state_dict())
     model.decoder.load_state_dict(fresh.decoder.state_dict())
-    history = train(model, sweep.batch, sweep.letter_loss, steps=STEPS, optim=Optim(lr=sweep.LR),
-                    run=Run(seed=0, progress=False))
-    _, truth = sweep.held_out()
+    history = train(model, batch_of(BATCH), letter_loss, steps=STEPS, optim=Optim(lr=LR), run=Run(progress=False))
+    _, truth = held_out(PICTURES)
     with torch.no_grad():
-        parts = [model(x) for x in truth[:512].split(32)]
+        parts = [model(x) for x in truth.split(32)]
     pictures, ids = (torch.cat([p[i] for p in parts]) for i in (0, 1))
-    found = {"psnr_db": round(-10 * (pictures.clamp(0, 1) - truth[:512]).square().mean().log10().item(), 2),
+    found = {"psnr_db": round(pooled_psnr(pictures.clamp(0, 1), truth), 2),
              "codes_used": len(ids.unique()), "cpu_minutes": round(history.cpu_minutes, 2)}
     print(f"{name}: {found}", flush=True)
     return found
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    result = {"python": platform.python_version(), "torch": torch.__version__, "threads": 1, "steps": STEPS,
-              "batch": sweep.BATCH, "peer": "vector-quantize-pytorch " + metadata.version("vector-quantize-pytorch")}
+    result = {**one_thread(), "steps": STEPS, "batch": BATCH,
+              "peer": "vector-quantize-pytorch " + metadata.version("vector-quantize-pytorch")}
     result["equal indices"] = same_indices()
     result["speed"] = speed()
-    print(json.dumps({k: result[k] for k in ("equal indices", "speed")}, indent=1), flush=True)
-    tokens = 64 * sweep.BATCH
+    print(result["equal indices"], result["speed"], sep="\n", flush=True)
+    tokens = 64 * BATCH
     makers = {"ours": lambda: VectorQuantizer(512, 16), "peer, same rule": lambda: matched(512, 16, tokens),
               "peer, k-means, threshold 2 as its manual says":
                   lambda: Peer(512, 16, kmeans_init=True, threshold_ema_dead_code=2)}
     q = result["quality"] = {name: quality(name, make) for name, make in makers.items()}
     peers = [v for name, v in q.items() if name != "ours"]
-    met = {f"{name}: {floor:g}x as fast": result["speed"][name]["peer / ours"] >= floor for name, floor in FLOORS.items()}
-    met["PSNR within 0.2 dB of the better peer, or better"] = q["ours"]["psnr_db"] >= max(p["psnr_db"] for p in peers) - 0.2
-    met["as many codes used as the better peer"] = q["ours"]["codes_used"] >= max(p["codes_used"] for p in peers)
+    best = {key: max(peer[key] for peer in peers) for key in ("psnr_db", "codes_used")}
+    met = {f"{name}: {floor:g}x as fast": result["speed"][name]["peer / ours"] >= floor
+           for name, floor in FLOORS.items()}
+    met["PSNR within 0.2 dB of the better peer, or better"] = q["ours"]["psnr_db"] >= best["psnr_db"] - 0.2
+    met["as many codes used as the better peer"] = q["ours"]["codes_used"] >= best["codes_used"]
     met["equal indices"] = min(result["equal indices"].values()) == 1.0
-    result["met"] = met
-    for name, value in met.items():
-        print(f"{'met   ' if value else 'MISSED'} {name}")
-    sweep.save(result, RESULTS / "ch03_benchmark.json")
+    conclude("ch03_benchmark", result, met)
 
 
 if __name__ == "__main__":
