@@ -55,15 +55,17 @@ class VectorQuantizer(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(N, d) -> quantized (N, d), indices (N,), commitment loss.
 
-        The gradient passes straight through. In train mode the codebook moves too.
+        The gradient passes straight through. In train mode the codebook moves too, but not
+        while gradients are off: who encodes does not train.
         """
-        if self.training and not self.initialized:
+        learning = self.training and torch.is_grad_enabled()
+        if learning and not self.initialized:
             self._restart(x.detach(), torch.ones_like(self.cluster_size, dtype=torch.bool))
             self.initialized.fill_(1)
         indices = nearest_code(x.detach(), self.codebook)
         quantized = self.codebook[indices]
         loss = self.commitment * F.mse_loss(x, quantized)      # pulls x towards its codes
-        if self.training:
+        if learning:
             self._ema_update(x.detach(), indices)
         return x + (quantized - x).detach(), indices, loss
 

@@ -169,3 +169,13 @@ def test_a_recording_of_any_format_is_the_same_word(shipped, elephant, tmp_path,
     a, b = (shipped.decode_mel(shipped.encode(x)) for x in (elephant, back))
     shifts = [(a[..., :40] - b[..., s:s + 40]).abs().mean().item() for s in range(12) if b.shape[2] >= s + 40]
     assert min(shifts) < 0.45, shifts                                            # two words differ by more than 1
+
+
+def test_encoding_in_train_mode_does_not_train():
+    torch.manual_seed(0)
+    model = AudioCodec(width=16, dim=8, codebook_size=16, warmup=0).train()
+    before = [book.clone() for book in model.codebooks]
+    model.encode(torch.randn(3200))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.codebooks, strict=True))
+    C.codec_loss(model, torch.randn(2, 3200), torch.tensor([4, 4]))
+    assert not torch.equal(before[0], model.codebooks[0]), "a training pass does move them"
