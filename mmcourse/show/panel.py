@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from mmcourse import show
 from mmcourse.assistant import Assistant
 from mmcourse.files import read_json
+from mmcourse.matrix import cell, interval, pair_rows, short_rows
 from mmcourse.media import MAX_SECONDS, Audio, Image, Text
 from mmcourse.paths import RESULTS
 from mmcourse.vocabulary import MODALITIES, SPECIAL, Vocabulary
@@ -225,31 +226,33 @@ def diagram() -> None:
                      "adds detail.")
 
 
-def matrix_rows(matrix: dict) -> list[dict]:
-    """The matrix of `mmcourse.evaluate` as rows for a table: score, ceiling, share of the ceiling, chance."""
-    def say(x):
-        return "–" if x is None else f"{x:.2f}"
-    rows = []
-    for direction, measures in matrix.items():
-        for measure, v in measures.items():
-            if isinstance(v, dict) and "score" in v:
-                share = f"{v['score'] / v['ceiling']:.0%}" if v["score"] is not None and v["ceiling"] else "–"
-                rows.append({"direction": direction.replace("->", " → "), "measure": measure, "score": say(v["score"]),
-                             "ceiling": say(v["ceiling"]), "share of the ceiling": share, "chance": say(v["chance"]),
-                             "n": v["n"]})
-    return rows
+def matrix(path=RESULTS / "evaluate.json", every: bool = False) -> dict:
+    """Show the measured any-to-any matrix and return it; {} with a sentence if nobody has measured it yet.
 
-
-def matrix(path=RESULTS / "evaluate.json") -> dict:
-    """Show the measured any-to-any matrix and return it; {} with a sentence if nobody has measured it yet."""
+    Twelve rows in plain words, or with `every` each row under its own key.
+    """
     if not Path(path).exists():
-        show.caption("No measured matrix is here yet: `python -m mmcourse evaluate --save` makes one in a few minutes.")
+        show.caption("No measured matrix is here yet: `mmcourse evaluate --save` makes one in some twenty minutes.")
         return {}
     result = read_json(path)
-    show.table(matrix_rows(result["matrix"]), f"The any-to-any matrix on held-out combinations and voices (n = {result['n']} "
-               f"scenes, seed {result['seed']}). Ceiling: the same judge on the truth, sent through the tokenizers. Chance: the "
-               "same judge on answers that were shuffled.")
+    rows = every_row(result["matrix"]) if every else short_rows(result["matrix"])
+    show.table(rows, f"The any-to-any matrix: n = {result['n']}, {result['split']} seed {result['seed']}. (r) is a reference, "
+               "another listener on the question itself: it is no ceiling, and nothing is divided by it.")
     return result["matrix"]
+
+
+def every_row(matrix: dict) -> list[dict]:
+    """The matrix of `mmcourse.evaluate` as rows for a table, each under its own key."""
+    return [{"direction": direction.replace("->", " → "), "measure": measure, "score": cell(row["score"]),
+             "95 %": interval(row), "ceiling": cell(row["ceiling"]), "reference": cell(row["reference"]),
+             "chance": cell(row["chance"]), "n": row["n"]}
+            for direction, measures in matrix.items() for measure, row in measures.items() if isinstance(row, dict)]
+
+
+def said_first(matrix: dict) -> None:
+    """Words first against the direct way, with eight drafts and with one: between the two of a pair nothing else differs."""
+    show.table(pair_rows(matrix), "Share of right answers with its 95 % interval. Between the two of a pair all that is done is "
+               "the same but for the words in between: one view of the question, the same guidance and temperature.")
 
 
 # ---------------------------------------------------------------- sequences of tokens

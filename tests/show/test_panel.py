@@ -1,5 +1,6 @@
 """Asking by hand: the panel answers from each of its tabs, says clearly what it cannot do, and draws what it says."""
 import io
+import json
 from datetime import datetime, timezone
 
 import numpy as np
@@ -127,13 +128,19 @@ def test_token_line_names_every_token(tiny, capsys):
     assert words[:4] == ["<text>", "␣a", "␣cat", "</text>"] and words[4] == "<audio>" and len(words) == len(ids)
 
 
-def test_matrix_as_rows(tmp_path, said):
-    def entry(score, ceiling, chance, n):
-        return {"score": score, "ceiling": ceiling, "chance": chance, "n": n}
-    rows = show.panel.matrix_rows({"text->image": {"object": entry(0.45, 0.9, 0.01, 9)}, "decoder:image": {"fd_plain": 1.2},
-                                   "speech->text": {"human_digit": entry(None, None, 0.1, 0)}})
-    assert [r["share of the ceiling"] for r in rows] == ["50%", "–"] and rows[0]["direction"] == "text → image"
-    assert show.panel.matrix(tmp_path / "none.json") == {} and "python -m mmcourse evaluate --save" in said[-1]
+def test_the_matrix_is_shown_in_plain_words_or_row_by_row(tmp_path, said):
+    def entry(score, n=9):
+        return {"score": score, "low": score, "high": score, "ceiling": 0.9, "reference": None, "chance": 0.01, "n": n}
+    measured = {"text->image": {"object": entry(0.45)}, "decoder:image": {"fd_plain": 1.2},
+                "image->speech": {k: entry(0.5) for k in ("word", "word_single", "word_direct", "word_direct_single")}}
+    rows = show.panel.every_row(measured)
+    assert rows[0]["direction"] == "text → image" and rows[0]["score"] == "0.450" and len(rows) == 5
+    (tmp_path / "found.json").write_text(json.dumps({"n": 9, "seed": 1000, "split": "test", "matrix": measured}))
+    assert show.panel.matrix(tmp_path / "found.json") == measured == show.panel.matrix(tmp_path / "found.json", every=True)
+    assert "test seed 1000" in said[-1] and "nothing is divided by it" in said[-1]
+    show.panel.said_first(measured)
+    assert "nothing else" not in said[-1] and "the same but for the words" in said[-1]
+    assert show.panel.matrix(tmp_path / "none.json") == {} and "mmcourse evaluate --save" in said[-1]
 
 
 def test_diagram_and_gallery_draw(tiny, said):
