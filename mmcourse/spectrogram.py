@@ -135,7 +135,7 @@ def check_sound(samples) -> torch.Tensor:
     samples = torch.as_tensor(samples)
     if not samples.is_floating_point():
         raise TypeError(f"sound is float in [-1, 1], got {samples.dtype}; divide int16 samples by 32768, "
-                        "or let mmcourse.world.speech.as_sound do it")
+                        "or let mmcourse.media.Audio do it")
     samples = samples[None] if samples.ndim == 1 else samples
     if samples.ndim != 2 or not samples.numel():
         raise ValueError("sound has the shape (samples,) or (B, samples), not empty, got "

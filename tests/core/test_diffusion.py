@@ -268,6 +268,7 @@ def test_a_shipped_decoder_fits_the_shipped_tokenizer_and_is_small(name):
     assert sum(p.numel() for p in checkpoints.load(name).parameters()) <= 2_000_000
 
 
+@pytest.mark.slow
 def test_the_shipped_decoder_on_held_out_scenes():
     got = measure_decoders(*(checkpoints.load(name) for name in ("vqvae", "decoder", "picture_judge")), n=128, seed=3)
     recorded = checkpoints.manifest()["decoder"]["metrics"]
