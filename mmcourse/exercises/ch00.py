@@ -37,8 +37,8 @@ def check_my_prompt(fn):
     try:
         scene = parse_caption(said)
     except ValueError as error:
-        raise AssertionError(f"{error}. The backgrounds are {', '.join(BACKGROUNDS)}; the nouns begin {', '.join(NOUNS[:6])}; "
-                             "one or two of a thing stand on the left or on the right; the letters of a sign stand apart") \
-            from None
+        raise AssertionError(f"{error}. The backgrounds are {', '.join(BACKGROUNDS)}; the nouns begin "
+                             f"{', '.join(NOUNS[:6])}; one or two of a thing stand on the left or on the "
+                             "right; the letters of a sign stand apart") from None
     assert len(scene.groups) == 2, f"{said!r} has one kind of thing: put another one on the other side"
     assert scene.sign, f"{said!r} has no sign: end with, for example, sign K I T E"

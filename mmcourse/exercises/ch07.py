@@ -1,4 +1,4 @@
-"""Exercises of chapter 07: noise and velocity, the perfect denoiser, the samplers of Euler and Heun, guidance, FD of numbers."""
+"""Exercises of chapter 07: noise and velocity, the perfect denoiser, samplers, guidance, FD of numbers."""
 import torch
 
 from mmcourse.diffusion import euler, heun
@@ -6,7 +6,8 @@ from mmcourse.exercises import register
 
 
 def posterior_mean(x: torch.Tensor, t: float, data: torch.Tensor) -> torch.Tensor:
-    """The perfect denoiser of a finite set: x (N, D), time t < 1, data (M, D) -> the expected data point (N, D)."""
+    """The perfect denoiser of a finite set: x (N, D), time t < 1, data (M, D) -> the expected
+    data point (N, D)."""
     distances = torch.cdist(x, t * data).square()                      # (N, M)
     weights = torch.softmax(-distances / (2 * (1 - t) ** 2), dim=1)
     return weights @ data
@@ -24,13 +25,16 @@ def _normalises_over_points(x, t, data):
     return torch.softmax(-torch.cdist(x, t * data).square() / (2 * (1 - t) ** 2), dim=0) @ data
 
 
-@register("07.posterior_mean", reference=posterior_mean, wrong=[_ignores_time, _not_squared, _normalises_over_points],
-          minutes=12, difficulty=2, hint="softmax over -|x - t d|^2 / (2 (1 - t)^2), then a weighted mean of the data")
+@register("07.posterior_mean", reference=posterior_mean,
+          wrong=[_ignores_time, _not_squared, _normalises_over_points], minutes=12, difficulty=2,
+          hint="softmax over -|x - t d|^2 / (2 (1 - t)^2), then a weighted mean of the data")
 def check_posterior_mean(fn):
     data = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
     out = fn(torch.zeros(1, 2), 0.5, data)
-    assert out.shape == (1, 2), f"for one point in the plane the answer has shape (1, 2), not {tuple(out.shape)}"
-    assert torch.allclose(out, torch.zeros(1, 2), atol=1e-5), "half-way between two data points the answer is their mean"
+    assert out.shape == (1, 2), (
+        f"for one point in the plane the answer has shape (1, 2), not {tuple(out.shape)}")
+    assert torch.allclose(out, torch.zeros(1, 2), atol=1e-5), (
+        "half-way between two data points the answer is their mean")
     out = fn(torch.randn(4, 2), 0.0, data + 3)
     assert torch.allclose(out, (data + 3).mean(0).expand(4, 2), atol=1e-4), \
         "at t = 0 there is only noise: wherever x is, the answer is the mean of all data"
@@ -38,11 +42,12 @@ def check_posterior_mean(fn):
     expected = torch.tanh(x[:, 0] * 0.5 / 0.25)                        # two points: the softmax is a tanh
     out = fn(x, 0.5, data)
     assert torch.allclose(out[:, 0], expected, atol=1e-4), \
-        f"x = 0.3 and -0.2 at t = 0.5, data at -1 and 1: {expected.tolist()} is right, {out[:, 0].tolist()} came"
+        f"x = 0.3, -0.2 at t = 0.5, data at -1, 1: {expected.tolist()} is right, {out[:, 0].tolist()} came"
     x, many = torch.randn(5, 3), torch.randn(40, 3)
     weights = torch.exp(-(x[:, None] - 0.7 * many[None]).square().sum(2) / (2 * 0.3**2))
     expected = weights @ many / weights.sum(1, keepdim=True)
-    assert torch.allclose(fn(x, 0.7, many), expected, atol=1e-3), "wrong for 5 random points and 40 data points at t = 0.7"
+    assert torch.allclose(fn(x, 0.7, many), expected, atol=1e-3), (
+        "wrong for 5 random points and 40 data points at t = 0.7")
 
 
 def noise_and_velocity(x: torch.Tensor, t: float, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,14 +66,16 @@ def _runs_backwards(x, t, data):
     return noise, noise - data
 
 
-@register("07.noise_and_velocity", reference=noise_and_velocity, wrong=[_forgets_to_divide, _runs_backwards], minutes=5,
-          hint="solve x = t data + (1 - t) noise for the noise; the velocity is the derivative of that line by t")
+@register("07.noise_and_velocity", reference=noise_and_velocity, wrong=[_forgets_to_divide, _runs_backwards],
+          minutes=5,
+          hint="solve x = t data + (1 - t) noise for the noise; the velocity is the line's derivative by t")
 def check_noise_and_velocity(fn):
     data, noise = torch.randn(6, 2), torch.randn(6, 2)
     for t in (0.0, 0.25, 0.9):
         got = fn(t * data + (1 - t) * noise, t, data)
         assert len(got) == 2, "return two tensors: the noise, then the velocity"
-        assert torch.allclose(got[0], noise, atol=1e-4), f"at t = {t} the noise is not the one that was mixed in"
+        assert torch.allclose(got[0], noise, atol=1e-4), (
+            f"at t = {t} the noise is not the one that was mixed in")
         assert torch.allclose(got[1], data - noise, atol=1e-4), f"at t = {t} the velocity is not data - noise"
 
 
@@ -104,16 +111,20 @@ def check_euler(fn):
     for steps in (1, 4):
         times = []
         states = fn(lambda x, t, times=times: times.append(t) or torch.ones_like(x), torch.zeros(3), steps)
-        assert len(states) == steps + 1, f"{steps} steps visit {steps + 1} states, the start among them; got {len(states)}"
+        assert len(states) == steps + 1, (
+            f"{steps} steps visit {steps + 1} states, the start among them; got {len(states)}")
         assert torch.allclose(torch.tensor(times), torch.arange(steps) / steps), \
             f"{steps} steps ask for the velocity at {[i / steps for i in range(steps)]}, yours at {times}"
-        assert torch.allclose(states[-1], torch.ones(3)), f"velocity 1 for one unit of time leads from 0 to 1, not {states[-1]}"
+        assert torch.allclose(states[-1], torch.ones(3)), (
+            f"velocity 1 for one unit of time leads from 0 to 1, not {states[-1]}")
     start = torch.ones(2)
     states = fn(lambda x, t: x, start, 4)
-    assert torch.equal(start, torch.ones(2)), "your function changed the tensor that it was given: add, but not in place"
+    assert torch.equal(start, torch.ones(2)), (
+        "your function changed the tensor that it was given: add, but not in place")
     expected = torch.tensor([1.25**i for i in range(5)])
     got = torch.stack([s[0] for s in states])
-    assert torch.allclose(got, expected), f"velocity x from 1 in 4 steps: {expected.tolist()} is right, {got.tolist()} came"
+    assert torch.allclose(got, expected), (
+        f"velocity x from 1 in 4 steps: {expected.tolist()} is right, {got.tolist()} came")
 
 
 def _two_eulers(velocity, x, steps):
@@ -147,22 +158,27 @@ def _asks_at_the_end(velocity, x, steps):
     return states
 
 
-@register("07.heun", reference=heun, wrong=[_two_eulers, _looks_at_the_old_place, _forgets_the_half, _asks_at_the_end],
-          minutes=10, difficulty=2, hint="walk as Euler would, look at the arrow there, then walk by the mean of the two")
+@register("07.heun", reference=heun, minutes=10, difficulty=2,
+          wrong=[_two_eulers, _looks_at_the_old_place, _forgets_the_half, _asks_at_the_end],
+          hint="walk as Euler would, look at the arrow there, then walk by the mean of the two")
 def check_heun(fn):
     times = []
     states = fn(lambda x, t: times.append(t) or torch.ones_like(x), torch.zeros(2), 3)
     assert len(states) == 4, f"3 steps visit 4 states, the start among them; got {len(states)}"
     assert max(times) < 1, "the velocity is not defined at t = 1: let the last step be Euler's"
-    assert len(times) == 5, f"3 steps ask for the velocity 5 times, the last step only once; yours asked {len(times)} times"
-    assert torch.allclose(states[-1], torch.ones(2)), f"velocity 1 for one unit of time leads from 0 to 1, not {states[-1]}"
+    assert len(times) == 5, (
+        f"3 steps ask for the velocity 5 times, the last step only once; yours asked {len(times)} times")
+    assert torch.allclose(states[-1], torch.ones(2)), (
+        f"velocity 1 for one unit of time leads from 0 to 1, not {states[-1]}")
     got = [s.item() for s in fn(lambda x, t: x, torch.ones(1), 2)]
-    expected = [1.0, 1.625, 2.4375]                                    # 1 + (1 + 1.5) / 4, then one step of Euler
-    assert torch.allclose(torch.tensor(got), torch.tensor(expected)), f"velocity x from 1 in 2 steps: {expected}, {got} came"
+    expected = [1.0, 1.625, 2.4375]  # 1 + (1 + 1.5) / 4, then one step of Euler
+    assert torch.allclose(torch.tensor(got), torch.tensor(expected)), (
+        f"velocity x from 1 in 2 steps: {expected}, {got} came")
 
 
 def guided(conditional: torch.Tensor, unconditional: torch.Tensor, guidance: float) -> torch.Tensor:
-    """Classifier-free guidance (Ho and Salimans 2022): from the velocity without the condition towards that with it."""
+    """Classifier-free guidance (Ho and Salimans 2022): from the velocity without the condition
+    towards that with it."""
     if guidance < 0:
         raise ValueError(f"guidance is 0 (without the condition), 1 (with it) or more, got {guidance}")
     return unconditional + guidance * (conditional - unconditional)
@@ -184,14 +200,15 @@ def _takes_anything(conditional, unconditional, guidance):
     return unconditional + guidance * (conditional - unconditional)
 
 
-@register("07.guided", reference=guided, wrong=[_starts_at_conditional, _wrong_way, _takes_anything], minutes=5,
-          hint="begin at `unconditional` and go `guidance` times the way to `conditional`")
+@register("07.guided", reference=guided, wrong=[_starts_at_conditional, _wrong_way, _takes_anything],
+          minutes=5, hint="begin at `unconditional` and go `guidance` times the way to `conditional`")
 def check_guided(fn):
     conditional, unconditional = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 1.0])
     for guidance, expected in ((0.0, unconditional), (1.0, conditional), (3.0, torch.tensor([4.0, -2.0]))):
         got = fn(conditional, unconditional, guidance)
         assert torch.allclose(got, expected), \
-            f"conditional (2, 0), unconditional (1, 1), guidance {guidance}: {expected.tolist()} is right, {got.tolist()} came"
+            (f"conditional (2, 0), unconditional (1, 1), guidance {guidance}: {expected.tolist()} is right, "
+             f"{got.tolist()} came")
     try:
         fn(conditional, unconditional, -1.0)
     except ValueError:
@@ -218,11 +235,15 @@ def _paired(a, b):
 
 
 @register("07.frechet_line", reference=frechet_line, wrong=[_means_alone, _variances, _paired], minutes=5,
-          hint="the square of the difference of the means, plus the square of the difference of the standard deviations")
+          hint="the square of the difference of the means, plus the square of the difference of the standard "
+               "deviations")
 def check_frechet_line(fn):
     a = torch.randn(1000)
-    assert abs(fn(a, a.flip(0))) < 1e-6, "the same numbers in another order are at distance 0: it compares sets, not pairs"
+    assert abs(fn(a, a.flip(0))) < 1e-6, (
+        "the same numbers in another order are at distance 0: it compares sets, not pairs")
     assert abs(fn(a, a + 3) - 9) < 1e-3, "a shift by 3 is at distance 9"
     expected = (a.std() * 2).item() ** 2 + (a.mean() * 2).item() ** 2
-    assert abs(fn(a, 3 * a) - expected) < 1e-3, f"three times as wide: {expected:.3f} is right, {fn(a, 3 * a):.3f} came"
-    assert abs(fn(a, torch.randn(300)) - fn(torch.randn(300), a)) < 1, "sets of different sizes must be allowed"
+    assert abs(fn(a, 3 * a) - expected) < 1e-3, (
+        f"three times as wide: {expected:.3f} is right, {fn(a, 3 * a):.3f} came")
+    assert abs(fn(a, torch.randn(300)) - fn(torch.randn(300), a)) < 1, (
+        "sets of different sizes must be allowed")

@@ -18,7 +18,8 @@ INKS = {"black": "#111111", "brown": "#8a5a35", **{name: css(rgb) for name, rgb 
 
 
 class FromBrowser(anywidget.AnyWidget):
-    """A widget whose page sends one file at a time, as a message: `file` holds the last one, b"" if there is none."""
+    """A widget whose page sends one file at a time, as a message: `file` holds the last one, b""
+    if there is none."""
 
     file = b""
 

@@ -1,4 +1,4 @@
-"""Asking the model by hand: a question and its answers drawn side by side, and a panel of inputs that calls the same.
+"""Asking the model by hand: a question and its answers side by side, and a panel of inputs that does so too.
 
 Sequences of tokens are drawn here too, coloured by modality. Nothing here trains anything.
 """
@@ -31,7 +31,8 @@ def loudest(sound: Audio, seconds: float = 0.9) -> Audio:
     n = int(seconds * sound.rate)
     if len(sound.samples) <= n:
         return sound
-    energy = np.concatenate([[0.0], np.square(sound.samples - sound.samples.mean(), dtype=np.float64).cumsum()])
+    energy = np.concatenate([[0.0], np.square(sound.samples - sound.samples.mean(),
+                                              dtype=np.float64).cumsum()])
     return sound.cut(int((energy[n:] - energy[:-n]).argmax()) / sound.rate, seconds)
 
 
@@ -57,35 +58,41 @@ def cards(things: list[tuple[str, object]], caption: str = "") -> None:
             axis.imshow(thing.pixels, interpolation="nearest")
         if isinstance(thing, Text):
             lines = textwrap.wrap(thing.text.replace("$", r"\$"), 22)[:8]
-            axis.text(0.5, 0.5, "\n".join(lines), ha="center", va="center", fontsize=10, transform=axis.transAxes)
+            axis.text(0.5, 0.5, "\n".join(lines), ha="center", va="center", fontsize=10,
+                      transform=axis.transAxes)
         axis.set_title(title, fontsize=9)
     show.figure(fig, caption)
     if sounds and show._in_notebook():
         from IPython.display import HTML, display
         box = '<div style="display:inline-block;margin:0 1em 1em 0">'
-        display(HTML("".join(f"{box}{html.escape(t)}<br>{show.player(s.samples, s.rate)}</div>" for t, s in sounds)))
+        display(HTML("".join(f"{box}{html.escape(t)}<br>{show.player(s.samples, s.rate)}</div>"
+                             for t, s in sounds)))
 
 
-def ask(assistant: Assistant, given, want: str, seed: int = 0, decoders: tuple[str, ...] | None = None, judge=None,
-        caption: str = "", change: str = "", **sampling):
-    """Ask once; draw the question beside its answer. A picture is painted by both decoders, from the same tokens.
+def ask(assistant: Assistant, given, want: str, seed: int = 0, decoders: tuple[str, ...] | None = None,
+        judge=None, caption: str = "", change: str = "", **sampling):
+    """Ask once; draw the question beside its answer. A picture is painted by both decoders, from
+    the same tokens.
 
     Args:
         given: a string, Text, Image or Audio.
         judge: a `WordJudge`: what it hears in a spoken answer is written above it.
-        change: an instruction for a picture, such as `make the ground green`: the answer is the picture, changed.
+        change: an instruction for a picture, such as `make the ground green`: the answer is the
+            picture, changed.
 
     Returns:
         the answer (a picture: as the first of the decoders paints it). Errors as `Assistant.generate`.
     """
     given = Text(given) if isinstance(given, str) else given
     if change and not (isinstance(given, Image) and want == "image"):
-        raise ValueError("an instruction goes with a picture, and the answer is a picture: choose both, or leave it empty")
+        raise ValueError("an instruction goes with a picture, and the answer is a picture: choose both, or "
+                         "leave it empty")
     segment = assistant.tokens([given, Text(change)] if change else [given], want, seed, **sampling)
     asked = {Text: "text", Image: "image", Audio: "audio"}[type(given)]
     if decoders is None:
         decoders = ("vq", "diffusion") if assistant.decoder is not None else ("vq",)
-    answers = [assistant.render(segment, decoder=d, seed=seed) for d in (decoders if want == "image" else (None,))]
+    answers = [assistant.render(segment, decoder=d, seed=seed)
+               for d in (decoders if want == "image" else (None,))]
     titles = [f"out: {WHO[d]}" for d in decoders] if want == "image" else [f"out: {NAMES[want]}"]
     if judge is not None and want == "audio":
         titles = [f"out: sound; the judge hears\n“{judge.hear(answers[0].samples[None])[0]}”"]
@@ -97,8 +104,8 @@ def ask(assistant: Assistant, given, want: str, seed: int = 0, decoders: tuple[s
     return answers[0]
 
 
-def compose(left: str = "cat", left_count: str = "one", right: str = "", right_count: str = "one", background: str = "blue",
-            sign: str = "") -> Image:
+def compose(left: str = "cat", left_count: str = "one", right: str = "", right_count: str = "one",
+            background: str = "blue", sign: str = "") -> Image:
     """A picture put together by hand. Three or four objects fill the picture, so they stand alone.
 
     ValueError if nothing stands in it, or if the sign is not 3 to 5 letters.
@@ -108,7 +115,8 @@ def compose(left: str = "cat", left_count: str = "one", right: str = "", right_c
     if not chosen:
         raise ValueError("the picture is empty: choose something for the left or for the right")
     if len(chosen) == 2 and max(counts) > 2:
-        raise ValueError("three or four things fill the whole picture: choose nothing for the other side, or fewer of them")
+        raise ValueError("three or four things fill the whole picture: choose nothing for the other side, or "
+                         "fewer of them")
     groups = tuple(Group(n, c, p if c <= 2 else "") for n, c, p in chosen)
     return Image(draw(Scene(groups, background, sign.strip().upper())))
 
@@ -123,14 +131,16 @@ def required(value, otherwise: str):
 
 
 class Panel:
-    """Six ways to ask (type; put together, draw or upload a picture; record or upload a sound), one button, any modality back."""
+    """Six ways to ask (type; put together, draw or upload a picture; record or upload a sound), one button,
+    any modality back."""
 
     def __init__(self, assistant: Assistant):
         import ipywidgets as w
 
         from mmcourse.show.inputs import Canvas, Microphone, css
         self.assistant, wide = assistant, w.Layout(width="34em")
-        self.text = w.Textarea("two cats on the left, a sun on the right, blue ground, sign KITE", layout=wide)
+        self.text = w.Textarea("two cats on the left, a sun on the right, blue ground, sign KITE",
+                               layout=wide)
         things, counts = [("nothing", ""), *((n, n) for n in NOUNS)], list(COUNTS)
         self.scene = {"left": w.Dropdown(options=things, value="cat", description="left"),
                       "left_count": w.Dropdown(options=counts, description="how many"),
@@ -139,17 +149,21 @@ class Panel:
                       "background": w.Dropdown(options=list(BACKGROUNDS), value="blue", description="ground"),
                       "sign": w.Text("", description="sign", placeholder="3 to 5 letters, or nothing")}
         self.picture = w.FileUpload(accept="image/*", multiple=False, description="choose a picture")
-        self.sound = w.FileUpload(accept="audio/*,.wav,.flac,.ogg,.mp3", multiple=False, description="choose a sound")
+        self.sound = w.FileUpload(accept="audio/*,.wav,.flac,.ogg,.mp3", multiple=False,
+                                  description="choose a sound")
         self.canvas, self.microphone = Canvas(), Microphone()
-        behind = w.Dropdown(options=[(name, css(rgb)) for name, rgb in BACKGROUNDS.items()], value=self.canvas.background,
-                            description="ground")
+        behind = w.Dropdown(options=[(name, css(rgb)) for name, rgb in BACKGROUNDS.items()],
+                            value=self.canvas.background, description="ground")
         w.link((behind, "value"), (self.canvas, "background"))
-        ways = {"Type": self.text, "Put together": w.VBox(list(self.scene.values())), "Draw": w.VBox([behind, self.canvas]),
-                "Upload a picture": self.picture, "Record": self.microphone, "Upload a sound": self.sound}
+        ways = {"Type": self.text, "Put together": w.VBox(list(self.scene.values())),
+                "Draw": w.VBox([behind, self.canvas]), "Upload a picture": self.picture,
+                "Record": self.microphone, "Upload a sound": self.sound}
         self.tabs = w.Tab(list(ways.values()), titles=list(ways))
         self.change = w.Text("", description="change it", layout=wide,
-                             placeholder="with a picture, if you like: make the ground green, remove the sign, ...")
-        self.want = w.Dropdown(options=[(NAMES[m], m) for m in MODALITIES], value="image", description="answer in")
+                             placeholder="with a picture, if you like: make the ground green, remove the "
+                                         "sign, ...")
+        self.want = w.Dropdown(options=[(NAMES[m], m) for m in MODALITIES], value="image",
+                               description="answer in")
         self.seed = w.BoundedIntText(0, min=0, max=9999, description="seed")
         self.button = w.Button(description="Ask", button_style="primary", icon="play")
         self.out = w.Output()
@@ -157,18 +171,22 @@ class Panel:
         self.box = w.VBox([self.tabs, self.change, w.HBox([self.want, self.seed, self.button]), self.out])
 
     def question(self) -> tuple[object, str]:
-        """What is asked with the open tab, and a remark on it. ValueError if it is not there or cannot be read."""
+        """What is asked with the open tab, and a remark on it. ValueError if it is not there
+        or cannot be read."""
         way = self.tabs.titles[self.tabs.selected_index or 0]
         if way == "Type":
             return Text(self.text.value), ""
         if way == "Put together":
             return compose(**{k: v.value for k, v in self.scene.items()}), ""
         if way == "Draw":
-            return Image(required(self.canvas.file, "nothing drawn yet: draw with the mouse or a finger first")), ""
+            return Image(required(self.canvas.file,
+                                  "nothing drawn yet: draw with the mouse or a finger first")), ""
         if way == "Record":
-            return shorten(Audio(required(self.microphone.file, "nothing recorded yet: press “record a word” first")))
+            return shorten(Audio(required(self.microphone.file,
+                                          "nothing recorded yet: press “record a word” first")))
         upload, kind = (self.picture, Image) if way == "Upload a picture" else (self.sound, Audio)
-        found = kind(bytes(required(upload.value, f"no file yet: press “{upload.description}” first")[0]["content"]))
+        found = kind(bytes(required(upload.value,
+                                    f"no file yet: press “{upload.description}” first")[0]["content"]))
         return shorten(found) if kind is Audio else (found, "")
 
     def answer(self) -> None:
@@ -188,8 +206,8 @@ def panel(assistant: Assistant) -> None:
     """Show the panel. On a page without a kernel one sentence stands in its place."""
     from IPython.display import display
     bundle = Panel(assistant).box._repr_mimebundle_()
-    bundle["text/plain"] = (
-        "[The panel: type; put together, draw or upload a picture; record or upload a sound. It needs a running kernel.]")
+    bundle["text/plain"] = ("[The panel: type; put together, draw or upload a picture; record or upload a "
+                            "sound. It needs a running kernel.]")
     display(bundle, raw=True)
 
 
@@ -221,9 +239,9 @@ def diagram() -> None:
     box(88, 10, "diffusion\ndecoder", "#eeeeee", 11.5)
     arrow(86.5, 14, 89.5, 13.2)
     arrow(86.5, 6, 89.5, 6.8)
-    show.figure(fig, "Everything is a token. Text, pictures and sound each have a tokenizer that turns them into whole numbers "
-                     "and back; one transformer predicts the next number and never asks which kind it is; a diffusion decoder "
-                     "adds detail.")
+    show.figure(fig, "Everything is a token. Text, pictures and sound each have a tokenizer that turns them "
+                     "into whole numbers and back; one transformer predicts the next number and never asks "
+                     "which kind it is; a diffusion decoder adds detail.")
 
 
 def matrix(path=RESULTS / "evaluate.json", every: bool = False) -> dict:
@@ -232,12 +250,14 @@ def matrix(path=RESULTS / "evaluate.json", every: bool = False) -> dict:
     Twelve rows in plain words, or with `every` each row under its own key.
     """
     if not Path(path).exists():
-        show.caption("No measured matrix is here yet: `mmcourse evaluate --save` makes one in some twenty minutes.")
+        show.caption("No measured matrix is here yet: `mmcourse evaluate --save` makes one in some twenty "
+                     "minutes.")
         return {}
     result = read_json(path)
     rows = every_row(result["matrix"]) if every else short_rows(result["matrix"])
-    show.table(rows, f"The any-to-any matrix: n = {result['n']}, {result['split']} seed {result['seed']}. (r) is a reference, "
-               "another listener on the question itself: it is no ceiling, and nothing is divided by it.")
+    show.table(rows, f"The any-to-any matrix: n = {result['n']}, {result['split']} seed {result['seed']}. "
+                     "(r) is a reference, another listener on the question itself: it is no ceiling, and "
+                     "nothing is divided by it.")
     return result["matrix"]
 
 
@@ -246,13 +266,16 @@ def every_row(matrix: dict) -> list[dict]:
     return [{"direction": direction.replace("->", " → "), "measure": measure, "score": cell(row["score"]),
              "95 %": interval(row), "ceiling": cell(row["ceiling"]), "reference": cell(row["reference"]),
              "chance": cell(row["chance"]), "n": row["n"]}
-            for direction, measures in matrix.items() for measure, row in measures.items() if isinstance(row, dict)]
+            for direction, measures in matrix.items() for measure, row in measures.items()
+            if isinstance(row, dict)]
 
 
 def said_first(matrix: dict) -> None:
-    """Words first against the direct way, with eight drafts and with one: between the two of a pair nothing else differs."""
-    show.table(pair_rows(matrix), "Share of right answers with its 95 % interval. Between the two of a pair all that is done is "
-               "the same but for the words in between: one view of the question, the same guidance and temperature.")
+    """Words first against the direct way, with eight drafts and with one: between the two of a pair
+    nothing else differs."""
+    show.table(pair_rows(matrix), "Share of right answers with its 95 % interval. Between the two of a pair "
+                                  "all that is done is the same but for the words in between: one view of "
+                                  "the question, the same guidance and temperature.")
 
 
 # ---------------------------------------------------------------- sequences of tokens
@@ -278,8 +301,8 @@ def token_line(ids, vocabulary: Vocabulary, bpe=None, caption: str = "") -> None
                 frame, level = divmod(index, vocabulary.audio_levels)
                 hint = f"frame {frame}, {frame * 40} ms, level {level}"
         style = f"background:{COLOURS[kind]};color:{'#fff' if kind == 'special' else '#000'}"
-        spans.append(f'<span title="{html.escape(hint)}; id {token}" style="{style};padding:1px 3px;margin:1px;'
-                     f'border-radius:3px;display:inline-block">{html.escape(word)}</span>')
+        spans.append(f'<span title="{html.escape(hint)}; id {token}" style="{style};padding:1px 3px;'
+                     f'margin:1px;border-radius:3px;display:inline-block">{html.escape(word)}</span>')
         plain.append(word)
     if show._in_notebook():
         from IPython.display import display
