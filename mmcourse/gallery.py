@@ -1,55 +1,38 @@
 """data/gallery.png, the picture in the README: real answers of the shipped model, none chosen by eye.
 
-`python -m mmcourse.gallery [--seed 0]`. Scenes come from the held-out split in the order in which the seed makes them.
+`mmcourse gallery [--seed 0]`. Scenes come from the held-out split in the order in which the seed makes them.
 """
 import argparse
 import textwrap
 
-import numpy as np
 from matplotlib import pyplot as plt
 
 from mmcourse import checkpoints, show
-from mmcourse.assistant import Assistant, Image, Text, load
+from mmcourse.assistant import Assistant, load
+from mmcourse.judges.metrics import held_out_scenes
+from mmcourse.media import Image, Text
 from mmcourse.paths import DATA
 from mmcourse.world.pictures import draw
-from mmcourse.world.scene import NOUNS, Scene, caption, sample_scene
+from mmcourse.world.scene import NOUNS, Scene, caption
 
 COLUMNS = 6
-
-
-def held_out_scenes(n: int, seed: int) -> list[Scene]:
-    """Scenes whose combinations nothing was trained on."""
-    rng = np.random.default_rng((seed, 55))
-    return [sample_scene(rng, "held-out") for _ in range(n)]
+STREAM = 55                             # of the scenes
+PAINTED = {"vq": "text → picture\n(plain decoder)", "diffusion": "the same tokens\n(diffusion decoder)"}
 
 
 def draw_gallery(assistant: Assistant, seed: int = 0, judge=None):
     """A matplotlib figure: prompts drawn by both decoders, pictures described, words spoken."""
     show.style()
-    pictures = ("vq", "diffusion") if assistant.decoder is not None else ("vq",)
-    rows = len(pictures) + 2
+    decoders = ("vq", "diffusion") if assistant.decoder is not None else ("vq",)
+    rows = len(decoders) + 2
     fig, axes = plt.subplots(rows, COLUMNS, figsize=(12, 2.15 * rows + 0.9),
-                             gridspec_kw={"height_ratios": [*[1] * len(pictures), 1.05, 0.8]})
-    scenes = held_out_scenes(2 * COLUMNS, seed)
+                             gridspec_kw={"height_ratios": [*[1] * len(decoders), 1.05, 0.8]})
+    scenes = held_out_scenes(2 * COLUMNS, seed, stream=STREAM)
     for column in range(COLUMNS):
-        prompt = caption(scenes[column])
-        segment = assistant.tokens([Text(prompt)], "image", seed=seed)
-        for row, decoder in enumerate(pictures):
-            axes[row, column].imshow(assistant.render(segment, decoder=decoder, seed=seed).pixels, interpolation="nearest")
-        axes[0, column].set_title("“" + "\n".join(textwrap.wrap(prompt, 26)) + "”", fontsize=8)
-        given = Image(draw(scenes[COLUMNS + column]))
-        answer = assistant.generate([given], "text", seed=seed)
-        axes[-2, column].imshow(given.pixels, interpolation="nearest")
-        axes[-2, column].set_xlabel("“" + "\n".join(textwrap.wrap(answer.text, 26)) + "”", fontsize=8)
-        word = NOUNS[(11 * column + 7 + seed) % len(NOUNS)]
-        sound = assistant.generate([Text(word)], "audio", seed=seed)
-        show._spectrogram(axes[-1, column], sound.samples, sound.rate, "")
-        heard = f"\na judge hears “{judge.hear(sound.samples[None])[0]}”" if judge is not None else ""
-        axes[-1, column].set(title="", ylabel="", xlabel=f"“{word}”{heard}")
-        axes[-1, column].xaxis.label.set_fontsize(8)
-    painted = {"vq": "text → picture\n(plain decoder)", "diffusion": "the same tokens\n(diffusion decoder)"}
-    names = [*(painted[p] for p in pictures),
-             "picture → text", "text → speech"]
+        draw_caption(assistant, scenes[column], axes[:-2, column], decoders, seed)
+        describe_picture(assistant, scenes[COLUMNS + column], axes[-2, column], seed)
+        speak_word(assistant, NOUNS[(11 * column + 7 + seed) % len(NOUNS)], axes[-1, column], seed, judge)
+    names = [*(PAINTED[decoder] for decoder in decoders), "picture → text", "text → speech"]
     for row, name in enumerate(names):
         axes[row, 0].set_ylabel(name, fontsize=9)
         for axis in axes[row]:
@@ -57,6 +40,36 @@ def draw_gallery(assistant: Assistant, seed: int = 0, judge=None):
             axis.grid(False)
             axis.spines[:].set_visible(False)
     return fig
+
+
+def quoted(text: str) -> str:
+    """A text in quotation marks, in lines that fit a column."""
+    return "“" + "\n".join(textwrap.wrap(text, 26)) + "”"
+
+
+def draw_caption(assistant: Assistant, scene: Scene, axes, decoders: tuple[str, ...], seed: int) -> None:
+    """A column's pictures: the caption of a scene, drawn once and painted by each decoder."""
+    prompt = caption(scene)
+    segment = assistant.tokens([Text(prompt)], "image", seed=seed)
+    for axis, decoder in zip(axes, decoders):
+        axis.imshow(assistant.render(segment, decoder=decoder, seed=seed).pixels, interpolation="nearest")
+    axes[0].set_title(quoted(prompt), fontsize=8)
+
+
+def describe_picture(assistant: Assistant, scene: Scene, axis, seed: int) -> None:
+    """A true picture and what the model says of it."""
+    given = Image(draw(scene))
+    axis.imshow(given.pixels, interpolation="nearest")
+    axis.set_xlabel(quoted(assistant.generate([given], "text", seed=seed).text), fontsize=8)
+
+
+def speak_word(assistant: Assistant, word: str, axis, seed: int, judge=None) -> None:
+    """The spectrogram of a spoken word, and what a judge hears in it."""
+    sound = assistant.generate([Text(word)], "audio", seed=seed)
+    show._spectrogram(axis, sound.samples, sound.rate, "")
+    heard = f"\na judge hears “{judge.hear(sound.samples[None])[0]}”" if judge is not None else ""
+    axis.set(title="", ylabel="", xlabel=f"“{word}”{heard}")
+    axis.xaxis.label.set_fontsize(8)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,9 +82,6 @@ def main(argv: list[str] | None = None) -> int:
     judge = checkpoints.load("word_judge") if "word_judge" in checkpoints.manifest() else None
     fig = draw_gallery(load(), args.seed, judge)
     fig.savefig(args.out, dpi=80, facecolor="white")
-    print(f"{args.out}: {fig.get_size_inches()[0] * 80:.0f} x {fig.get_size_inches()[1] * 80:.0f} pixels")
+    width, height = fig.get_size_inches() * 80
+    print(f"{args.out}: {width:.0f} x {height:.0f} pixels")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

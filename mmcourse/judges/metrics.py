@@ -65,9 +65,12 @@ def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return max(0.0, float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(A) + np.trace(B) - 2 * cross))
 
 
-def held_out_scenes(n: int, seed: int, jitter: int = 0) -> list[Scene]:
-    """`n` scenes whose combinations nothing was trained on, drawn up to `jitter` pixels off their place."""
-    rng = np.random.default_rng((seed, 97, jitter))
+def held_out_scenes(n: int, seed: int, jitter: int = 0, stream: int = 97) -> list[Scene]:
+    """`n` scenes whose combinations nothing was trained on, drawn up to `jitter` pixels off their place.
+
+    Another `stream` gives other scenes for the same seed.
+    """
+    rng = np.random.default_rng((seed, stream, jitter))
     return [sample_scene(rng, "held-out", jitter=jitter) for _ in range(n)]
 
 

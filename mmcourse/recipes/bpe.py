@@ -25,8 +25,8 @@ def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> BPETokenizer:
     start = time.process_time()
     tokenizer = train_vocabulary(args.seed)
     path = tokenizer.save(folder / "bpe.json")
-    checkpoints.record("bpe", path, folder=folder, model="BPETokenizer", seed=args.seed, steps=len(tokenizer.merges),
-                       cpu_minutes=round((time.process_time() - start) / 60, 3),
+    checkpoints.record("bpe", path, folder=folder, model="BPETokenizer", seed=args.seed,
+                       steps=len(tokenizer.merges), cpu_minutes=round((time.process_time() - start) / 60, 3),
                        config={"vocab_size": VOCAB_SIZE, "captions": CAPTIONS, "spoken": SPOKEN,
                                "python": platform.python_version()})
     print(f"{tokenizer} -> {path}")

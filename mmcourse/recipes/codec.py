@@ -21,14 +21,16 @@ SECONDS = 0.96                         # of sound in a row of a batch
 LR = 2e-3
 MUON_LR = 0.02
 PEOPLE = 0.3                           # the share of words spoken by people, if the human digits are there
-LEVEL_SHARES = (0.25, 0.4, 0.1, 0.25)  # how often 1, 2, 3 and 4 levels are used: the transformer models the first two
+# How often 1, 2, 3 and 4 levels are used: the transformer models the first two.
+LEVEL_SHARES = (0.25, 0.4, 0.1, 0.25)
 
 
 class CodecBatches:
     """Random sound of the training voices: words at random moments, a little faster or slower, louder or
     softer."""
 
-    def __init__(self, batch: int = BATCH, seconds: float = SECONDS, humans: bool = True, level_shares=LEVEL_SHARES):
+    def __init__(self, batch: int = BATCH, seconds: float = SECONDS, humans: bool = True,
+                 level_shares=LEVEL_SHARES):
         corpus = load_speech()
         self.clips = [corpus.clips[i] for i in corpus.select()]
         digits = load_human_digits() if humans else None

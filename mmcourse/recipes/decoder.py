@@ -20,7 +20,7 @@ STEPS = 3600
 BATCH = 32
 LR = 1.5e-3
 MUON_LR = 0.02
-EMA_DECAY = 0.998                       # the shipped weights are a running mean
+EMA_DECAY = 0.998                       # of the shipped weights
 JITTER = 2                              # pixels by which half of the drawings are moved
 
 

@@ -20,7 +20,7 @@ STEPS = 2400
 BATCH = 32
 LR = 1.5e-3
 MUON_LR = 0.02
-EMA_DECAY = 0.998                       # the shipped weights are a running mean
+EMA_DECAY = 0.998                       # of the shipped weights
 SHORT_EMA_DECAY = 0.99                  # of runs of up to 1,000 steps
 
 

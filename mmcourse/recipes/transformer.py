@@ -34,7 +34,7 @@ AUDIO_LEVELS = 2                        # the transformer models the two coarses
 LR = 3e-3
 MUON_LR = 0.02
 WARMUP = 100                            # steps
-EMA_DECAY = 0.995                       # the shipped weights are a running mean
+EMA_DECAY = 0.995                       # of the shipped weights
 UNNAMED = 0.4                           # the share of scenes on a colour without a name
 COPIES = 3                              # augmented copies of every synthetic clip that the model listens to
 
@@ -51,7 +51,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the training: a schedule of its own, from the weights (a running mean) of the part before.
+    """A part of the training: a schedule of its own, from the weights (their EMA) of the part before.
 
     Args:
         rate: the learning rates, as a share of `LR` and `MUON_LR`.
@@ -210,13 +210,14 @@ def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> History:
     return history
 
 
-def ship(model: Transformer, mixture: Mixture, seed: int, steps: int, history: History, folder=CHECKPOINTS) -> None:
+def ship(model: Transformer, mixture: Mixture, seed: int, steps: int, history: History,
+         folder=CHECKPOINTS) -> None:
     """Save the transformer as the shipped one, with its vocabulary and the hashes of the tokenizers it
     learned from."""
     tail = history.rows[-20:]
     metrics = {"loss": round(sum(r["loss"] for r in tail) / len(tail), 4)}
     tokenizers = {name: checkpoints.identity(name) for name in ("bpe", "vqvae", "codec")}
-    checkpoints.save("transformer", model, seed=seed, steps=steps, cpu_minutes=history.cpu_minutes, metrics=metrics,
-                     folder=folder, dtype=torch.int8, vocabulary=mixture.vocabulary.config, tokenizers=tokenizers,
-                     human_digits=mixture.people is not None)
+    checkpoints.save("transformer", model, seed=seed, steps=steps, cpu_minutes=history.cpu_minutes,
+                     metrics=metrics, folder=folder, dtype=torch.int8, vocabulary=mixture.vocabulary.config,
+                     tokenizers=tokenizers, human_digits=mixture.people is not None)
     print(metrics)

@@ -177,9 +177,11 @@ class Study:
             prog=f"mmcourse study {self.name}", formatter_class=argparse.RawDescriptionHelpFormatter,
             description=f"Measure the rows that data/results/{self.name}.json lacks.",
             epilog="\n  ".join(["rows:", *names]))
-        parser.add_argument("--only", nargs="+", metavar="NAME", help="rows of these names, or whose names contain them")
+        parser.add_argument("--only", nargs="+", metavar="NAME",
+                            help="rows of these names, or whose names contain them")
         if self.seeds:
-            parser.add_argument("--seeds", type=int, nargs="+", default=list(self.seeds), help="default: %(default)s")
+            parser.add_argument("--seeds", type=int, nargs="+", default=list(self.seeds),
+                                help="default: %(default)s")
         parser.add_argument("--fresh", action="store_true", help="measure again what is there")
         parser.add_argument("--toy", action="store_true",
                             help=f"a size that takes seconds and means nothing, into CACHE/toy/{self.name}.json")

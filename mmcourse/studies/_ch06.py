@@ -18,7 +18,8 @@ from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import BACKGROUNDS, COUNTS, PLACES, Group, Scene, is_held_out
 from mmcourse.world.speech import load_speech
 
-TASKS = {"draw": {"text->image": 6}, "describe": {"image->text": 4}, "speech": {"text->audio": 4, "audio->text": 4}}
+TASKS = {"draw": {"text->image": 6}, "describe": {"image->text": 4},
+         "speech": {"text->audio": 4, "audio->text": 4}}        # directions, and how many rows of each in a batch
 DIRECTIONS = tuple(direction for task in TASKS.values() for direction in task)
 NAMES = ("apple", "bee", "book", "cat", "crab", "fish", "guitar", "house", "key", "star", "tree", "whale")
 WHOLE = {"width": 96, "layers": 3, "heads": 4}
@@ -54,7 +55,8 @@ class SmallWorld:
 
     def questions(self, direction: str, n: int) -> list[list[Segment]]:
         """`n` held-out pairs (given, answer) of a direction, always the same."""
-        return [self.held_out.sequence(direction, np.random.default_rng((QUESTIONS_SEED, i))) for i in range(n)]
+        return [self.held_out.sequence(direction, np.random.default_rng((QUESTIONS_SEED, i)))
+                for i in range(n)]
 
 
 @cache

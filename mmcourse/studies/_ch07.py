@@ -11,7 +11,8 @@ from mmcourse.paths import cache_dir
 from mmcourse.world.scene import caption
 
 
-def regression_loss(model: nn.Module, truth: torch.Tensor, plain: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+def regression_loss(model: nn.Module, truth: torch.Tensor, plain: torch.Tensor,
+                    codes: torch.Tensor) -> torch.Tensor:
     """The control of a flow decoder, for pictures and for sound: the same network and data without noise or
     time.
 

@@ -114,7 +114,8 @@ class PerceptualLoss:
             out["critic"] = self.teach_the_critic(painted.detach(), truth)
             fooled = -self.critic(painted).mean()
             last = decoder[-2].weight
-            ours, theirs = (torch.autograd.grad(part, last, retain_graph=True)[0].norm() for part in (loss, fooled))
+            ours, theirs = (torch.autograd.grad(part, last, retain_graph=True)[0].norm()
+                            for part in (loss, fooled))
             loss = loss + self.adversarial * (ours / theirs.clamp(min=1e-6)).clamp(max=1e3) * fooled
         return {"loss": loss, **out}
 
@@ -153,8 +154,8 @@ def own_net(plan: Plan) -> tuple[PictureNet, History]:
     torch.manual_seed(plan.seed + 10)
     net = PictureNet(NET_WIDTH)
     run = cache_dir() / "runs" / f"ch03_gan-net-{plan.net_steps}-{plan.seed}.pt"
-    return net, finished(train(net, picture_judge.batch, picture_loss, steps=plan.net_steps, optim=Optim(lr=NET_LR),
-                               run=Run(seed=plan.seed + 10, resume=run)))
+    return net, finished(train(net, picture_judge.batch, picture_loss, steps=plan.net_steps,
+                               optim=Optim(lr=NET_LR), run=Run(seed=plan.seed + 10, resume=run)))
 
 
 def judge_sharply(pictures: torch.Tensor) -> dict:
@@ -170,8 +171,8 @@ def true_row(plan: Plan) -> dict:
 
 @torch.no_grad()
 def measure(model: VQVAE, decoder: nn.Module, own: PictureNet, plan: Plan) -> dict:
-    """PSNR, what the judges still see, and Frechet distances to the same scenes' true pictures: in the judge's features,
-    and in those of the loss's `own` classifier."""
+    """PSNR, what the judges still see, and Frechet distances to the same scenes' true pictures: in the
+    judge's features, and in those of the loss's `own` classifier."""
     truth = held_out(plan.judged)[1]
     pictures = torch.cat([(decoder(codes_of(model, x)) + 0.5).clamp(0, 1) for x in truth.split(32)])
     nets = {"fd_same": checkpoints.load("picture_judge"), "fd_same_own": own}

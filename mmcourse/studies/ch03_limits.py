@@ -65,8 +65,9 @@ def search(model: VQVAE, images: torch.Tensor, ids: torch.Tensor, sweeps: int = 
     Places four patches apart are tried together, each judged by the 32x32 pixels around it; a picture whose
     error as a whole does not fall takes its old ids back.
     """
-    if ids.shape[1] % APART or ids.shape[2] % APART:
-        raise ValueError(f"the search takes grids of multiples of {APART} tokens, got {ids.shape[1]}x{ids.shape[2]}")
+    height, width = ids.shape[1:]
+    if height % APART or width % APART:
+        raise ValueError(f"the search takes grids of multiples of {APART} tokens, got {height}x{width}")
     book, ids = model.quantizer.codebook, ids.clone()
     nearest = torch.cdist(book, book).argsort(1)[:, :near]             # (K, near): the first is the code itself
     best = patch_errors(model, images, ids)
@@ -103,7 +104,7 @@ def larger_book(model: VQVAE, plan: Plan) -> torch.Tensor:
     rng = np.random.default_rng((plan.seed, 96))
     scenes = [[sample_scene(rng, jitter=plan.jitter) for _ in range(32)] for _ in range(20)]
     fitted = torch.cat([model.vectors(draw_batch(part)).flatten(0, 2) for part in scenes])
-    fitted = fitted.unique(dim=0)                                      # plain grounds are many, and all alike
+    fitted = fitted.unique(dim=0)                                      # plain patches are many, and all alike
     return k_means(fitted[torch.randperm(len(fitted))[:plan.fitted_on]], plan.codes, rounds=5)
 
 

@@ -56,7 +56,8 @@ class Arm:
 ARMS = {f"{codes or 'no'} codes, context {context}": Arm(codes, context)
         for context in (3, 1) for codes in (8192, None, 512)}
 ARMS["8192 codes, context 3, twice as long"] = Arm(8192, 3, times=2)
-ARMS |= {f"{codes or 'no'} codes, context 1, four times as long": Arm(codes, 1, times=4) for codes in (8192, None, 512)}
+ARMS |= {f"{codes or 'no'} codes, context 1, four times as long": Arm(codes, 1, times=4)
+         for codes in (8192, None, 512)}
 
 
 def make(codes: int | None, context: int, seed: int = 0) -> VQVAE:

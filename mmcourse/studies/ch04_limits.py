@@ -148,7 +148,8 @@ def people(plan: Plan, name: str) -> dict:
               if (speaker == VALIDATION_SPEAKER) == held_out and digits.held_out[i]]
     chosen = np.random.default_rng(SEED).permutation(chosen)[:plan.clips]
     codec, judge = checkpoints.load("codec"), checkpoints.load("word_judge")
-    return measure(codec, judge, [digits.clips[i] for i in chosen], [digits.words[i] for i in chosen], plan.pitched)
+    clips, words = [digits.clips[i] for i in chosen], [digits.words[i] for i in chosen]
+    return measure(codec, judge, clips, words, plan.pitched)
 
 
 def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:

@@ -96,7 +96,8 @@ def ridge(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     abound."""
     strength = 0.01 if len(x) > 10 * x.shape[1] else 0.3
     x = torch.cat([x, torch.ones(len(x), 1)], 1).double()
-    return torch.linalg.solve(x.T @ x + strength * len(x) * torch.eye(x.shape[1]).double(), x.T @ y.double()).float()
+    penalty = strength * len(x) * torch.eye(x.shape[1]).double()
+    return torch.linalg.solve(x.T @ x + penalty, x.T @ y.double()).float()
 
 
 def linear(x: torch.Tensor, y: torch.Tensor, x2: torch.Tensor) -> torch.Tensor:
@@ -180,7 +181,8 @@ def described(plan: Plan) -> Clips:
     """The clips that all probes share."""
     spoken = corpus()
     everyone = spoken.select(held_out=True)[::plan.every]
-    train = [i for i in spoken.select()[::2 * plan.every] if spoken.voices[i] % 2 == 0]   # a take by every second voice
+    # One take by every second voice
+    train = [i for i in spoken.select()[::2 * plan.every] if spoken.voices[i] % 2 == 0]
     test = everyone[::2]
     known, new = ([i for i in everyone if (WORDS.index(spoken.words[i]) % 2 == 0) == even]
                   for even in (True, False))

@@ -102,7 +102,7 @@ def measure(codec: AudioCodec, plan: Plan) -> list[dict]:
     sounds = stack(clips, CLIP_SAMPLES)
     ids, many = codec.encode(sounds), in_use(codec, plan.counted)
     truth = log_mel(normalize_loudness(sounds), codec.filters)
-    inside = torch.stack([torch.arange(truth.shape[2]) < len(c) / HOP for c in clips])             # not the padding
+    inside = torch.stack([torch.arange(truth.shape[2]) < len(c) / HOP for c in clips])     # not the padding
     rows = []
     for n in {1: (1,), 4: (1, 2, 4)}[codec.levels]:
         mel, out = codec.decode_mel(ids[..., :n]), codec.decode(ids[..., :n])
@@ -143,8 +143,9 @@ def ceiling(plan: Plan, name: str) -> dict:
 
 def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     """Two ceilings and every configuration."""
-    out = [Job(name, partial(ceiling, plan, name), section=("reference",)) for name in ("true", "log-mel, no tokens")]
-    return out + [Job(name, partial(row, plan, spec), section=("runs",)) for name, spec in configurations().items()]
+    return [*(Job(name, partial(ceiling, plan, name), section=("reference",))
+              for name in ("true", "log-mel, no tokens")),
+            *(Job(name, partial(row, plan, spec), section=("runs",)) for name, spec in configurations().items())]
 
 
 def head(plan: Plan) -> dict:
@@ -152,5 +153,6 @@ def head(plan: Plan) -> dict:
     return {"plan": {name: value for name, value in asdict(plan).items() if name not in ("warmup", "counted")}}
 
 
-STUDY = Study("ch04_sweep", Plan(), Plan(steps=1, batch=2, width=8, clips=VOICES, warmup=0, counted=50), jobs, head)
+TOY = Plan(steps=1, batch=2, width=8, clips=VOICES, warmup=0, counted=50)
+STUDY = Study("ch04_sweep", Plan(), TOY, jobs, head)
 main = STUDY.run

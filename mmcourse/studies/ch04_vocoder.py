@@ -61,8 +61,8 @@ class Vocoder(nn.Module):
         super().__init__()
         bins = WINDOW // 2 + 1
         self.body = nn.Sequential(
-            nn.Conv1d(bands, width, 5, padding=2), DilatedBlock(width), DilatedBlock(width, 2), DilatedBlock(width, 4),
-            DilatedBlock(width), DilatedBlock(width, 2), nn.Conv1d(width, 3 * bins, 1))
+            nn.Conv1d(bands, width, 5, padding=2), DilatedBlock(width), DilatedBlock(width, 2),
+            DilatedBlock(width, 4), DilatedBlock(width), DilatedBlock(width, 2), nn.Conv1d(width, 3 * bins, 1))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Size and direction of each bin of each frame, then one inverse transform."""

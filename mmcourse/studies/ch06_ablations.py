@@ -18,6 +18,7 @@ from mmcourse.recipes.transformer import COPIES, EMA_DECAY, LR, MUON_LR, make_mo
 from mmcourse.studies import Job, Study, finished
 from mmcourse.studies._ch06 import DIRECTIONS, NAMES, TASKS, WHOLE, answer_bits, made_with, small_world
 from mmcourse.training import Run, train
+from mmcourse.vocabulary import PAD
 
 FASTER = 5                              # times the learning rates
 
@@ -95,7 +96,8 @@ ARMS = {
 
 def all_tokens_loss(model: nn.Module, *parts: torch.Tensor) -> dict:
     """As `mixture_loss`, but what was given counts as much as the answer."""
-    return mixture_loss(model, *(part if i % 2 == 0 else (parts[i - 1] != 0).float() for i, part in enumerate(parts)))
+    even = [(ids, (ids != PAD).float()) for ids in parts[::2]]          # the weights of the mixture are put aside
+    return mixture_loss(model, *(part for pair in even for part in pair))
 
 
 def learn(arm: Arm, seed: int, plan: Plan) -> tuple[nn.Module, float]:

@@ -1,8 +1,8 @@
 """What makes a model compose, and not learn pairs by heart? About 18 CPU minutes.
 
-The first part of the reference run (pictures and captions alone), once on the eight named grounds and once
-with a share of the scenes on colours without a name; each with its last weights and with their running mean.
-What is counted: pictures whose objects are right, one try each, for (noun, ground) pairs that nothing was
+The first part of the reference run (pictures and captions alone), once on the eight named backgrounds and
+once with a share of the scenes on colours without a name; each with its last weights and with their EMA. What
+is counted: pictures whose objects are right, one try each, for (noun, background) pairs that nothing was
 trained on and for pairs that were.
 """
 import copy
@@ -63,7 +63,7 @@ def objects_right(model, mixture, split: str, n: int, seed: int = 1) -> float:
 
 
 def rows(plan: Plan, unnamed: float) -> list[dict]:
-    """Train once; a row for the last weights and a row for their mean."""
+    """Train once; a row for the last weights and a row for their EMA ("mean")."""
     first = replace(PARTS[0], unnamed=unnamed)
     mixture = make_mixture(plan.scenes, stage=first.stages[0], part=first)
     model, last = make_model(mixture.vocabulary, plan.seed), []

@@ -36,7 +36,8 @@ from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import sample_scene
 
-WIDTHS = {"flow": 64, "regression": 64, "wide regression": 94}      # one call at width 94 costs what two at 64 cost
+# One call at width 94 costs what two at 64 cost.
+WIDTHS = {"flow": 64, "regression": 64, "wide regression": 94}
 LOSSES = {"flow": decoder_loss, "regression": regression_loss, "wide regression": regression_loss}
 SIGNS_READ = 60                         # at most, in each set
 MEASURES = ("fd", "psnr", "nouns", "signs", "sharpness")
@@ -135,7 +136,8 @@ class PictureMetrics:
         """`fd`: to the true pictures of the same scenes; `nouns`, `signs`: shares that PictureNet and OCR
         read rightly."""
         return rounded({"fd": distance(self.features, self.net.features(pictures)),
-                        "psnr": pooled_psnr(pictures, self.truth), "nouns": self.net.accuracy(pictures, self.scenes),
+                        "psnr": pooled_psnr(pictures, self.truth),
+                        "nouns": self.net.accuracy(pictures, self.scenes),
                         "sharpness": sharpness(pictures) / sharpness(self.truth),
                         "signs": sign_accuracy(pictures[self.signed], [self.scenes[i] for i in self.signed])})
 
@@ -235,8 +237,7 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
         seed = "" if key["seed"] is None else f", seed {key['seed']}"
         return f"{key['set']}: {key['decoder']}{seed}, {key['steps']} steps"
     return [Job("flops", flops, section=()), Job("weights", weights, section=()),
-            *(Job(name(key), partial(measurement, plan, key["set"], key["decoder"], key["seed"], key["steps"]), key=key)
-              for key in table(plan))]
+            *(Job(name(key), partial(measurement, plan, *key.values()), key=key) for key in table(plan))]
 
 
 def head(plan: Plan) -> dict:

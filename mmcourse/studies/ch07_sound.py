@@ -216,7 +216,7 @@ def choose_noise(rows: dict[str, dict], plan: Plan) -> float:
 
 # ---------------------------------------------------------------- the rows
 
-def knob_rows(plan: Plan) -> dict[str, Callable[[], dict]]:
+def setting_rows(plan: Plan) -> dict[str, Callable[[], dict]]:
     """{name: measure}: every setting, on the clips for choosing."""
     def row(mel: Callable, compare: bool = True) -> dict:
         metrics = metrics_of(plan, "choosing")
@@ -307,7 +307,7 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
              "bits_per_second": lambda: BITS_PER_SECOND,
              "plain_parameters": lambda: parameters(checkpoints.load("codec").decoder)}
     return [*(Job(name, measure, section=()) for name, measure in facts.items()),
-            *(Job(name, measure, section=("knobs",)) for name, measure in knob_rows(plan).items()),
+            *(Job(name, measure, section=("knobs",)) for name, measure in setting_rows(plan).items()),
             Job("chosen", lambda result: choose(result["knobs"]), section=(), derived=True),
             Job("grain", lambda result: choose_noise(result["knobs"], plan), section=(), derived=True),
             *(Job(name, partial(measured_set, plan, name), section=("sets",), derived=True) for name in there),

@@ -63,7 +63,7 @@ def test_a_setting_is_found_again_by_its_name():
     found = ch07_sound.settings(plan)
     assert found["flow, 1 step"] == (1, 1.0) and found["flow, 1 step, grain 0"] == (1, 0.0)
     assert found["flow, 8 steps, grain 0.5"] == (8, 0.5) and len(found) == 2 * len(plan.flow_steps)
-    assert set(found) < set(ch07_sound.knob_rows(plan))
+    assert set(found) < set(ch07_sound.setting_rows(plan))
 
 
 def test_the_control_of_the_measures(codec):
@@ -109,7 +109,7 @@ def test_the_jobs_choose_between_measuring_and_judging():
     names = [job.name for job in jobs]
     derived = [job.name for job in jobs if job.derived]
     assert derived[:2] == ["chosen", "grain"] and "synthetic" in derived
-    assert max(map(names.index, ch07_sound.knob_rows(ch07_sound.Plan()))) < names.index("chosen") < names.index("synthetic")
+    assert max(map(names.index, ch07_sound.setting_rows(ch07_sound.Plan()))) < names.index("chosen") < names.index("synthetic")
 
 
 def test_short_runs_have_a_row_each():
