@@ -1,4 +1,4 @@
-"""What a perceptual and an adversarial loss add to squared error; about five CPU minutes.
+"""What a perceptual and an adversarial loss add to squared error; about 5 CPU minutes.
 
 A small VQ-VAE is trained with squared error. Then its tokens are left as they are, and its decoder goes on
 learning four times from the same weights, on the same pictures, for the same number of steps: with squared

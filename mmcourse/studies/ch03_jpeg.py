@@ -1,4 +1,4 @@
-"""72 bytes against what a person would use: tokens, JPEG, WebP, AVIF; about two minutes of one core.
+"""72 bytes as tokens against JPEG, WebP and AVIF; about 2 CPU minutes.
 
 The files are those that Pillow writes, on held-out pictures: for each kind the best PSNR among sizes and
 qualities that fits 72, 144, 288 and 576 bytes, counted once without the file's headers and once with them.

@@ -1,4 +1,4 @@
-"""What keeps moved pictures from 25 dB? One part of the tokenizer replaced at a time; about one CPU minute.
+"""What keeps moved pictures from 25 dB? One part of the tokenizer replaced at a time; one CPU minute.
 
 The shipped tokenizer on pictures whose drawings are moved by up to two pixels, with one part at a time
 replaced by a better one: the encoder's choice by a search among the codes (analysis by synthesis), the 512

@@ -1,4 +1,4 @@
-"""What would moved pictures need? Tokenizers that grow up on them; some 130 CPU minutes for all rows.
+"""What would moved pictures need? Tokenizers that grow up on them; about 130 CPU minutes.
 
 `ch03_limits` replaces parts of the finished tokenizer; here tokenizers grow up from nothing on pictures whose
 drawings are all moved: with 512 codes and with 8,192, with tokens that see their own patch and tokens that

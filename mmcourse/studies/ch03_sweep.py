@@ -1,5 +1,4 @@
-"""How large a codebook, which quantizer, which patch, and which cure keeps a codebook alive? About 40 CPU
-minutes.
+"""How large a codebook, which quantizer, which patch, which cure for dead codes? About 40 CPU minutes.
 
 Every configuration of chapter 03's tables is trained for the same number of steps on the same pictures, those
 with 512 codes that are compared for two more seeds. The shipped tokenizer is measured again when it has

@@ -1,5 +1,4 @@
-"""What limits the codec on human voices? Every part of the route replaced by the truth; some three minutes of
-one core.
+"""What limits the codec on human voices? Each part of the route made true; about 3 CPU minutes.
 
 It needs the human digits and the `test` extra. Words are counted over all clips; STOI and PESQ over every
 second sound of five words; intervals are 95 % bootstraps over the same clips (paired) or sounds.

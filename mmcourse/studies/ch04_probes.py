@@ -1,4 +1,4 @@
-"""What is in an audio token? Probes for pitch, brightness, loudness, voice and word; a minute of one core.
+"""What is in an audio token? Probes for pitch, brightness, loudness, voice, word; a CPU minute.
 
 A probe is trained on some voices (or words) and tested on others; it sees what the shipped codec's tokens of
 one level, or of several, stand for. Control: the same tokens, shuffled. Ceiling: the log-mel frames before

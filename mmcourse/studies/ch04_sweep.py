@@ -1,4 +1,4 @@
-"""How long should a frame be, and how large its codebook? About 6 minutes of one core.
+"""How long should a frame be, and how large its codebook? About 6 CPU minutes.
 
 Every configuration of chapter 04's table is trained for the same number of steps on the same sounds. STOI and
 PESQ need the `test` extra.

@@ -1,4 +1,4 @@
-"""What of the reference model earned its place? One thing changed at a time; about forty CPU minutes.
+"""What of the reference model earned its place? One thing changed at a time; about 40 CPU minutes.
 
 The small world and the one net of `ch06_specialists`; three seeds. A seed is the first weights and the
 sequences, the same for every arm, so that arms are compared in pairs. Measured are the answers to held-out

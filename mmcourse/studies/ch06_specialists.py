@@ -1,4 +1,4 @@
-"""One net for all modalities, or three specialists? About twenty CPU minutes.
+"""One net for all modalities, or three specialists? About 20 CPU minutes.
 
 One net learns all three tasks of the small world. The specialists learn one each, from the very same
 sequences, a step at a time, so that tokens are equal; once as three nets of the one net's size, and once as

@@ -1,4 +1,4 @@
-"""What does a diffusion decoder's *sampling* buy, and what its *capacity*? About 8 CPU minutes.
+"""What does a diffusion decoder's sampling buy, and what its capacity? About 8 CPU minutes.
 
 At equal tokens: the plain VQ decoder; the U-Net of chapter 07 trained as a flow, over numbers of steps; the
 same network trained as plain regression (one call); and a wider regression that costs what two steps of the
