@@ -187,6 +187,7 @@ def test_a_damaged_manifest(folder):
 
 # ---------------------------------------------------------------- the shipped model
 
+@pytest.mark.slow                                                      # test_golden.py asks in all directions too
 def test_the_shipped_model_answers_in_every_direction():
     a = mm.load()
     for want in MODALITIES:
@@ -198,6 +199,7 @@ def test_the_shipped_model_answers_in_every_direction():
     assert a.generate("a cat", "image", decoder="diffusion128").pixels.shape == (128, 128, 3)
 
 
+@pytest.mark.slow                                                      # test_golden.py asks in all directions too
 def test_the_shipped_model_draws_what_it_is_told():
     """Not how well (the matrix says that), but that it is wired up: backgrounds alone are far above chance, 1 in 8."""
     from mmcourse.judges.pictures import PictureReader

@@ -8,6 +8,7 @@ from mmcourse.paths import CHECKPOINTS
 from mmcourse.recipes.bpe import train_vocabulary
 
 
+@pytest.mark.slow
 def test_the_shipped_vocabulary_is_the_recipes():
     shipped = checkpoints.load("bpe")
     path, entry = checkpoints.verify("bpe")
