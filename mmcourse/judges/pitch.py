@@ -38,7 +38,7 @@ def pitch_track(samples, low: float = 70.0, high: float = 500.0, clear: float = 
     for t in np.flatnonzero((best > clear) & loud):
         k = 1 + int(np.argmax(height[t] > 0.9 * best[t]))
         a, b, c = alike[t, k - 1:k + 2]
-        out[t] = SAMPLE_RATE / (k + 0.5 * (a - c) / (a - 2 * b + c))                   # the top of the parabola through three points
+        out[t] = SAMPLE_RATE / (k + 0.5 * (a - c) / (a - 2 * b + c))           # top of the parabola through three points
     return out
 
 
