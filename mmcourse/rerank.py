@@ -216,14 +216,14 @@ PRESETS = {
 OTHERS = {"text": Preset(), "image": PRESETS["text", "image"], "audio": PRESETS["text", "audio"]}
 
 
-def direction(prompt: Prompt, want: str) -> tuple[str, ...]:
+def route(prompt: Prompt, want: str) -> tuple[str, ...]:
     """The modalities of the prompt and of the answer: the key of `PRESETS`."""
     return (*(segment.modality for segment in prompt), want)
 
 
 def preset(prompt: Prompt, want: str) -> Preset:
     """How a prompt like this is answered if nobody says otherwise."""
-    return PRESETS.get(direction(prompt, want), OTHERS[want])
+    return PRESETS.get(route(prompt, want), OTHERS[want])
 
 
 def answer(model: Transformer, vocabulary: Vocabulary, prompts: list[Prompt], want: str, *,
@@ -241,7 +241,7 @@ def answer(model: Transformer, vocabulary: Vocabulary, prompts: list[Prompt], wa
     """
     if not prompts:
         return []
-    if len({direction(prompt, want) for prompt in prompts}) > 1:
+    if len({route(prompt, want) for prompt in prompts}) > 1:
         raise ValueError("the prompts of one batch have the same modalities in the same order: ask the "
                          "others in a batch of their own")
     chosen = preset(prompts[0], want)

@@ -28,7 +28,7 @@ PLUMBING = {
     "training": {"Run": "settings", "History": "a list of rows", "State": "files, logging and going on after a stop",
                  "progress_bar": "one line", "to_device": "one line", "held_interrupt": "Ctrl-C waits for the end of a step"},
     "generate": {"content_limit": "arithmetic of limits"},
-    "rerank": {"Preset": "settings", "direction": "the key of the table", "preset": "looks into the table",
+    "rerank": {"Preset": "settings", "route": "the key of the table", "preset": "looks into the table",
                "answer_heard": "a choice between two of what chapter 06 shows"},
     "dataset": {
         **dict.fromkeys(("training_scenes", "training_edits", "image_tokens", "speech_tokens", "Clips", "heard_clips"),
