@@ -315,8 +315,9 @@ def check_world(world: World) -> None:
 
 
 def _either(numbers) -> str:
-    """`1 or 2`."""
-    return " or ".join(map(str, sorted(numbers)))
+    """`1 or 2`; `3, 4 or 5`."""
+    *most, last = map(str, sorted(numbers))
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _until(draw: Callable, what: str, fits: Callable):
