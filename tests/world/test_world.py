@@ -132,8 +132,8 @@ def test_what_no_scene_can_be_is_a_value_error(make):
 @pytest.mark.parametrize("strange, says", [
     (Scene((Group("dragon", 1, "left"),)), "unknown noun 'dragon'; the world has: ant, apple, .*, whale$"),
     (Scene((CAT,), "pink"), "unknown background 'pink'; the world has: white, grey, .* and colours as '#rrggbb'"),
-    (Scene((CAT,), "red", "AB"), "a sign of this world has 3 or 4 or 5 letters A-Z, got 'AB'"),
-    (Scene((CAT,), "red", "ABCDEF"), "3 or 4 or 5 letters"),
+    (Scene((CAT,), "red", "AB"), "a sign of this world has 3, 4 or 5 letters A-Z, got 'AB'"),
+    (Scene((CAT,), "red", "ABCDEF"), "3, 4 or 5 letters"),
     (Scene((), "red", "ABC"), "a scene of this world has 1 or 2 kinds of object, got 0"),
 ])
 def test_what_this_world_does_not_have_is_named(strange, says):
