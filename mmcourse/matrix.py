@@ -22,7 +22,7 @@ one draft: the same without choosing the best of eight, one hearing instead of s
 after the same trip through the tokens and voices; a score may pass it, since the model picks its clearest draft. (r)
 reference: another listener on the question itself, not a ceiling. chance: answers moved on to other questions.
 Judges: a template reader that knows the pictograms and the sign's font; a net trained on true clips of the voices that the
-model imitates; a second listener, trained on voices that neither has heard."""
+model imitates and on three people's digits; a second listener, trained on voices that neither has heard."""
 # (say first) x (best of eight): direction, and the measures of said and direct, each with eight drafts and with one
 PAIRS = {
     "speech->image": ("object_said", "object_said_single", "object_direct", "object_direct_single"),

@@ -1,7 +1,7 @@
-"""What the command line does: one file for each verb; `mmcourse.__main__` picks it.
+"""What the command line does: one file for each verb, but `study` (in train.py), `evaluate` and `gallery` (files of the root).
 
-A verb's module has a function of the same name that takes its arguments and returns an exit code: 0 well, 1 something
-failed, 2 not understood.
+`VERBS` in `mmcourse.__main__` is the list. Each function takes the verb's arguments and returns an exit code: 0 well, 1
+something failed, 2 not understood.
 """
 import sys
 from pathlib import Path

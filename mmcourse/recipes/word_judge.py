@@ -1,6 +1,7 @@
 """The judge that hears words: `mmcourse train word_judge`, about 3 CPU minutes.
 
-It trains on true speech of the training voices alone.
+It trains on true speech of the training voices and, where the recordings are there, on three people's digits (a tenth
+of the draws).
 """
 import numpy as np
 import torch

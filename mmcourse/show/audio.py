@@ -1,7 +1,8 @@
 """Chapter 04's figures: measured tables of the codec, pitch over time, and an explorer of single audio
 tokens.
 
-Tables are read from `data/results/ch04_*.json` (`mmcourse.files.results`). Nothing here trains anything.
+Tables show what `data/results/ch04_*.json` holds: the chapter loads it (`mmcourse.files.results`) and hands it in.
+Nothing here trains anything.
 """
 from __future__ import annotations
 

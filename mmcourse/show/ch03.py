@@ -1,6 +1,7 @@
 """Chapter 03's figures and tables: patches, refusals, signs read, photographs, and what its studies measured.
 
-Tables are read from `data/results/ch03_*.json` (`mmcourse.files.results`). Nothing here trains anything.
+Tables show what `data/results/ch03_*.json` holds: the chapter loads it (`mmcourse.files.results`) and hands it in.
+Nothing here trains anything.
 """
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def english() -> str:
 
 
 def languages() -> dict[str, str]:
-    """The same seven paragraphs in five languages, one for one. The shipped vocabulary learnt from none of them."""
+    """The same seven paragraphs in five languages, one for one. The shipped vocabulary learned from none of them."""
     return {"English": ENGLISH, "German": GERMAN, "Vietnamese": VIETNAMESE, "Russian": RUSSIAN, "Japanese": JAPANESE}
 
 
