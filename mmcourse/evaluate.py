@@ -8,7 +8,8 @@ reference  another listener, or another voice, on the question itself: for compa
 chance     the same judge on answers that were moved on, so that each belongs to another question
 
 `_single`: one draft instead of the best of eight. `_direct` and `_said`: nothing, or the question in words, stands between
-question and answer; these two differ in nothing else, and each asks once, without further views of the question.
+question and answer; each asks once, without further views of the question, and samples alike. With one draft these two
+differ in nothing else; with eight each chooses among its drafts as its strategy does (`mmcourse.rerank`).
 Seeds below 1,000 are validation (everything that was chosen was chosen there); a seed of 1,000 or more is a test.
 """
 import argparse

@@ -53,7 +53,7 @@ def short_rows(matrix: dict) -> list[dict]:
 
 
 def pair_rows(matrix: dict) -> list[dict]:
-    """Said first against direct, with eight drafts and with one; between the two of a pair nothing else differs."""
+    """Said first against direct, with eight drafts and with one. With one draft nothing else differs."""
     out = []
     for direction, measures in PAIRS.items():
         rows = [matrix.get(direction, {}).get(measure) for measure in measures]

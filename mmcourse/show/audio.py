@@ -224,7 +224,7 @@ def limit_rows(found: dict) -> list[dict]:
         out.append({"": name, "STOI": f"{row['stoi']:.3f}",
                     "PESQ": "{:.2f} ({:.2f} to {:.2f})".format(row["pesq"], *row["pesq_interval"]),
                     "words": f"{row['words']:.1%}",
-                    "words lost": f"{-row['words_minus_true']:.1%} ({-high + 0:.1%} to {-low + 0:.1%})",
+                    "words lost": f"{-row['words_minus_true'] + 0:.1%} ({-high + 0:.1%} to {-low + 0:.1%})",
                     "pitch kept": f"{row['pitch_kept']:.0%}"})
     return out
 

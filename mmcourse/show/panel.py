@@ -270,11 +270,13 @@ def every_row(matrix: dict) -> list[dict]:
 
 
 def said_first(matrix: dict) -> None:
-    """Words first against the direct way, with eight drafts and with one: between the two of a pair
-    nothing else differs."""
-    show.table(pair_rows(matrix), "Share of right answers with its 95 % interval. Between the two of a pair "
-                                  "all that is done is the same but for the words in between: one view of "
-                                  "the question, the same guidance and temperature.")
+    """Words first against the direct way, with eight drafts and with one: one view of the question, one sampling.
+
+    With one draft only the words differ; with eight also how a draft is chosen (`mmcourse.rerank`).
+    """
+    show.table(pair_rows(matrix), "Share of right answers with its 95 % interval. Compare the columns with the same number "
+               "of drafts: one view of the question, the same guidance and temperature. With one draft only the words "
+               "differ; with eight also how a draft is chosen.")
 
 
 # ---------------------------------------------------------------- sequences of tokens
