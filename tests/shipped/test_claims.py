@@ -35,16 +35,6 @@ def test_nothing_that_was_measured_is_missing_or_strange():
         look(results(name))
 
 
-# Rows that are known to be wanting: once they are measured, this test asks for their removal here.
-WANTING = {
-    # chapter 03 shows for each row how many seeds it has
-    "ch03_sweep": {(name, 2) for name in ("cure: moving averages", "cure: k-means start", "cure: restart", "cure: 8 numbers",
-                                          "cure: 8 numbers of length 1", "cure: rotation trick")},
-    # what stands there was measured on the tokens of the transformer before the last
-    "ch07_decoder": {(f"generated: seed {seed}", None) for seed in range(3)},
-}
-
-
 @pytest.mark.parametrize("name", studies())
 def test_a_table_is_whole_and_was_measured_on_what_is_shipped(name):
     """Its plan is the study's, its checkpoints are the shipped ones, and every row of the plan is there."""
@@ -52,7 +42,7 @@ def test_a_table_is_whole_and_was_measured_on_what_is_shipped(name):
     jobs = study.jobs(study.plan, study.seeds or ())
     found = study.saved(study.file, study.plan, jobs)                  # ValueError if it belongs to another plan
     missing = {(job.name, job.seed) for job in jobs if not job.done(found)}
-    assert missing == WANTING.get(name, set()), f"mmcourse study {name} measures what is missing"
+    assert missing == set(), f"mmcourse study {name} measures what is missing"
 
 
 def test_the_peers_of_the_codec_were_compared_with_the_shipped_one():
