@@ -94,7 +94,11 @@ def test_the_judges_say_the_same(pictures, corpus):
 
 # ---------------------------------------------------------------- answers
 
-@pytest.mark.parametrize("name", GOLDEN["answers"])
+QUICK = ("text->image one try", "image->text", "text->audio", "audio->text")     # the others are slow
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+                                  for name in GOLDEN["answers"]])
 def test_the_same_question_and_seed_have_the_same_answer(assistant, pictures, corpus, name):
     direction, _, how = name.partition(" ")
     options = {"direct": {"think": False}, "one try": {"best_of": 1}, "sampled": {"temperature": 0.7, "best_of": 4}}.get(how, {})

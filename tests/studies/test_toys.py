@@ -82,6 +82,7 @@ def test_a_study_runs_from_end_to_end(name, run, tmp_path):
     assert set(result) == set(results(name)) if isinstance(result, dict) else isinstance(results(name), list)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, options", [
     ("ch03_gan", ["--only", "true pictures", "net"]),
     ("ch03_jpeg", ["--only", "tokens", "JPEG"]),
