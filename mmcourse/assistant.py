@@ -103,7 +103,8 @@ class Assistant:
         if not parts:
             raise ValueError("the prompt is empty: give at least one Text, Image or Audio")
         prompt, views = [self.segment(part) for part in parts], None
-        if len(parts) == 1 and isinstance(parts[0], Audio) and not (want == "text" and sampling):
+        listens = not sampling if want == "text" else want == "image" and think is not False
+        if listens and len(parts) == 1 and isinstance(parts[0], Audio):
             views = [self.augmented_views(parts[0].speech(self.codec.sample_rate))]
         return rerank.answer(self.transformer, self.vocabulary, [prompt], want, say_first=think, views=views, seed=seed,
                              **sampling)[0]
