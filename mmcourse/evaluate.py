@@ -257,10 +257,10 @@ class Evaluation:
         chosen = [int(rng.choice(corpus.select(word, held_out=False))) for word in words]
         return self.sound([self.a.sound_segment(corpus.clips[i]) for i in chosen])
 
-    def spoken_rows(self, answers: list[Segment], words: list[str], key: str = "word", listeners=("",)) -> dict:
-        """Spoken answers in the ears of some `listeners`, beside what these hear in the truth."""
-        sounds, truth = self.sound(answers), self.imitated(words)
-        out = {}
+    def spoken_rows(self, answers: list[Segment], truth: list[np.ndarray], words: list[str], key: str = "word",
+                    listeners=("",)) -> dict:
+        """Spoken answers in the ears of some `listeners`, beside what these hear in the truth (`imitated`)."""
+        sounds, out = self.sound(answers), {}
         for suffix in listeners:
             if suffix not in self.listeners:
                 out[key + suffix] = row([])
@@ -272,23 +272,26 @@ class Evaluation:
     def text_speech(self) -> dict:
         """Every word of the world in turn, spoken."""
         words = [WORDS[i % len(WORDS)] for i in range(self.n)]
-        prompts = [[self.a.segment(w)] for w in words]
-        out = self.spoken_rows(self.ask(prompts, "audio", "text->speech"), words, listeners=("", "_second", "_sphinx"))
+        prompts, truth = [[self.a.segment(w)] for w in words], self.imitated(words)
+        best = self.ask(prompts, "audio", "text->speech")
         single = self.ask(prompts, "audio", "text->speech, one draft", best_of=1)
-        return out | self.spoken_rows(single, words, "word_single")
+        return (self.spoken_rows(best, truth, words, listeners=("", "_second", "_sphinx"))
+                | self.spoken_rows(single, truth, words, "word_single"))
 
     def image_speech(self) -> dict:
         """Pictures of held-out scenes: is the first noun spoken?"""
         words, out = [s.groups[0].noun for s in self.scenes], {}
+        truth = self.imitated(words)
         for key, how in (("word", {}), ("word_single", {"best_of": 1}), ("word_direct", {"say_first": False}),
                          ("word_direct_single", {"say_first": False, "best_of": 1})):
             answers = self.ask(self.image_prompts, "audio", f"image->speech, {key}", **how)
-            out |= self.spoken_rows(answers, words, key, ("", "_second", "_sphinx") if key == "word" else ("",))
+            out |= self.spoken_rows(answers, truth, words, key, ("", "_second", "_sphinx") if key == "word" else ("",))
         return out
 
     def heard(self, clips: list, words: list[str], key: str) -> dict:
         """Clips, written down: at several tempos, and the likeliest word after one hearing (`_single`)."""
-        prompts, views = [[self.a.sound_segment(c)] for c in clips], [self.a.augmented_views(c) for c in clips]
+        views = [self.a.augmented_views(c) for c in clips]
+        prompts = [view[0] for view in views]                          # the first view is the clip as it is
         reference, out = same(self.listeners[""](clips), words), {}
         for suffix, how in (("", {"views": views}), ("_single", {"best_of": 1, "temperature": 0.0})):
             texts = self.written(self.ask(prompts, "text", f"speech->text, {key}{suffix}", **how))
@@ -315,8 +318,8 @@ class Evaluation:
         """Nouns spoken by held-out voices: is the noun the first in the picture? `object`: heard at several tempos."""
         clips, labels = self.speech
         kept = [i for i, w in enumerate(labels) if w in NOUNS][:self.n]
-        words, prompts = [labels[i] for i in kept], [[self.a.sound_segment(clips[i])] for i in kept]
-        views = [self.a.augmented_views(clips[i]) for i in kept]
+        words, views = [labels[i] for i in kept], [self.a.augmented_views(clips[i]) for i in kept]
+        prompts = [view[0] for view in views]                          # the first view is the clip as it is
         reference = same(self.listeners[""]([clips[i] for i in kept]), words)
         ceiling, out = [bool(s) and s.groups[0].noun == t.groups[0].noun for s, t in zip(self.truth_read, self.scenes)], {}
         for key, how in (("object", {"views": views}), ("object_single", {"views": views, "best_of": 1}), *two_by_two("object")):

@@ -165,7 +165,8 @@ def check_request(model: Transformer, vocabulary: Vocabulary, prompts: list[list
     if any(isinstance(prompt, Segment) for prompt in prompts):
         raise TypeError("prompts is a list of prompts, and a prompt is a list of segments: write [[segment]]")
     limit = content_limit(vocabulary, want, limit)
-    longest = max((len(vocabulary.pack(prompt)) for prompt in prompts), default=0)
+    # each segment stands between two boundary tokens; `generate` packs them, once
+    longest = max((sum(len(segment.ids) + 2 for segment in prompt) for prompt in prompts), default=0)
     if longest + 1 + limit + 1 > model.context:  # the answer stands between two boundary tokens
         raise ValueError(f"the prompt has {longest} tokens; with up to {limit + 2} for the answer that is "
                          f"more than the context of {model.context}: shorten it by "
