@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LINES = ("-", "--", "-.", ":")
-_SUBMODULES = ("audio", "bits", "ch03", "codebooks", "flow", "panel", "sequence", "text")
+_SUBMODULES = ("audio", "bits", "ch03", "codebooks", "diagrams", "flow", "panel", "sequence", "text")
 
 
 def __getattr__(name: str):
