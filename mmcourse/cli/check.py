@@ -16,7 +16,7 @@ def check(argv: list[str]) -> int:
     )
     parser.add_argument("notebooks", nargs="*", help="which notebooks (default: all)")
     args = parser.parse_args(argv)
-    from mmcourse.cli import notebooks
+    from mmcourse.cli import form, notebooks
 
     try:
         paths = [find_notebook(name) for name in args.notebooks] or notebooks.all_notebooks()
@@ -25,11 +25,12 @@ def check(argv: list[str]) -> int:
     problems = []
     for path in paths:
         book = notebooks.Notebook.read(path)
-        print(f"{path.name}: {notebooks.statistics(book)}")
+        print(f"{path.name}: {notebooks.statistics(book)}, "
+              f"{form.reading_minutes(book):.0f} minutes to read")
         for note in notebooks.notes(book):
             print(f"  note: {note}")
         problems += (notebooks.lint(book) + notebooks.drift(book) + notebooks.missing(book)
-                     + notebooks.exercise_problems(book))
+                     + notebooks.exercise_problems(book) + form.problems(book))
     for problem in problems:
         print(f"PROBLEM {problem}")
     code = 0

@@ -8,7 +8,7 @@ In a notebook, the learner writes over a stub::
 
 - unfinished (the stub raises `NotImplementedError`): one line is printed and the name stands for the
   reference solution, so that the chapter runs from top to bottom untouched;
-- wrong: `AssertionError` that names the case that broke it;
+- wrong: `WrongAnswer` that names the case that broke it (a forgotten `return` is looked for first);
 - right: a tick, and the name stands for the learner's own function.
 
 In `mmcourse/exercises/ch03.py` the check takes the learner's function (or class) as its only argument::
@@ -24,16 +24,18 @@ The chapters' check modules are imported only when one of their exercises is ask
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import pkgutil
 import random
 import re
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Exercise", "check_all", "exercise", "get", "register", "registered", "verdict"]
+__all__ = ["Exercise", "WrongAnswer", "check_all", "exercise", "get", "register", "registered", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -122,20 +124,51 @@ def _own_randomness() -> Iterator[None]:
             torch.set_rng_state(before[2])
 
 
+class WrongAnswer(AssertionError):
+    """An answer that its check refused; a notebook shows the sentence and not the way to it."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"✗ {self}"]                            # IPython prints these lines in place of its traceback
+
+
+def _watched(answer: Any, returned: list) -> Any:
+    """A function that does what `answer` does and notes what it gives back; anything but a function is left alone."""
+    if not isinstance(answer, types.FunctionType):
+        return answer
+
+    @functools.wraps(answer)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        returned.append(answer(*args, **kwargs))
+        return returned[-1]
+
+    return watched
+
+
+def _forgot_to_return(task: Exercise, returned: list) -> bool:
+    """Whether an answer gave back None where the reference gives back something."""
+    if not returned or returned[-1] is not None:
+        return False
+    expected: list = []
+    task.check(_watched(task.reference, expected))
+    return any(value is not None for value in expected)
+
+
 def verdict(name: str, answer: Any) -> bool:
-    """True if `answer` is right, False if it is unfinished; AssertionError naming the case if it is wrong."""
-    task = get(name)
+    """True if `answer` is right, False if it is unfinished; WrongAnswer naming the case if it is wrong."""
+    task, returned = get(name), []
     with _own_randomness():
         try:
-            task.check(answer)
+            task.check(_watched(answer, returned))
         except NotImplementedError:
             return False
-        except AssertionError as error:
-            said = str(error) or "the answer differs from what was expected"
-            raise AssertionError(f"exercise {name}: {said}") from error
         except Exception as error:
-            said = f"the answer stopped with {type(error).__name__}: {error}"
-            raise AssertionError(f"exercise {name}: {said}") from error
+            if _forgot_to_return(task, returned):
+                said = "the function gave back None: does it end in `return`?"
+            elif isinstance(error, AssertionError):
+                said = str(error) or "the answer differs from what was expected"
+            else:
+                said = f"the answer stopped with {type(error).__name__}: {error}"
+            raise WrongAnswer(f"exercise {name}: {said}") from error
     return True
 
 

@@ -88,6 +88,59 @@ def test_an_answer_that_crashes_is_wrong_and_keeps_its_error(chapter):
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
+def test_a_forgotten_return_is_named_first(chapter):
+    plant(wrong=[forgets])
+
+    def forgot(x):
+        x + 1
+
+    with pytest.raises(exercises.WrongAnswer, match=r"99\.increment: the function gave back None: does it end in `return`"):
+        exercises.exercise("99.increment")(forgot)
+
+
+def test_none_may_be_an_answer(chapter):
+    def in_place(values):
+        values.append(1)
+
+    def check(fn):
+        values = []
+        fn(values)
+        assert values == [1], f"the list must be [1], but it is {values}"
+
+    plant(check, reference=in_place, wrong=[lambda values: None])
+    with pytest.raises(exercises.WrongAnswer, match=r"must be \[1\]"):
+        exercises.exercise("99.increment")(lambda values: None)
+
+
+def test_a_notebook_shows_the_sentence_alone(chapter):
+    plant()
+    with pytest.raises(exercises.WrongAnswer) as caught:
+        exercises.exercise("99.increment")(forgets)
+    shown = caught.value._render_traceback_()
+    assert len(shown) == 1 and shown[0].startswith("✗ exercise 99.increment: for x = 3 the answer is 4, but it is 3")
+
+
+@pytest.mark.parametrize("name", exercises.registered())
+def test_a_forgotten_return_is_named_in_every_exercise(name):
+    """Whatever an exercise asks for: a function that does nothing is told so, unless nothing is to be given back."""
+    import functools
+    import types
+
+    task = exercises.get(name)
+    if not isinstance(task.reference, types.FunctionType):
+        pytest.skip("a class")
+
+    @functools.wraps(task.reference)
+    def nothing(*args, **kwargs):
+        return None
+
+    with pytest.raises(exercises.WrongAnswer) as caught:
+        exercises.exercise(name)(nothing)
+    returned = []
+    task.check(exercises._watched(task.reference, returned))
+    assert "does it end in `return`" in str(caught.value) or returned[-1] is None
+
+
 def test_an_unfinished_class_falls_back(chapter, capsys):
     def check(cls):
         assert cls().value == 1, "the value must be 1"
