@@ -33,7 +33,8 @@ def reading_minutes(book: Notebook) -> float:
     words = lines = figures = 0
     for cell in main_line(book):
         if cell["cell_type"] == "markdown":
-            words += len(re.findall(r"[^\W\d_][\w'’-]*", re.sub(r"```.*?```", " ", _FOLD.sub(" ", source(cell)), flags=re.DOTALL)))
+            prose = re.sub(r"```.*?```", " ", _FOLD.sub(" ", source(cell)), flags=re.DOTALL)
+            words += len(re.findall(r"[^\W\d_][\w'’-]*", prose))
         else:
             lines += sum(1 for line in source(cell).splitlines() if line.strip() and not line.lstrip().startswith("#"))
             figures += sum("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
