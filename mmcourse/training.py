@@ -1,18 +1,20 @@
 """The one training loop: `train` trains every model, from the VQ-VAE to the diffusion decoder."""
 import contextlib
+import hashlib
+import io
 import pickle
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from mmcourse.files import atomic_write
+from mmcourse.files import locked, write_bytes
 from mmcourse.optim import EMA, Optim, make_optimizers, schedule, set_rates
 
 
@@ -36,7 +38,7 @@ class Run:
         seed: decides batches and noise, together with the step alone.
         resume: a file; the state is saved there every `save_every` steps, at the end and at Ctrl-C, and a run
             that finds the file goes on from it, step for step as if it had never stopped. (Ctrl-C waits for
-            the step's end.)
+            the step's end; a second one does not, and then the file stays as it was.)
         until: stop here though the schedule spans `steps`; a later call with the same `resume` goes on.
         log_every: steps between two rows of the History. progress: whether a bar is shown.
     """
@@ -46,6 +48,11 @@ class Run:
     log_every: int = 20
     progress: bool = True
     until: int | None = None
+
+    def __post_init__(self):
+        if min(self.save_every, self.log_every) < 1 or self.seed < 0:
+            raise ValueError("save_every and log_every are at least 1 and a seed is at least 0, got "
+                             f"{self.save_every}, {self.log_every} and {self.seed}")
 
 
 def step(model: nn.Module, optimizers: list, batch: tuple, loss: Callable, clip: float = 1.0) -> dict:
@@ -85,53 +92,73 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, opti
     Returns:
         the History, `interrupted` if Ctrl-C ended it. Raises FloatingPointError if the loss is not finite.
     """
-    state = State.start(model, optim, run)
     end = steps if run.until is None else min(run.until, steps)
-    model.train()
-    model.zero_grad(set_to_none=True)  # gradients left over from elsewhere are not ours
-    try:
-        with held_interrupt() as asked, progress_bar(state.step, end, run.progress) as bar:
-            while state.step < end:
-                set_rates(state.optimizers, schedule(state.step, steps, optim.warmup))
-                # so that a resumed run draws the same noise
-                torch.manual_seed(run.seed * 1_000_003 + state.step)
-                data = to_device(model, batch(np.random.default_rng((run.seed, state.step))))
-                result = step(model, state.optimizers, data, loss, optim.clip)
-                state.done(result, last=state.step + 1 == end)
-                bar.update()
-                bar.set_postfix(loss=f"{result['loss']:.3f}", refresh=False)
-                if after_step is not None:
-                    after_step(model, state.step - 1)
-                if asked:
-                    raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        state.history.interrupted = True
-        print(f"stopped at step {state.step} of {steps}; the model is usable as it is"
-              + (f", and the same call goes on from {run.resume}" if run.resume is not None else ""))
-    except FloatingPointError as error:
-        raise FloatingPointError(f"{error} (at step {state.step})") from None
-    state.finish()
-    model.eval()
+    with running(model, optim, run, steps) as state, progress_bar(state.step, end, run.progress) as bar:
+        while state.step < end and not state.asked_to_stop:
+            set_rates(state.optimizers, schedule(state.step, steps, optim.warmup))
+            # so that a resumed run draws the same noise
+            torch.manual_seed(run.seed * 1_000_003 + state.step)
+            data = to_device(model, batch(np.random.default_rng((run.seed, state.step))))
+            state.begun = True  # a step that is cut in two is never saved
+            result = step(model, state.optimizers, data, loss, optim.clip)
+            state.done(result, last=state.step + 1 == end)
+            bar.update()
+            bar.set_postfix(loss=f"{result['loss']:.3f}", refresh=False)
+            if after_step is not None:
+                after_step(model, state.step - 1)
     return state.history
+
+
+@contextlib.contextmanager
+def running(model: nn.Module, optim: Optim, run: Run, steps: int) -> Iterator["State"]:
+    """The state of a run while it lasts. Nobody else has its file, Ctrl-C waits for the end of a step, and in
+    the end what was done is saved and the model is in eval mode, however the run ended."""
+    alone = contextlib.nullcontext() if run.resume is None else locked(run.resume, wait=False)
+    with held_interrupt() as asked, alone:
+        state = State.start(model, optim, run, steps, asked)
+        if state.step >= (steps if run.until is None else run.until) > 0:
+            print(f"nothing to train: {run.resume} holds {state.step} steps already (without that file the "
+                  "same call begins anew)")
+        try:
+            model.train()
+            model.zero_grad(set_to_none=True)  # gradients left over from elsewhere are not ours
+            yield state
+        except KeyboardInterrupt:
+            asked.append("at once")
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error} (at step {state.step})") from None
+        finally:
+            model.eval()
+        state.finish()
+        if asked:
+            state.history.interrupted = True
+            print(state.how_it_stopped())
 
 
 @dataclass
 class State:
     """Everything that a run needs to go on: the model, its optimizers and running mean, the step,
-    what was logged."""
+    what was logged; and how it is going: `begun` inside a step, `asked_to_stop` filled by Ctrl-C."""
     model: nn.Module
     optimizers: list
     ema: EMA | None
     run: Run
     history: History
+    settings: dict = field(default_factory=dict)
+    asked_to_stop: list = field(default_factory=list)
     step: int = 0
+    saved: int | None = None  # the step that the file holds
+    begun: bool = False
     clock: float = field(default_factory=time.process_time)
 
     @classmethod
-    def start(cls, model: nn.Module, optim: Optim, run: Run) -> "State":
+    def start(cls, model: nn.Module, optim: Optim, run: Run, steps: int = 0,
+              asked: list | None = None) -> "State":
         """A new run, or the one that `run.resume` holds."""
         ema = EMA(model, optim.ema_decay) if optim.ema_decay else None
-        state = cls(model, make_optimizers(model, optim), ema, run, History())
+        settings = {**asdict(optim), "steps": steps, "threads": torch.get_num_threads()}
+        state = cls(model, make_optimizers(model, optim), ema, run, History(), settings,
+                    [] if asked is None else asked)
         if run.resume is not None and Path(run.resume).exists():
             state.load(run.resume)
         return state
@@ -143,62 +170,104 @@ class State:
         if self.step % self.run.log_every == 0 or last:
             self.history.rows.append({"step": self.step,
                                       **{name: _number(value) for name, value in result.items()}})
-        self.step += 1
+        self.step, self.begun = self.step + 1, False
         if self.run.resume is not None and self.step % self.run.save_every == 0 and not last:
-            self.save(self.run.resume)
+            try:
+                self.save(self.run.resume)
+            except OSError as error:
+                print(f"{error}; the training goes on, unsaved")
 
     def finish(self) -> None:
-        """The run is over, or interrupted: save it, and give the model its mean weights."""
+        """The run is over: give the model its mean weights, and save what is new and whole."""
         self._count_minutes()
-        if self.run.resume is not None:
-            self.save(self.run.resume)
+        new = self.run.resume is not None and not self.begun and self.step != self.saved
+        content = self.content() if new else b""
         if self.ema:
-            self.ema.copy_to(self.model)
+            self.ema.copy_to(self.model)                # before the file: whatever becomes of that
+        if new:
+            write_bytes(self.run.resume, content)
+
+    def how_it_stopped(self) -> str:
+        """One sentence on an interrupted run."""
+        step, file = f"step {self.step} of {self.settings['steps']}", self.run.resume
+        if self.begun:
+            return (f"stopped in the middle of {step}: the model is half moved"
+                    + (f"; {file} is as it was last saved" if file is not None else ""))
+        return (f"stopped at {step}; the model is usable as it is"
+                + (f", and the same call goes on from {file}" if file is not None else ""))
+
+    def content(self) -> bytes:
+        """The state as a file has it: what torch writes, and a last line with the SHA-256 of that."""
+        self._count_minutes()
+        state = {"model": self.model.state_dict(), "settings": self.settings,
+                 "optimizers": [opt.state_dict() for opt in self.optimizers], "step": self.step,
+                 "seed": self.run.seed, "rows": self.history.rows, "cpu_minutes": self.history.cpu_minutes}
+        if self.ema:
+            state["average"] = {"weights": self.ema.weights, "updates": self.ema.updates}
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        return buffer.getvalue() + _last_line(buffer.getvalue())
 
     def save(self, path) -> None:
         """Write the state, atomically: a crash while writing leaves the old file whole."""
-        self._count_minutes()
-        content = {"model": self.model.state_dict(),
-                   "optimizers": [opt.state_dict() for opt in self.optimizers], "step": self.step,
-                   "seed": self.run.seed, "rows": self.history.rows, "cpu_minutes": self.history.cpu_minutes}
-        if self.ema:
-            content["average"] = {"weights": self.ema.weights, "updates": self.ema.updates}
-        with atomic_write(path) as draft:
-            torch.save(content, draft)
+        write_bytes(path, self.content())
+        self.saved = self.step
 
     def load(self, path) -> None:
-        """Read the state of a run. ValueError if the file holds none, or that of another run."""
-        try:
-            saved = torch.load(path, weights_only=True, map_location=next(self.model.parameters()).device)
-        except (RuntimeError, EOFError, pickle.UnpicklingError):
-            raise ValueError(f"{path} is not a saved run (or is cut short): delete it to start anew"
-                             ) from None
-        if saved["seed"] != self.run.seed:
-            raise ValueError(f"{path} belongs to a run with seed {saved['seed']}, this one has "
-                             f"{self.run.seed}: name another file")
-        if self.ema and "average" not in saved:
-            raise ValueError(f"{path} belongs to a run without a running mean of its weights: "
-                             "name another file")
+        """Read the state of a run. ValueError if the file holds none, or that of another run; other rates or
+        steps than the file's hold from here on, and are said."""
+        saved = _read_state(path, next(self.model.parameters()).device)
+        self._compare(path, saved)
         try:
             self.model.load_state_dict(saved["model"])
         except RuntimeError as error:
             raise ValueError(f"{path} belongs to a run of another model: name another file "
                              f"({str(error)[:120]})") from None
         for optimizer, content in zip(self.optimizers, saved["optimizers"], strict=True):
-            # those of this call hold, not the file's
-            rates = [group["initial_lr"] for group in optimizer.param_groups]
+            own = [{**group} for group in optimizer.param_groups]
             optimizer.load_state_dict(content)
-            for group, rate in zip(optimizer.param_groups, rates):
-                group["initial_lr"] = rate
+            for group, settings in zip(optimizer.param_groups, own):
+                group.update((name, value) for name, value in settings.items() if name != "params")
         if self.ema:
             self.ema.weights, self.ema.updates = saved["average"]["weights"], saved["average"]["updates"]
         self.history.rows[:] = saved["rows"]
-        self.history.cpu_minutes, self.step = saved["cpu_minutes"], saved["step"]
+        self.history.cpu_minutes, self.step, self.saved = saved["cpu_minutes"], saved["step"], saved["step"]
+
+    def _compare(self, path, saved: dict) -> None:
+        """Refuse the file of another run, and say which settings of this call are others."""
+        before, now = saved["settings"], self.settings
+        differ = {f"with seed {saved['seed']}": saved["seed"] != self.run.seed,
+                  f"with the optimizer {before['name']}": before["name"] != now["name"],
+                  "with a running mean of its weights": "average" in saved and not self.ema,
+                  "without a running mean of its weights": "average" not in saved and bool(self.ema)}
+        for what in (what for what, other in differ.items() if other):
+            raise ValueError(f"{path} belongs to a run {what}: name another file, or delete it to begin anew")
+        changed = [name for name in now if before.get(name) != now[name]]
+        if changed:
+            was, here = (", ".join(f"{name} {have.get(name)}" for name in changed) for have in (before, now))
+            print(f"{path} was made with {was}; from here on: {here}")
 
     def _count_minutes(self) -> None:
         now = time.process_time()
         self.history.cpu_minutes += (now - self.clock) / 60
         self.clock = now
+
+
+def _read_state(path, device) -> dict:
+    """What `State.content` wrote. ValueError that says what to do if the file is not whole."""
+    data = Path(path).read_bytes()
+    end = len(data) - len(_last_line(b""))
+    try:
+        if data[max(end, 0):] != _last_line(data[:max(end, 0)]):
+            raise EOFError
+        return torch.load(io.BytesIO(data[:end]), weights_only=True, map_location=device)
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        raise ValueError(f"{path} is not a saved run (or is damaged, or of an older version of the course): "
+                         "delete it to begin anew") from None
+
+
+def _last_line(data: bytes) -> bytes:
+    return f"\nsha256 {hashlib.sha256(data).hexdigest()}\n".encode()
 
 
 def progress_bar(start: int, end: int, progress: bool):
@@ -219,6 +288,7 @@ def held_interrupt() -> Iterator[list]:
     Ctrl-C does not wait.
 
     A step cut in two could not be resumed exactly: the codebook would have moved, the weights not.
+    Hence it is not saved.
     """
     asked = []
 

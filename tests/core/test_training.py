@@ -1,8 +1,12 @@
 """The one training loop: a step by hand, exact resume, Ctrl-C, bad losses, what is logged."""
+import errno
 import math
 import os
+import re
 import signal
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +66,15 @@ def at(step: int, action):
 
 def raise_interrupt():
     raise KeyboardInterrupt
+
+
+def fill_the_disk(patch):
+    """From here on a file can be begun, and no more."""
+    def half(path, content):
+        with open(path, "wb") as file:
+            file.write(content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+    patch.setattr(Path, "write_bytes", half)
 
 
 OPTIM = Optim(lr=0.01, warmup=3)
@@ -250,14 +263,172 @@ def test_saving_is_atomic(tmp_path, monkeypatch):
     train(make(), batch, loss, steps=2, optim=OPTIM, run=run)
     good = (tmp_path / "run.pt").read_bytes()
 
-    def half(state, path):
-        path.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(training.torch, "save", half)
-    with pytest.raises(OSError, match="disk full"):
-        train(make(), batch, loss, steps=4, optim=OPTIM, run=run)
+    fill_the_disk(monkeypatch)
+    model = make()
+    with pytest.raises(OSError, match=r"run.pt could not be written \(No space left on device\); make room"):
+        train(model, batch, loss, steps=4, optim=OPTIM, run=run)
     assert (tmp_path / "run.pt").read_bytes() == good and [p.name for p in tmp_path.iterdir()] == ["run.pt"]
+    assert not model.training and torch.isfinite(model(torch.ones(1, 3))).all(), "the model is usable all the same"
+
+
+def test_a_full_disk_on_the_way_does_not_end_the_run(tmp_path, monkeypatch, capsys):
+    run, model, straight = saved(tmp_path / "run.pt", save_every=2), make(), make()
+    with monkeypatch.context() as patch:
+        fill_the_disk(patch)
+        history = train(model, batch, loss, steps=10, optim=OPTIM, run=run, after_step=at(8, patch.undo))
+    assert "No space left on device); make room on that disk; the training goes on, unsaved" in capsys.readouterr().out
+    train(straight, batch, loss, steps=10, optim=OPTIM, run=QUIET)
+    assert not history.interrupted and same(model, straight) and [p.name for p in tmp_path.iterdir()] == ["run.pt"]
+
+
+# ---- what a stranger, a second kernel, a second press of stop does to a run
+
+def press_twice(where: str, monkeypatch):
+    """A `batch` and a `loss` that press Ctrl-C twice in step 5: while the batch is made, or within the step."""
+    def press():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def my_batch(rng):
+        data = batch(rng)
+        if where == "batch" and np.allclose(data[0], batch(np.random.default_rng((0, 5)))[0]):
+            press()
+        return data
+
+    def my_loss(model, x, y):
+        out = loss(model, x, y)
+        if where == "loss" and model.seen == 16 * 6:
+            press()
+        return out
+    if where == "clip":
+        clip = nn.utils.clip_grad_norm_
+        count = iter(range(99))
+        monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda p, c: (press() if next(count) == 5 else None, clip(p, c))[1])
+    return my_batch, my_loss
+
+
+@pytest.mark.parametrize("where, said", [
+    ("batch", "stopped at step 5 of 12; the model is usable as it is, and the same call goes on from"),
+    ("loss", "stopped in the middle of step 5 of 12: the model is half moved; .*run.pt is as it was last saved"),
+    ("clip", "stopped in the middle of step 5 of 12: the model is half moved; .*run.pt is as it was last saved")])
+def test_two_presses_of_stop_never_save_a_step_that_was_cut(tmp_path, monkeypatch, capsys, where, said):
+    straight, model, run = make(), make(), saved(tmp_path / "run.pt", save_every=2)
+    train(straight, batch, loss, steps=12, optim=OPTIM, run=QUIET)
+    with monkeypatch.context() as patch:
+        my_batch, my_loss = press_twice(where, patch)
+        assert train(model, my_batch, my_loss, steps=12, optim=OPTIM, run=run).interrupted
+    assert re.search(said, capsys.readouterr().out) and not model.training
+    assert torch.load(tmp_path / "run.pt", weights_only=True)["step"] == (5 if where == "batch" else 4)
+    train(again := make(99), batch, loss, steps=12, optim=OPTIM, run=run)
+    assert same(again, straight)
+
+
+def test_ctrl_c_while_the_run_is_saved_or_begun_leaves_the_model_usable(tmp_path, monkeypatch):
+    model, run, real = make(), saved(tmp_path / "run.pt"), training.write_bytes
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "write_bytes", lambda *args: (os.kill(os.getpid(), signal.SIGINT), real(*args)))
+        history = train(model, batch, loss, steps=4, optim=OPTIM, run=run)
+    assert history.interrupted and not model.training and torch.load(tmp_path / "run.pt", weights_only=True)["step"] == 4
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "make_optimizers", lambda *args: os.kill(os.getpid(), signal.SIGINT) or make_optimizers(*args))
+        history = train(model, batch, loss, steps=9, optim=OPTIM, run=run)
+    assert history.interrupted and not model.training and history.rows[-1]["step"] == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_damaged_file_is_refused_whichever_bit_has_flipped(tmp_path):
+    run, path = saved(tmp_path / "run.pt"), tmp_path / "run.pt"
+    train(make(), batch, loss, steps=2, optim=OPTIM, run=run)
+    good = path.read_bytes()
+    places = [0, len(good) - 1, *np.random.default_rng(0).integers(len(good), size=40).tolist()]
+    for changed in [good[:-1], good[:30], b"", good + b"\n", *(flip(good, place) for place in places)]:
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match="run.pt is not a saved run .* delete it to begin anew"):
+            train(make(), batch, loss, steps=4, optim=OPTIM, run=run)
+    path.write_bytes(good)
+    assert len(train(make(), batch, loss, steps=4, optim=OPTIM, run=run).rows) == 4
+
+
+def flip(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 4]) + content[place + 1:]
+
+
+@pytest.mark.parametrize("other, said", [
+    ({"optim": replace(OPTIM, lr=0.5)}, "made with lr 0.01; from here on: lr 0.5"),
+    ({"optim": replace(OPTIM, weight_decay=0.5)}, "made with weight_decay 0.01; from here on: weight_decay 0.5"),
+    ({"optim": replace(OPTIM, clip=2.0, warmup=1)}, "made with clip 1.0, warmup 3; from here on: clip 2.0, warmup 1"),
+    ({"steps": 9}, "made with steps 6; from here on: steps 9")])
+def test_other_settings_hold_from_here_on_and_are_said(tmp_path, capsys, other, said):
+    call = {"steps": 6, "optim": OPTIM}
+    train(make(), batch, loss, **call, run=saved(tmp_path / "run.pt", until=3))
+    capsys.readouterr()
+    train(make(), batch, loss, **{**call, **other}, run=saved(tmp_path / "run.pt"))
+    assert said in capsys.readouterr().out
+    state = training.State.start(make(), {**call, **other}["optim"], saved(tmp_path / "run.pt"))
+    decays = [group["weight_decay"] for group in state.optimizers[0].param_groups]
+    assert decays == [{**call, **other}["optim"].weight_decay, 0.0]
+
+
+def test_other_threads_are_said_and_the_same_call_says_nothing(tmp_path, monkeypatch, capsys):
+    call = {"steps": 6, "optim": OPTIM}
+    train(make(), batch, loss, **call, run=saved(tmp_path / "run.pt", until=2))
+    train(make(), batch, loss, **call, run=saved(tmp_path / "run.pt", until=4))
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(training.torch, "get_num_threads", lambda: 7)
+    train(make(), batch, loss, **call, run=saved(tmp_path / "run.pt"))
+    assert "from here on: threads 7" in capsys.readouterr().out
+
+
+def test_another_optimizer_and_a_mean_that_is_left_out_are_refused(tmp_path):
+    train(make(), batch, loss, steps=4, optim=replace(OPTIM, ema_decay=0.9), run=saved(tmp_path / "run.pt", until=2))
+    for optim, said in ((replace(OPTIM, name="muon", ema_decay=0.9), "with the optimizer adamw"), (OPTIM, "with a running mean")):
+        with pytest.raises(ValueError, match=said):
+            train(make(), batch, loss, steps=4, optim=optim, run=saved(tmp_path / "run.pt"))
+
+
+def test_two_trainings_on_one_file_do_not_meet(tmp_path):
+    """While one is at work the other is told so; nothing of the first is lost."""
+    run, refused, straight, model = saved(tmp_path / "run.pt", save_every=1), [], make(), make()
+
+    def second():
+        try:
+            train(make(), batch, loss, steps=8, optim=OPTIM, run=run)
+        except OSError as error:
+            refused.append(str(error))
+
+    def start():
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    train(model, batch, loss, steps=8, optim=OPTIM, run=run, after_step=at(3, start))
+    assert len(refused) == 1 and re.search("run.pt is in use by another process", refused[0])
+    train(straight, batch, loss, steps=8, optim=OPTIM, run=QUIET)
+    assert same(model, straight) and [p.name for p in tmp_path.iterdir()] == ["run.pt"]
+
+
+def test_nothing_to_train_is_said(tmp_path, capsys):
+    for _ in range(2):
+        before = capsys.readouterr().out
+        train(make(), batch, loss, steps=3, optim=OPTIM, run=saved(tmp_path / "run.pt"))
+    assert before == "" and "nothing to train: " in (said := capsys.readouterr().out) and "run.pt holds 3 steps already" in said
+
+
+def test_an_error_leaves_the_model_in_eval_mode_and_the_file_free(tmp_path):
+    def broken(rng):
+        raise RuntimeError("no data")
+    model = make()
+    with pytest.raises(RuntimeError, match="no data"):
+        train(model, broken, loss, steps=3, optim=OPTIM, run=saved(tmp_path / "run.pt"))
+    assert not model.training and not list(tmp_path.iterdir())
+
+
+def test_a_run_that_cannot_be_kept_is_refused_before_it_begins(tmp_path):
+    (tmp_path / "a").write_text("a file")
+    with pytest.raises(OSError, match="could not be written"):
+        train(make(), lambda rng: 1 / 0, loss, steps=3, optim=OPTIM, run=saved(tmp_path / "a" / "run.pt"))
+    for settings in ({"save_every": 0}, {"log_every": 0}, {"seed": -1}):
+        with pytest.raises(ValueError, match="at least"):
+            Run(**settings)
 
 
 # ---- the loop

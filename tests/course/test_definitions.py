@@ -26,6 +26,7 @@ PLUMBING = {
                    "Segment": "two fields; chapter 06 uses the package's, or its own would not equal the tokenizers'"},
     "optim": {"Optim": "settings"},
     "training": {"Run": "settings", "History": "a list of rows", "State": "files, logging and going on after a stop",
+                 "running": "the run's file, Ctrl-C and eval mode, however it ends",
                  "progress_bar": "one line", "to_device": "one line", "held_interrupt": "Ctrl-C waits for the end of a step"},
     "generate": {"content_limit": "arithmetic of limits"},
     "rerank": {"Preset": "settings", "route": "the key of the table", "preset": "looks into the table",
