@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmcourse.checks import check_ids
 from mmcourse.quantize import ResidualQuantizer
 from mmcourse.spectrogram import (
     FLOOR,
@@ -209,13 +210,11 @@ def codec_loss(codec: AudioCodec, samples: torch.Tensor, n_levels: torch.Tensor)
 
 def check_audio_ids(ids, levels: int, codebook_size: int) -> torch.Tensor:
     """`ids` as int64 (B, frames, L), L <= levels; ValueError or TypeError that says what is wrong."""
-    ids = torch.as_tensor(ids)
-    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise TypeError(f"audio ids are whole numbers, got {ids.dtype}")
-    ids = ids[None] if ids.ndim == 2 else ids
-    if ids.ndim != 3 or not ids.numel() or ids.shape[2] > levels:
+    if not isinstance(ids, torch.Tensor) and ids is not None:
+        ids = torch.as_tensor(ids)                           # lists and arrays are welcome
+    ids = ids[None] if isinstance(ids, torch.Tensor) and ids.ndim == 2 else ids
+    check_ids(ids, codebook_size, ("B", "frames", f"1 to {levels} levels"), "audio ids")
+    if not len(ids) or ids.shape[2] > levels:
         raise ValueError(f"audio ids have the shape (B, frames, 1 to {levels} levels), got "
                          f"{tuple(ids.shape)}")
-    if ids.min() < 0 or ids.max() >= codebook_size:
-        raise ValueError(f"audio ids lie in 0 ... {codebook_size - 1}, got {ids.min()} ... {ids.max()}")
     return ids.long()

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmcourse.checks import MOST_STEPS, check_seed, check_whole
 from mmcourse.vqvae import VQVAE, ChannelNorm, check_image_ids
 
 
@@ -155,10 +156,11 @@ def paint_flow(model: FlowDecoder, ids: torch.Tensor, vqvae: VQVAE, steps: int =
         sampler: `euler` (`steps` calls of the network) or `heun` (2 `steps` - 1).
     """
     check_sampling(steps, sampler)
+    check_seed(seed)
     plain, codes = plain_and_codes(vqvae, ids)
     check_codes(codes, model.config["code_dim"])
     large = enlarge(plain, model.scale)
-    noise = torch.randn(large.shape, generator=torch.Generator().manual_seed(seed)).to(large)
+    noise = torch.randn(large.shape, generator=torch.Generator().manual_seed(int(seed))).to(large)
     states = SAMPLERS[sampler](velocity_of(model, plain, codes), noise, steps)
     return [(large + model.residual_std * state).clamp(0, 1) for state in states]
 
@@ -183,13 +185,12 @@ def plain_and_codes(vqvae: VQVAE, ids: torch.Tensor) -> tuple[torch.Tensor, torc
     of ids (B, h, w)."""
     check_image_ids(ids, vqvae.vocab_size)
     plain = vqvae.decode(ids)
-    return plain, vqvae.quantizer.codebook[ids].permute(0, 3, 1, 2)    # (B, h, w, D) -> (B, D, h, w)
+    return plain, vqvae.quantizer.codebook[ids.long()].permute(0, 3, 1, 2)  # (B, h, w, D) -> (B, D, h, w)
 
 
 def check_sampling(steps: int, sampler: str = "euler") -> None:
     """ValueError for a number of steps or a sampler that is none."""
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise ValueError(f"steps is a whole number of 1 or more, got {steps!r}; 8 is a good choice")
+    check_whole(steps, "steps", MOST_STEPS, "; 8 is a good choice")
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler is {' or '.join(map(repr, SAMPLERS))}, got {sampler!r}")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from mmcourse.checks import check_seed, whole
 from mmcourse.transformer import KVCache, Transformer
 from mmcourse.vocabulary import CLOSE, MODALITIES, OPEN, PAD, Segment, Vocabulary
 
@@ -96,8 +97,10 @@ def generate(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segm
             has all of its own.
         use_cache: False recomputes everything for each token.
     """
+    check_seed(seed)
+    check_guidance(guidance)
     limit = check_request(model, vocabulary, prompts, want, limit)
-    generator = torch.Generator().manual_seed(seed) if seed is not None else None
+    generator = torch.Generator().manual_seed(int(seed)) if seed is not None else None
     packed = [[*vocabulary.pack(prompt), OPEN[want]] for prompt in prompts]
     answers: list[Segment | None] = [None] * len(prompts)
     for length in sorted(set(map(len, packed))):  # prompts of one length go together: no padding
@@ -143,7 +146,7 @@ def content_limit(vocabulary: Vocabulary, want: str, limit: int | None = None) -
 
 def check_filter(top_k: int, top_p: float) -> None:
     """ValueError for a top-k or top-p that means nothing."""
-    if top_k < 0 or not 0 < top_p <= 1:
+    if whole(top_k) is None or top_k < 0 or not 0 < top_p <= 1:
         raise ValueError(f"top_k is 0 (all tokens) or more and 0 < top_p <= 1 (all), got {top_k} and {top_p}")
 
 
@@ -152,6 +155,13 @@ def check_temperature(temperature: float) -> None:
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be finite and not negative, got {temperature}; 0 takes the "
                          "likeliest token")
+
+
+def check_guidance(guidance: float) -> None:
+    """ValueError for a strength of guidance that is no finite number."""
+    if not math.isfinite(guidance):
+        raise ValueError(f"guidance is a finite number, got {guidance}; 1 is none, 1.5 a good choice for "
+                         "pictures")
 
 
 def check_request(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], want: str,

@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from mmcourse.checks import check_whole
 from mmcourse.generate import generate
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import PAD, Segment, Vocabulary
 
 Prompt = list[Segment]
+MOST_DRAFTS = 512       # as many as DALL-E drew
 LIKELIHOOD_BATCH = 16  # sequences that are weighed together: their activations stay in the processor's cache
 
 
@@ -261,5 +263,4 @@ def check_pairs(prompts: list[Prompt], answers: list[Segment]) -> None:
 
 def check_best_of(n: int) -> None:
     """ValueError for a number of drafts that is none."""
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"best_of is a whole number of 1 or more, got {n!r}")
+    check_whole(n, "best_of", MOST_DRAFTS)

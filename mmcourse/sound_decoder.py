@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmcourse.checks import check_seed
 from mmcourse.codec import AudioCodec
 from mmcourse.diffusion import check_codes, check_sampling, euler, flow_loss, time_features, velocity_of
 from mmcourse.spectrogram import normalize_loudness, normalize_mel
@@ -96,11 +97,12 @@ def sample_mel(model: SoundDecoder, ids, codec: AudioCodec, steps: int = 8, seed
         noise_scale: size of the noise at the start. 1 is a sample, as in training; 0 starts at the plain mel.
     """
     check_sampling(steps)
+    check_seed(seed)
     check_noise_scale(noise_scale)
     plain, codes = plain_mel_and_codes(codec, ids)
     check_bands(plain, model.config["bands"])
     check_codes(codes, model.config["code_dim"])
-    noise = noise_scale * torch.randn(plain.shape, generator=torch.Generator().manual_seed(seed)).to(plain)
+    noise = noise_scale * torch.randn(plain.shape, generator=torch.Generator().manual_seed(int(seed))).to(plain)
     return plain + model.residual_std * euler(velocity_of(model, plain, codes), noise, steps)[-1]
 
 

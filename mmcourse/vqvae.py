@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmcourse.checks import check_ids
 from mmcourse.quantize import VectorQuantizer, nearest_code
 
 
@@ -141,14 +142,8 @@ class VQVAE(nn.Module):
 
 
 def check_image_ids(ids: torch.Tensor, vocab_size: int) -> None:
-    """Clear errors for what is not a batch of image ids."""
-    tensor = isinstance(ids, torch.Tensor)
-    if not tensor or ids.ndim != 3 or ids.is_floating_point() or ids.dtype == torch.bool:
-        shape = tuple(getattr(ids, "shape", ())) or type(ids).__name__
-        raise ValueError(f"image ids are a tensor of integers, shape (B, h, w), got {shape} "
-                         f"{getattr(ids, 'dtype', '')}")
-    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
-        raise ValueError(f"image ids lie in 0..{vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}")
+    """Clear errors for what is not a batch of image ids (`check_ids`)."""
+    check_ids(ids, vocab_size, ("B", "h", "w"), "image ids")
 
 
 def check_images(images: torch.Tensor) -> None:

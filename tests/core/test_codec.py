@@ -103,7 +103,7 @@ def test_decode_bad_input(small, bad, error):
 
 
 def test_numpy_and_double_are_welcome(small):
-    x = np.random.default_rng(0).normal(size=(2, 3200))
+    x = 0.1 * np.random.default_rng(0).normal(size=(2, 3200))
     assert torch.equal(small.encode(x), small.encode(torch.from_numpy(x).float()))
     assert torch.equal(small.decode(np.zeros((5, 2), np.int16)), small.decode(torch.zeros(1, 5, 2, dtype=torch.long)))
 

@@ -245,7 +245,7 @@ def test_bad_numbers_of_steps(vqvae, model, ids, steps):
 
 
 @pytest.mark.parametrize("bad, said", [
-    (torch.zeros(8, 8, dtype=torch.int64), "shape"), (torch.zeros(1, 8, 8), "integer"),
+    (torch.zeros(8, 8, dtype=torch.int64), "shape"),
     (torch.zeros(0, 8, 8, dtype=torch.int64), "shape"), ([[1, 2]], "shape"),
     (torch.full((1, 8, 8), 32), "0..31"), (torch.full((1, 8, 8), -1), "0..31")])
 def test_bad_ids(vqvae, model, bad, said):
