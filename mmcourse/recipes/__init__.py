@@ -20,3 +20,10 @@ def options(name: str, argv: list[str] | None, steps: int | None) -> argparse.Na
     args = parser.parse_args(argv if argv is not None else [])
     torch.set_num_threads(args.threads)
     return args
+
+
+def finished(history):
+    """The history of a run; KeyboardInterrupt if it was interrupted: half a run is neither shipped nor a row."""
+    if history.interrupted:
+        raise KeyboardInterrupt
+    return history

@@ -9,10 +9,12 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-from mmcourse.files import read_json, write_text
+from mmcourse.files import locked, read_json, write_text
 from mmcourse.paths import RESULTS, cache_dir
+from mmcourse.recipes import finished as finished
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ class Study:
             for job in wanted:
                 job.drop(result)
         torch.set_num_threads(args.threads)
-        self.measure([job for job in wanted if not job.done(result)], jobs, result, file)
+        self.measure([job for job in wanted if not job.done(result)], jobs, result, file,
+                     read=partial(self.saved, file, plan, jobs), anew=args.fresh and not args.only)
         return result
 
     def saved(self, file: Path, plan, jobs: list[Job], forget: bool = False):
@@ -147,8 +150,9 @@ class Study:
                                  f"{({name: head[name] for name in other})}: --fresh measures all of it again")
         return result
 
-    def measure(self, todo: list[Job], jobs: list[Job], result, file: Path) -> None:
-        """Do some jobs, one after another; the file is whole after each."""
+    def measure(self, todo: list[Job], jobs: list[Job], result, file: Path, read: Callable, anew: bool) -> None:
+        """Do some jobs, one after another; the file is whole after each. What another process has put there
+        meanwhile stays (`read()` gives it), unless the file is begun `anew`."""
         from tqdm.auto import tqdm
         if not todo:
             print(f"{self.name}: nothing to do, {file} holds every row (--fresh measures again)")
@@ -158,17 +162,25 @@ class Study:
             bar.set_postfix_str(job.name)
             start = time.process_time()
             row = job.measure(result) if job.derived else job.measure()
-            job.put(result, row)
-            arrange(result, jobs)
-            if self.minutes:
-                spent = result.get("cpu_minutes", 0) + (time.process_time() - start) / 60
-                result["cpu_minutes"] = round(spent, 2)
-            try:
-                text = render(result)
-            except ValueError:
-                raise ValueError(f"{job.name}: a number is not finite in {row}") from None
-            write_text(file, text + "\n")
+            with locked(file):
+                if file.exists() and not anew:
+                    take_over(result, read())
+                self.put(job, row, (time.process_time() - start) / 60, jobs, result, file)
+            anew = False
             bar.write(f"{job.name}{'' if job.seed is None else f', seed {job.seed}'}: {brief(row)}")
+
+    def put(self, job: Job, row, minutes: float, jobs: list[Job], result, file: Path) -> None:
+        """Write a result with the row that a job has given, in the order of the jobs."""
+        job.drop(result)
+        job.put(result, row)
+        arrange(result, jobs)
+        if self.minutes:
+            result["cpu_minutes"] = round(result.get("cpu_minutes", 0) + minutes, 2)
+        try:
+            text = render(result)
+        except ValueError:
+            raise ValueError(f"{job.name}: a number is not finite in {row}") from None
+        write_text(file, text + "\n")
 
     def parser(self) -> argparse.ArgumentParser:
         """The options that every study has."""
@@ -187,6 +199,12 @@ class Study:
                             help=f"a size that takes seconds and means nothing, into CACHE/toy/{self.name}.json")
         parser.add_argument("--threads", type=int, default=1, help="default: 1, as what is committed was measured")
         return parser
+
+
+def take_over(result, content) -> None:
+    """Make a result, a dict or a list, what was read from its file."""
+    result.clear()
+    (result.extend if isinstance(result, list) else result.update)(content)
 
 
 def select(jobs: list[Job], only: Sequence[str] | None) -> list[Job]:
@@ -238,10 +256,3 @@ def brief(row) -> str:
                if len(value if isinstance(value, list | dict) else ()) < 5 and len(str(value)) < 100}
     text = str(row)
     return text if len(text) < 400 else text[:400] + " ..."
-
-
-def finished(history):
-    """The history of a run; KeyboardInterrupt if it was interrupted: half a run is no row."""
-    if history.interrupted:
-        raise KeyboardInterrupt
-    return history

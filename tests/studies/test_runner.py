@@ -128,6 +128,22 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(recorder, monkeypatch):
     assert recorder.file.read_bytes() == before and os.listdir(recorder.file.parent) == ["table.json"]
 
 
+def test_what_another_process_measured_meanwhile_stays(recorder, tmp_path):
+    """Two processes with other rows of one study, the second at work while the first measures."""
+    other = Recorder(tmp_path)
+    real = recorder.row
+
+    def row(name, steps):
+        if name == "b":
+            other.run("--only", "a", "listed", "--seeds", "1")
+        return real(name, steps)
+    recorder.row = row
+    result = recorder.run("--only", "b", "ab")
+    kept = files.read_json(recorder.file)
+    assert result == kept and list(kept["rows"]) == ["b", "a", "ab"] and kept["deep"]["list"][0]["seed"] == 1
+    assert recorder.measured == ["b", "ab"] and os.listdir(tmp_path) == ["table.json"]
+
+
 def test_another_plan_is_refused_and_fresh_replaces_it(recorder):
     recorder.run()
     old = recorder.file.read_text().replace('"steps": 10', '"steps": 99')
