@@ -18,7 +18,9 @@ def nearest_code(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """
     center = codebook.mean(0)
     codebook = codebook - center
-    return torch.addmm(codebook.square().sum(1), x - center, codebook.T, alpha=-2).argmin(1)
+    with torch.autocast(x.device.type, enabled=False):     # never in bfloat16: codes lie close
+        scores = torch.addmm(codebook.square().sum(1), x - center, codebook.T, alpha=-2)
+    return scores.argmin(1)
 
 
 def k_means(vectors: torch.Tensor, codebook_size: int, rounds: int = 10) -> torch.Tensor:
@@ -56,9 +58,11 @@ class VectorQuantizer(nn.Module):
         """(N, d) -> quantized (N, d), indices (N,), commitment loss.
 
         The gradient passes straight through. In train mode the codebook moves too, but not
-        while gradients are off: who encodes does not train.
+        while gradients are off (who encodes does not train), nor by vectors that are not
+        finite: one NaN would spoil it for good.
         """
-        learning = self.training and torch.is_grad_enabled()
+        x = x.float()                              # autocast may hand in bfloat16: too coarse
+        learning = self.training and torch.is_grad_enabled() and bool(x.isfinite().all())
         if learning and not self.initialized:
             self._restart(x.detach(), torch.ones_like(self.cluster_size, dtype=torch.bool))
             self.initialized.fill_(1)
@@ -109,6 +113,7 @@ class ResidualQuantizer(nn.Module):
         The gradient passes straight through. `n_levels` (N,): how many levels each row may
         use, None: all. Dropping the last in training lets the leading ones stand alone.
         """
+        x = x.float()                              # autocast may hand in bfloat16: too coarse
         rest, quantized, indices, loss = x, torch.zeros_like(x), [], x.new_zeros(())
         for level, quantizer in enumerate(self.levels):
             code, index, _ = quantizer(rest)
@@ -149,7 +154,7 @@ class FSQ(nn.Module):
         The gradient passes straight through.
         """
         top = self.sizes - 1
-        squashed = (x.tanh() + 1) / 2 * top                 # each number in 0 .. levels - 1
+        squashed = (x.float().tanh() + 1) / 2 * top         # each number in 0 .. levels - 1
         digits = squashed.round()
         indices = (digits.detach().long() * self.places).sum(1)
         out = squashed + (digits - squashed).detach()

@@ -6,7 +6,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mmcourse.codec import AudioCodec, codec_loss
 from mmcourse.quantize import FSQ, ResidualQuantizer, VectorQuantizer, k_means, nearest_code
+from mmcourse.training import Run, train
+from mmcourse.vqvae import VQVAE, vqvae_loss
 
 FSQ_LEVELS = [(8, 8, 8), (8, 8, 8, 4, 4), (5, 3, 2), (7, 5), (2,)]
 
@@ -288,3 +291,89 @@ def test_k_means_equals_scipys_from_the_same_start():
             with pytest.warns(UserWarning, match="empty"):
                 theirs, _ = vq.kmeans2(x.numpy(), theirs, iter=1, minit="matrix")
         assert torch.allclose(ours, torch.from_numpy(theirs), atol=1e-5)
+
+
+# ---- what the world brings: bad numbers, half precision
+
+def codebooks(model) -> dict:
+    return {name: value.clone() for name, value in model.state_dict().items()
+            if name.rsplit(".", 1)[-1] in ("codebook", "cluster_size", "embed_sum", "initialized")}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("make", [lambda: VectorQuantizer(16, 4), lambda: ResidualQuantizer(3, 16, 4)])
+def test_one_bad_number_moves_no_code(make, bad):
+    for steps in (0, 3):                                               # before the codebook is filled, and afterwards
+        quantizer, x = make().train(), torch.randn(50, 4)
+        for _ in range(steps):
+            quantizer(x)
+        before = codebooks(quantizer)
+        spoilt = x.clone()
+        spoilt[7, 2] = bad
+        assert not torch.isfinite(quantizer(spoilt)[2]), "the loss must say so: it stops the training"
+        assert all(torch.equal(v, before[k]) for k, v in codebooks(quantizer).items())
+        quantizer(x)
+        assert any(not torch.equal(v, before[k]) for k, v in codebooks(quantizer).items()), "and then it learns again"
+
+
+def picture_model():
+    model = VQVAE(codebook_size=16, dim=4, width=16)
+    return model, vqvae_loss, lambda: (torch.rand(2, 3, 64, 64),)
+
+
+def sound_model():
+    model = AudioCodec(codebook_size=16, width=16, dim=8, warmup=1)
+    return model, codec_loss, lambda: (torch.randn(2, 8000) * 0.1, torch.tensor([4, 2]))
+
+
+@pytest.mark.parametrize("make", [picture_model, sound_model])
+def test_a_batch_with_a_nan_stops_the_training_and_leaves_the_codebook_whole(make):
+    torch.manual_seed(0)
+    model, loss, draw = make()
+    kept = {}
+
+    def batch(rng):
+        kept.update(codebooks(model))
+        x = draw()
+        if bad and len(kept["seen"]) == 3:
+            x[0].view(-1)[5] = math.nan
+        kept["seen"].append(1)
+        return x
+
+    kept["seen"], bad = [], True
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
+        train(model, batch, loss, steps=6, run=Run(progress=False))
+    assert len(kept["seen"]) == 4
+    assert all(torch.equal(v, kept[k]) and v.isfinite().all() for k, v in codebooks(model).items())
+    kept["seen"], bad = [], False
+    train(model, batch, loss, steps=3, run=Run(progress=False))        # the same cell once more, with a good batch
+    assert all(v.isfinite().all() for v in model.state_dict().values())
+
+
+@pytest.mark.parametrize("make", [picture_model, sound_model])
+def test_under_autocast_a_model_is_trained_and_its_codes_are_chosen_in_float32(make):
+    torch.manual_seed(0)
+    model, loss, draw = make()
+    model.train()
+    for _ in range(3):                                                 # the codec quantizes after its first step
+        with torch.autocast("cpu", torch.bfloat16):
+            found = loss(model, *draw())["loss"]
+        found.backward()
+    assert torch.isfinite(found) and all(v.dtype == torch.float32 for v in codebooks(model).values())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_nearest_code_is_found_in_float32_under_autocast():
+    torch.manual_seed(0)
+    x, codebook = torch.randn(500, 16), torch.randn(512, 16)
+    for given in (x, x.bfloat16()):
+        with torch.autocast("cpu", torch.bfloat16):
+            found = nearest_code(given, codebook)
+        assert torch.equal(found, nearest_code(given.float(), codebook))
+    quantizer = VectorQuantizer(32, 4).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        out, _, loss = quantizer(x[:, :4].bfloat16())
+    assert out.dtype == loss.dtype == quantizer.codebook.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        squashed, ids, _ = FSQ((8, 8, 8))(x[:, :3].bfloat16())
+    assert squashed.dtype == torch.float32 and torch.equal(ids, FSQ((8, 8, 8))(x[:, :3].bfloat16().float())[1])

@@ -56,6 +56,29 @@ def test_the_k_means_start_waits_and_then_fills():
     assert not torch.equal(quantizer(x)[0], x)
 
 
+def test_simvq_equals_the_librarys():
+    module = pytest.importorskip("vector_quantize_pytorch")
+    torch.manual_seed(0)
+    ours, theirs = ch03_sweep.Learned(32, 4, linear=True), module.SimVQ(4, 32, rotation_trick=False)
+    theirs.frozen_codebook.copy_(ours.embed)
+    theirs.code_transform.weight.data.copy_(ours.mix.weight)
+    x = torch.randn(50, 4, requires_grad=True)
+    (out, ids, loss), (their_out, their_ids, their_loss) = ours(x), theirs(x[None])
+    assert torch.equal(ids, their_ids[0]) and torch.allclose(out, their_out[0], atol=1e-6)
+    assert torch.allclose(loss, their_loss, atol=1e-6)
+
+
+def test_one_choice_moves_all_codes_of_simvq():
+    """Of the plain codebook only the chosen codes feel a gradient; of SimVQ's every one moves."""
+    for linear, moved in ((False, 1), (True, 32)):
+        quantizer = ch03_sweep.Learned(32, 4, linear=linear)
+        before = quantizer.codebook.detach().clone()
+        parameters = [p for p in quantizer.parameters() if p.requires_grad]
+        quantizer(torch.ones(5, 4))[2].backward()
+        torch.optim.SGD(parameters, lr=0.1).step()
+        assert int((quantizer.codebook != before).any(1).sum()) == moved
+
+
 def test_vectors_of_length_one():
     out = ch03_sweep.Learned(32, 8, normalize=True).eval()(5 * torch.randn(40, 8))[0]
     assert torch.allclose(out.norm(dim=1), torch.ones(40), atol=1e-5)
@@ -97,11 +120,16 @@ def test_the_sweep_is_the_whole_grid():
         ch03_sweep.make_quantizer("LFQ", 512)
 
 
-def test_further_seeds_are_those_of_the_rows_that_are_compared():
+def test_every_configuration_has_further_seeds():
     jobs = ch03_sweep.jobs(ch03_sweep.Plan(), (0, 1, 2))
-    further = {job.name for job in jobs if job.seed == 1}
-    assert further == {job.name for job in jobs if job.seed == 2} and len(further) == 9
-    assert "cure: copy forgotten" not in further and {"VQ 512 patch 8", "FSQ 512 patch 8", "cure: nothing"} <= further
+    for seed in (1, 2):
+        assert [job.name for job in jobs if job.seed == seed] == list(ch03_sweep.configurations())
+
+
+def test_true_pictures_have_a_distance_too():
+    found = ch03_sweep.null_row(ch03_sweep.Plan(judged=100), sets=2)
+    assert len(found["fd"]) == 2 and 0 < found["fd"][0] <= found["fd"][1]
+    assert ch03_sweep.true_row(ch03_sweep.Plan(judged=100, read=2))["fd"] == pytest.approx(found["fd"][0], rel=0.5)
 
 
 def test_a_new_tokenizer_makes_its_own_row_untrue_and_no_other(monkeypatch):
