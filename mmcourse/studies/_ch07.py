@@ -19,13 +19,13 @@ def regression_loss(model: nn.Module, truth: torch.Tensor, plain: torch.Tensor,
     Squared error of one call, from zeros, at t = 0: it learns the mean of what the plain decoder got wrong.
     """
     data = (truth - plain) / model.residual_std
-    return (model(torch.zeros_like(data), torch.zeros(len(data)), plain, codes) - data).square().mean()
+    return (model(torch.zeros_like(data), data.new_zeros(len(data)), plain, codes) - data).square().mean()
 
 
 @torch.no_grad()
 def regress(model: nn.Module, plain: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """What a network that `regression_loss` trained makes of the plain picture or mel: one call."""
-    return plain + model.residual_std * model(torch.zeros_like(plain), torch.zeros(len(plain)), plain, codes)
+    return plain + model.residual_std * model(torch.zeros_like(plain), plain.new_zeros(len(plain)), plain, codes)
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float | None:
