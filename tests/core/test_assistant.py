@@ -3,7 +3,6 @@
 Most tests use a tiny untrained model: what is asked of them is not what the answer says but that there is one.
 """
 import doctest
-import json
 import shutil
 
 import numpy as np
@@ -163,7 +162,7 @@ def test_an_empty_folder(tmp_path):
 def test_a_checkpoint_of_another_config(folder, change, sentence):
     entries = checkpoints.manifest(folder)
     change(entries)
-    (folder / "manifest.json").write_text(json.dumps(entries))
+    checkpoints.write_manifest(entries, folder)
     with pytest.raises(ValueError, match=sentence):
         module.load(folder=folder)
 

@@ -1,11 +1,17 @@
 """Shipped models: what comes back is what was saved, or a clear refusal; never half a file."""
-import json
+import errno
+import importlib
+import math
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from mmcourse import checkpoints
+from mmcourse import checkpoints, files
 from mmcourse.bpe import BPETokenizer
 from mmcourse.transformer import Transformer
 from mmcourse.vqvae import VQVAE
@@ -23,9 +29,10 @@ def make(codes: int = 16) -> VQVAE:
 
 
 def edit(folder, **changes) -> None:
+    """As one who knows how an entry is sealed."""
     entries = checkpoints.manifest(folder)
     entries["small"].update(changes)
-    (folder / "manifest.json").write_text(json.dumps(entries))
+    checkpoints.write_manifest(entries, folder)
 
 
 def test_what_is_loaded_is_what_was_saved(folder):
@@ -132,27 +139,181 @@ def test_what_a_file_first_held_stands_for_it_when_it_is_written_anew(folder):
 
 
 def test_a_save_that_fails_leaves_the_old_checkpoint_whole(folder, monkeypatch):
-    import safetensors.torch
+    def half(path, content):
+        with open(path, "wb") as file:
+            file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def half(state, path):
-        path.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(safetensors.torch, "save_file", half)
     before = checkpoints.load("small", folder).state_dict()
-    with pytest.raises(OSError, match="disk full"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"small.safetensors could not be written \(No space left"):
+        patch.setattr(Path, "write_bytes", half)
         checkpoints.save("small", make(32), seed=0, steps=0, cpu_minutes=0, metrics={}, folder=folder)
+    unchanged(folder, before)
+
+
+def unchanged(folder, before: dict) -> None:
     after = checkpoints.load("small", folder).state_dict()
     assert all(torch.equal(v, after[k]) for k, v in before.items())
     assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "small.safetensors"]
 
 
-def test_a_crash_between_file_and_manifest_is_noticed(folder, monkeypatch):
-    monkeypatch.setattr(checkpoints, "record", lambda *args, **more: (_ for _ in ()).throw(OSError("power cut")))
-    with pytest.raises(OSError, match="power cut"):
-        checkpoints.save("small", make(), seed=0, steps=0, cpu_minutes=0, metrics={}, folder=folder)
-    with pytest.raises(ValueError, match="contents have changed"):     # new weights, old hash: not silently mixed
+@pytest.mark.parametrize("metrics, error", [({"psnr": math.nan}, ValueError), ({"psnr": object()}, TypeError), ({"a": {1, 2}}, TypeError)])
+def test_a_save_that_cannot_be_recorded_touches_no_weights(folder, metrics, error):
+    before = checkpoints.load("small", folder).state_dict()
+    with pytest.raises(error):
+        checkpoints.save("small", make(32), seed=0, steps=0, cpu_minutes=0, metrics=metrics, folder=folder)
+    unchanged(folder, before)
+
+
+def test_a_save_beside_a_manifest_that_cannot_be_written_touches_no_weights(folder, monkeypatch):
+    before = checkpoints.load("small", folder).state_dict()
+    with monkeypatch.context() as patch, pytest.raises(PermissionError):
+        patch.setattr(checkpoints, "write_manifest", lambda *args: (_ for _ in ()).throw(PermissionError("read-only")))
+        checkpoints.save("small", make(32), seed=0, steps=0, cpu_minutes=0, metrics={}, folder=folder)
+    unchanged(folder, before)
+
+
+def test_numbers_of_numpy_and_torch_are_recorded_as_numbers(folder):
+    metrics = {"psnr": np.float32(2), "n": np.int64(3), "loss": torch.tensor(0.5), "curve": np.arange(3)}
+    checkpoints.save("small", make(), seed=np.int64(1), steps=0, cpu_minutes=0, metrics=metrics, folder=folder)
+    entry = checkpoints.manifest(folder)["small"]
+    assert entry["metrics"] == {"psnr": 2.0, "n": 3, "loss": 0.5, "curve": [0, 1, 2]} and entry["seed"] == 1
+    assert checkpoints.load("small", folder).vocab_size == 16
+
+
+def test_a_model_that_is_not_finite_is_neither_saved_nor_loaded(folder):
+    from safetensors.torch import load_file, save_file
+    before, broken = checkpoints.load("small", folder).state_dict(), make()
+    with torch.no_grad():
+        broken.encoder[0].weight[0, 0, 0, 0] = math.inf
+    with pytest.raises(ValueError, match="small is not saved: it holds NaN or infinity in encoder.0.weight"):
+        checkpoints.save("small", broken, seed=0, steps=0, cpu_minutes=0, metrics={}, folder=folder)
+    unchanged(folder, before)
+    path = folder / "small.safetensors"
+    save_file({name: value * math.nan for name, value in load_file(path).items()}, path)
+    edit(folder, sha256=checkpoints.sha256(path))
+    with pytest.raises(ValueError, match="it holds NaN or infinity"):
         checkpoints.load("small", folder)
+
+
+def test_weights_of_another_kind_of_number_are_refused(folder):
+    from safetensors.torch import load_file, save_file
+    path = folder / "small.safetensors"
+    save_file({name: value.int() for name, value in load_file(path).items()}, path)
+    edit(folder, sha256=checkpoints.sha256(path))
+    with pytest.raises(ValueError, match="is of another kind of number"):
+        checkpoints.load("small", folder)
+
+
+def test_a_crash_between_file_and_manifest_is_noticed(folder, monkeypatch):
+    real = files.os.replace
+
+    def power_cut(source, target):
+        if str(target).endswith(".safetensors"):
+            raise OSError("power cut")
+        real(source, target)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power cut"):
+        patch.setattr(files.os, "replace", power_cut)
+        checkpoints.save("small", make(), seed=0, steps=0, cpu_minutes=0, metrics={}, folder=folder)
+    with pytest.raises(ValueError, match="contents have changed"):     # new entry, old weights: not silently mixed
+        checkpoints.load("small", folder)
+
+
+# ---- a manifest that was damaged, or that somebody wrote to do harm
+
+def test_a_manifest_with_a_flipped_bit_is_refused_or_reads_the_same(folder):
+    path = folder / "manifest.json"
+    good, entries = path.read_bytes(), checkpoints.manifest(folder)
+    for place in range(0, len(good), 3):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1 << place % 7]) + good[place + 1:])
+        try:
+            assert checkpoints.manifest(folder) == entries, place       # white space may change
+        except ValueError as error:
+            assert "manifest.json" in str(error) and "restore" in str(error), place
+
+
+@pytest.mark.parametrize("model", ["mmcourse.cli.test.test", "test", "mmcourse.__main__", "BPETokenizer.load", "__import__",
+                                   "mmcourse.checkpoints.load", "builtins.exec", "VQVAE.__init__"])
+def test_a_folder_runs_nothing_that_its_manifest_names(folder, model, monkeypatch):
+    """The attack of the first edition: `model` named a function of the package, `config` its arguments."""
+    asked, real = [], importlib.import_module
+    monkeypatch.setattr(checkpoints.importlib, "import_module", lambda name: asked.append(name) or real(name))
+    edit(folder, model=model, config={"argv": ["--co", "attack.py"]})
+    with pytest.raises(ValueError):
+        checkpoints.load("small", folder)
+    assert set(asked) <= set(checkpoints.CLASSES.values())
+
+
+@pytest.mark.parametrize("config", [{"argv": ["x"]}, {"codebook_size": "16"}, {"codebook_size": 16, "dim": -4}, {"self": 1}, {"width": None},
+                                    {"codebook_size": 10**15}])
+def test_a_config_is_the_arguments_of_its_class(folder, config):
+    edit(folder, config=config)
+    with pytest.raises(ValueError, match="config in the manifest is not one of VQVAE: .*restore data/checkpoints with git|does not fit"):
+        checkpoints.load("small", folder)
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"file": "../small.safetensors"}, "'small' lies in small.safetensors or small.json beside it, not in '../small.safetensors'"),
+    ({"file": "/etc/passwd"}, "beside it, not in '/etc/passwd'"), ({"file": "other.safetensors"}, "beside it"), ({"file": None}, "beside it"),
+    ({"config": [1]}, "config of 'small' is no dict"), ({"model": {}}, "model of 'small' is no str"), ({"tokenizers": "x"}, "is no dict"),
+    ({"sha256": 5}, "sha256 of 'small' is no str"), ({"file": "small.json"}, "missing though the manifest names it"),
+    ({"model": "BPETokenizer"}, "BPETokenizer, which is in no such file")])
+def test_an_entry_stays_in_its_folder_and_in_its_shape(folder, changes, said):
+    edit(folder, **changes)
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        checkpoints.load("small", folder)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"a": 1}', '{"small": {}}', "[" * 100_000, '{"a": {"file": "a.json"}}'])
+def test_a_manifest_of_another_shape_is_refused(folder, text):
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match="manifest.json"):
+        checkpoints.load("small", folder)
+    with pytest.raises(ValueError, match="manifest.json"):              # and nothing is recorded over it
+        checkpoints.save("small", make(), seed=0, steps=0, cpu_minutes=0, metrics={}, folder=folder)
+    assert (folder / "manifest.json").read_text() == text
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a b", "a\n"])
+def test_a_name_is_a_name(folder, name):
+    with pytest.raises(ValueError, match="is no name of a checkpoint"):
+        checkpoints.record(name, f"{name}.json", folder=folder, content=b"{}")
+    assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "small.safetensors"]
+
+
+def test_what_was_trained_on_another_tokenizer_is_refused(folder):
+    """`train vqvae` without `train decoder`: the decoder would paint from codes that mean something else."""
+    other = Transformer(20, width=16, layers=1, heads=2, context=8)
+    made = {"seed": 0, "steps": 0, "cpu_minutes": 0, "metrics": {}, "folder": folder}
+    checkpoints.save("vqvae", make(), **made)
+    checkpoints.save("decoder", other, vqvae=checkpoints.identity("vqvae", folder), **made)
+    checkpoints.save("talker", other, tokenizers={"vqvae": checkpoints.identity("vqvae", folder), "codec": "not here"}, **made)
+    assert checkpoints.load("decoder", folder).width == 16 and checkpoints.strangers(folder) == {}
+    torch.manual_seed(5)
+    checkpoints.save("vqvae", make(), **made)
+    assert checkpoints.strangers(folder) == {"decoder": "vqvae", "talker": "vqvae"}
+    for name in ("decoder", "talker"):
+        with pytest.raises(ValueError, match=f"the {name} was trained on another vqvae: .* `python -m mmcourse train {name}`"):
+            checkpoints.load(name, folder)
+
+
+def test_an_installation_without_data_says_how_to_get_them(tmp_path):
+    with pytest.raises(FileNotFoundError, match="lacks the data of the course; clone the course and run `pip install -e .`"):
+        checkpoints.load("bpe", tmp_path / "data" / "checkpoints")
+
+
+RECORD = """
+import sys
+from mmcourse import checkpoints
+for i in range(int(sys.argv[3])):
+    checkpoints.record(f"{sys.argv[2]}{i}", f"{sys.argv[2]}{i}.json", folder=sys.argv[1], content=b"{}")
+"""
+
+
+def test_records_made_at_once_are_all_there(tmp_path):
+    running = [subprocess.Popen([sys.executable, "-c", RECORD, str(tmp_path), name, "25"]) for name in "abc"]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert len(checkpoints.manifest(tmp_path)) == 75 and len(list(tmp_path.iterdir())) == 76
 
 
 def test_saving_again_replaces_and_other_entries_stay(folder):
