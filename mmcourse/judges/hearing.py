@@ -105,7 +105,10 @@ def stoi(clean, other) -> float:
 
 
 def pesq(clean, other) -> float:
-    """Perceptual evaluation of speech quality (ITU-T P.862, narrow band) of `other` against `clean`, 8 kHz: 1 to 4.5."""
+    """Perceptual evaluation of speech quality of `other` against `clean`, 8 kHz: 1.02 to 4.55.
+
+    ITU-T P.862, narrow band, on the scale of listeners' opinions that P.862.1 gives it (MOS-LQO).
+    """
     clean, other = _pair(clean, other)
     module = _extra("pesq")
     try:

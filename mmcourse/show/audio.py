@@ -16,6 +16,7 @@ from matplotlib import pyplot as plt
 
 from mmcourse import show
 from mmcourse.bits import mu_law_inverse
+from mmcourse.judges.metrics import t_interval
 from mmcourse.judges.pitch import pitch_track
 from mmcourse.media import Audio
 from mmcourse.spectrogram import log_mel, normalize_loudness
@@ -119,7 +120,10 @@ def say_all(texts, voice: str = "en-us", pitch: int = 50, speed: int = 165) -> l
 
 
 def contours(rows: Mapping[str, Mapping[str, object]], caption: str = "") -> None:
-    """Pitch over time: {panel: {name: (samples,)}}, one panel beside the other, at most four names."""
+    """Pitch over time: {panel: {name: (samples,)}}, one panel beside the other, at most four names.
+
+    A jump of more than a third breaks the line.
+    """
     width = 6.5 if len(rows) == 1 else min(10, 2.6 + 1.6 * len(rows))
     fig, axes = plt.subplots(1, len(rows), figsize=(width, 2.6), sharey=True, squeeze=False)
     found = []
@@ -127,7 +131,9 @@ def contours(rows: Mapping[str, Mapping[str, object]], caption: str = "") -> Non
         for i, (name, sound) in enumerate(sounds.items()):
             track = pitch_track(show._array(sound))
             found.append(track[np.isfinite(track)])
-            axis.plot(np.arange(len(track)) / 100, track, ("-", "--", "-.", ":")[i],
+            jumps = 1 + np.flatnonzero(np.abs(np.diff(np.log(track))) > np.log(4 / 3))
+            moments, track = (np.insert(x, jumps, np.nan) for x in (np.arange(len(track)) / 100, track))
+            axis.plot(moments, track, ("-", "--", "-.", ":")[i],
                       color=show.COLOURS[(6, 1, 0, 2)[i]],
                       linewidth=(3, 1.8, 1.5, 1.5)[i], alpha=0.4 if i == 0 else 1, label=name)
         axis.set_title(title, fontsize=10)
@@ -160,19 +166,19 @@ def nearest_tone(shape: np.ndarray | None, known: Mapping[str, list]) -> str:
     return min(known, key=lambda tone: float(np.square(shape - np.mean(known[tone], axis=0)).sum()))
 
 
-def tones_right(keys: list[tuple], true: list, sounds: list) -> float:
-    """The share of syllables whose contour is nearest to that of their own tone in other syllables of the
-    true sounds.
+def tones_heard(keys: list[tuple], true: list, sounds: list) -> list[str]:
+    """For each syllable the tone whose mean contour, over the *other* onsets in the true sounds, is nearest; "" if
+    there is no pitch.
 
     Args:
         keys: (onset, tone) of each syllable. true, sounds: a sound for each.
     """
-    shapes, right = dict(zip(keys, map(contour, true), strict=True)), 0
+    shapes, heard = dict(zip(keys, map(contour, true), strict=True)), []
     tones, onsets = (list(dict.fromkeys(k[i] for k in keys)) for i in (1, 0))
-    for (onset, tone), sound in zip(keys, sounds, strict=True):
+    for (onset, _), sound in zip(keys, sounds, strict=True):
         known = {t: [shapes[o, t] for o in onsets if o != onset and shapes[o, t] is not None] for t in tones}
-        right += nearest_tone(contour(sound), {t: v for t, v in known.items() if v}) == tone
-    return right / len(keys)
+        heard.append(nearest_tone(contour(sound), {t: v for t, v in known.items() if v}))
+    return heard
 
 
 # ---------------------------------------------------------------- measured tables
@@ -187,86 +193,166 @@ def _quality(row: dict) -> dict:
 
 
 def sweep_rows(sweep: dict) -> list[dict]:
-    """Rows for a table: every configuration of `ch04_sweep`, then what no token has touched."""
+    """Rows for a table: every configuration of `ch04_sweep`, means over its seeds, then what no token has touched."""
     out = []
-    for run in sweep["runs"].values():
-        for row in run["rows"]:
-            out.append({"frame": f"{run['milliseconds']} ms",
-                        "codes": f"{row['levels']} x {run['codebook_size']:,}",
-                        "tokens/s": row["tokens_per_second"], "bits/s": _bits(row), **_quality(row),
-                        "mel distance, dB": f"{row['mel_db']:.2f}", "codes used": f"{row['codes_used']:,}",
-                        "CPU min": run["cpu_minutes"]})
+    for runs in sweep["runs"].values():
+        first, *_ = runs = list(runs.values())
+        for i, row in enumerate(first["rows"]):
+            mean = {key: float(np.mean([run["rows"][i][key] for run in runs]))
+                    for key in ("stoi", "pesq", "words", "mel_db", "entropy_bits", "codes_used")}
+            level = f", level {row['levels'] - 1}" if first["levels"] > 1 else ""
+            out.append({"frame": f"{first['milliseconds']} ms",
+                        "codes": f"{row['levels']} x {first['codebook_size']:,}",
+                        "tokens/s": row["tokens_per_second"], "bits/s": _bits(row),
+                        "STOI of each seed": ", ".join(f"{run['rows'][i]['stoi']:.3f}" for run in runs),
+                        **{k: v for k, v in _quality({**row, **mean}).items() if k != "STOI"},
+                        "codes used": f"{mean['codes_used']:,.0f}",
+                        "bits a token, measured": f"{mean['entropy_bits']:.1f} of "
+                                                  f"{np.log2(first['codebook_size']):.0f}{level}"})
     for name, row in sweep["reference"].items():
-        out.append({"frame": name, "codes": "", "tokens/s": "–", "bits/s": "–", **_quality(row),
-                    "mel distance, dB": "–",
-                    "codes used": "–", "CPU min": "–"})
+        out.append({"frame": name, "STOI of each seed": f"{row['stoi']:.3f}",
+                    **{k: v for k, v in _quality(row).items() if k != "STOI"}})
+    return [{key: row.get(key, "–") for key in out[0]} for row in out]
+
+
+def sweep_stoi(sweep: dict) -> dict[tuple, list[float]]:
+    """{(milliseconds, codes, levels): the STOI of each seed} of `ch04_sweep`."""
+    out = {}
+    for runs in sweep["runs"].values():
+        for run in runs.values():
+            for row in run["rows"]:
+                key = (run["milliseconds"], run["codebook_size"], row["levels"])
+                out.setdefault(key, []).append(row["stoi"])
     return out
 
 
-def sweep_gains(sweep: dict) -> tuple[float, float, dict]:
-    """What one level gains in STOI on average from a frame half as long, and from 8,192 codes instead of
-    1,024; and the rows themselves, {(milliseconds, codes): row}.
-    """
-    one = {(r["milliseconds"], r["codebook_size"]): r["rows"][0] for r in sweep["runs"].values()
-           if r["levels"] == 1}
-    halved = [one[ms // 2, k]["stoi"] - one[ms, k]["stoi"] for ms, k in one if (ms // 2, k) in one]
-    larger = [one[ms, 8192]["stoi"] - one[ms, 1024]["stoi"] for ms, k in one if k == 1024
-              and (ms, 8192) in one]
-    return float(np.mean(halved)), float(np.mean(larger)), one
+def sweep_gains(sweep: dict) -> tuple[list[float], list[float]]:
+    """What one level gains in STOI from a frame half as long, and from 8,192 codes instead of 1,024: of each seed the
+    mean over all pairs that differ in nothing else."""
+    one = {(ms, codes): np.array(v) for (ms, codes, levels), v in sweep_stoi(sweep).items()
+           if levels == 1 and codes in (1024, 2048, 8192)}
+    halved = [one[ms // 2, k] - one[ms, k] for ms, k in one if (ms // 2, k) in one]
+    larger = [one[ms, 8192] - one[ms, 1024] for ms, k in one if k == 1024 and (ms, 8192) in one]
+    return np.mean(halved, 0).tolist(), np.mean(larger, 0).tolist()
 
 
-def limit_rows(found: dict) -> list[dict]:
+def verdict(differences, what: str = "") -> str:
+    """holds, fails or undecided: whether the 95 % interval of a mean of few values, one for each seed, lies above or
+    below zero. The values, the interval and the word, in a sentence."""
+    mean, half = t_interval(differences)
+    said = "holds" if mean - half > 0 else "fails" if mean + half < 0 else "undecided"
+    return f"{what}{mean:+.3f} (95 %: {mean - half:+.3f} to {mean + half:+.3f}, {len(differences)} seeds): {said}"
+
+
+# ---------------------------------------------------------------- deep voices, unknown people
+
+DEEP_BELOW = 120.0          # Hz: a voice whose median pitch is lower counts as deep
+
+
+def voice_rows(voices: list[dict]) -> list[dict]:
+    """Rows for a table: each held-out voice of `ch04_controls`, from the deepest, and how much of its pitch is right."""
+    return [{"voice": row["voice"], "pitch": f"{row['hz']:.0f} Hz",
+             **{way: f"{found['right']:.0%}" for way, found in row["ways"].items()}} for row in voices]
+
+
+def pitch_right(run: dict, way: str, deep: bool = True) -> float:
+    """The share of right pitch that one codec of `ch04_controls` keeps, over its deep voices or the others."""
+    return float(np.mean([row["ways"][way]["right"] for row in run["voices"] if (row["hz"] < DEEP_BELOW) == deep]))
+
+
+def control_rows(controls: dict, names) -> list[dict]:
+    """Rows for a table: codecs of `ch04_controls`, means over the seeds of the share of right pitch."""
+    out = []
+    for name in names:
+        runs = list(controls["runs"][name].values())
+        out.append({"codec": name} | {f"{group}: {way}": f"{np.mean([pitch_right(r, way, deep) for r in runs]):.0%}"
+                                      for group, deep in (("deep", True), ("high", False))
+                                      for way in ("no tokens", "nothing rounded", "4 levels")})
+    return out
+
+
+def people_rows(controls: dict, names) -> list[dict]:
+    """Rows for a table: codecs of `ch04_controls` that met no, one or three people, on an unknown one; each seed."""
+    def seeds(runs, way, key, form):
+        return ", ".join(form.format(run["person"][way][key]) for run in runs)
+    return [{"people that it met": name,
+             "words, 4 levels": seeds(runs, "4 levels", "words", "{:.0%}"),
+             "words, nothing rounded": seeds(runs, "nothing rounded", "words", "{:.0%}"),
+             "PESQ, 4 levels": seeds(runs, "4 levels", "pesq", "{:.2f}"),
+             "right pitch, 4 levels": seeds(runs, "4 levels", "right", "{:.0%}")}
+            for name in names for runs in [list(controls["runs"][name].values())]]
+
+
+LIMITS = ("257 amplitudes, Griffin-Lim", "64 bands, true phase", "64 bands, Griffin-Lim (our route)",
+          "32 bands, Griffin-Lim", "encoder and decoder, nothing rounded", "4 levels", "4 levels, true phase")
+
+
+def limit_rows(found: dict, names=LIMITS) -> list[dict]:
     """Rows for a table: one set of people of `ch04_limits`, a way from sound to sound in each, 95 % intervals
     in brackets."""
     out = []
-    for name, row in found["rows"].items():
+    for name in names:
+        row = found["rows"][name]
         low, high = row["words_interval"]
-        out.append({"": name, "STOI": f"{row['stoi']:.3f}",
+        out.append({"": name,
                     "PESQ": "{:.2f} ({:.2f} to {:.2f})".format(row["pesq"], *row["pesq_interval"]),
                     "words": f"{row['words']:.1%}",
-                    "words lost": f"{-row['words_minus_true'] + 0:.1%} ({-high + 0:.1%} to {-low + 0:.1%})",
+                    "words minus true": f"{100 * row['words_minus_true']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})",
                     "pitch kept": f"{row['pitch_kept']:.0%}"})
     return out
 
 
 def sweep_plot(sweep: dict, caption: str = "") -> None:
-    """STOI and PESQ against bits a second: one line for each frame length, one for the levels of the shipped
-    shape."""
-    fig, axes = plt.subplots(1, 2, figsize=(8.4, 3))
-    lines: dict[str, list] = {}
-    for run in sweep["runs"].values():
-        name = f"{run['milliseconds']} ms" + (", 1, 2, 4 levels" if run["levels"] > 1 else ", one level")
-        lines.setdefault(name, []).extend(run["rows"])
-    for i, (name, rows) in enumerate(lines.items()):
-        rows = sorted(rows, key=lambda r: r["bits_per_second"])
-        for axis, key in zip(axes, ("stoi", "pesq")):
-            axis.plot([r["bits_per_second"] for r in rows], [r[key] for r in rows],
-                      ("-", "--", "-.", ":")[i % 4],
-                      marker="osD^"[i % 4], color=show.COLOURS[i], label=name)
-    for axis, name in zip(axes, ("STOI", "PESQ")):
-        axis.set(xlabel="nominal bits a second", ylabel=name)
-    axes[1].legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+    """STOI against bits a second: a line through the means for each frame length, one for the levels of the shipped
+    shape; a dot for each seed."""
+    fig, axis = plt.subplots(figsize=(7.4, 3.4))
+    lines: dict[str, dict] = {}
+    for runs in sweep["runs"].values():
+        for run in runs.values():
+            name = f"{run['milliseconds']} ms, " + ("1, 2, 4 levels of 512" if run["levels"] > 1 else "one level")
+            for row in run["rows"]:
+                lines.setdefault(name, {}).setdefault(row["bits_per_second"], []).append(row["stoi"])
+    for i, (name, found) in enumerate(lines.items()):
+        bits = sorted(found)
+        axis.plot(bits, [np.mean(found[b]) for b in bits], ("-", "--", "-.", ":")[i % 4], color=show.COLOURS[i],
+                  marker="osD^"[i % 4], markersize=5, label=name)
+        axis.plot([b for b in bits for _ in found[b]], [v for b in bits for v in found[b]], ".", markersize=4,
+                  color=show.COLOURS[i], alpha=0.5)
+    axis.set(xlabel="nominal bits a second", ylabel="STOI")
+    axis.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     show.figure(fig, caption, colours=48)
 
 
 def probe_plot(probes: dict, caption: str = "") -> None:
-    """What each probe finds: one panel for each fact, one bar for each view of the tokens; linear solid,
-    small net hatched."""
-    fig, axes = plt.subplots(1, len(FACTS), figsize=(10, 3), sharey=True)
+    """What the probe finds: one panel for each fact, one bar for each view of the tokens."""
+    fig, axes = plt.subplots(1, len(FACTS), figsize=(10, 3.2), sharey=True)
     names = list(probes["views"])
     for axis, fact in zip(axes, FACTS):
         for i, name in enumerate(names):
-            values = np.clip(probes["views"][name][fact], 0, 1)
             one, several = name.startswith("level "), "levels 0" in name
             colour = show.COLOURS[0] if one else show.COLOURS[1] if several else "#999999"
-            axis.barh(i - 0.2, values[0], 0.38, color=colour)
-            axis.barh(i + 0.2, values[1], 0.38, color=colour, alpha=0.45, hatch="///")
+            axis.barh(i, max(0.0, probes["views"][name][fact]["score"]), 0.75, color=colour)
         if fact in probes["chance"]:
             axis.axvline(probes["chance"][fact], color="black", linestyle=":")
         axis.set(title=fact, xlim=(0, 1), xlabel="share right" if fact in probes["chance"] else "R²")
+        axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
     axes[0].set_yticks(range(len(names)), names, fontsize=9)
     axes[0].invert_yaxis()
     show.figure(fig, caption, colours=48)
+
+
+def probe_rows(probes: dict) -> list[dict]:
+    """Rows for a table: what level 0 holds of each fact, as a share of what the probe finds before rounding, and what
+    each level more adds (95 % intervals)."""
+    views, out = probes["views"], []
+    for fact in FACTS:
+        row = {"fact": fact, "level 0": f"{views['level 0'][fact]['score']:.2f}",
+               "ceiling": f"{views['not rounded'][fact]['score']:.2f}",
+               "level 0 / ceiling": f"{views['level 0'][fact]['score'] / views['not rounded'][fact]['score']:.0%}"}
+        for name, (mean, low, high) in probes["gains"][fact].items():
+            row[f"adding level {name[-1]}"] = f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+        out.append(row)
+    return out
 
 
 def peer_rows(peers: dict, name: str) -> list[dict]:

@@ -1,11 +1,12 @@
-"""What is in an audio token? Probes for pitch, brightness, loudness, voice, word; a CPU minute.
+"""What is in an audio token? Probes for pitch, brightness, loudness, voice, word; about two CPU minutes.
 
 A probe is trained on some voices (or words) and tested on others; it sees what the shipped codec's tokens of
-one level, or of several, stand for. Control: the same tokens, shuffled. Ceiling: the log-mel frames before
-any token.
+one level, or of several, stand for. All that is chosen (the linear probe's penalty, the small net's steps, which of
+the two answers) is chosen on a part of the training voices (or words). Control: the same tokens, shuffled.
+Ceilings: the encoder's vector before it is rounded, and the log-mel frames before the encoder.
 """
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
@@ -28,13 +29,16 @@ SEGMENTS = 6                            # parts of a word
 HIDDEN = 64                             # its hidden units
 MEL_FRAMES = 4                          # of log-mel in a token
 SHUFFLED = "all levels, shuffled"
+STRENGTHS = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)     # penalties of the linear probe
+STOPS = (25, 50, 100, 150, 250)         # numbers of steps of the small net
+DRAWS = 2000                            # of a bootstrap
 
 
 @dataclass(frozen=True)
 class Plan:
     """What decides the numbers."""
     every: int = 1                      # every n-th clip is used
-    steps: int = 150                    # of training the non-linear probe
+    stops: tuple[int, ...] = STOPS
     words: int = len(WORDS)             # that are spoken at 16 kHz as well
 
 
@@ -79,7 +83,7 @@ def describe(codec, clips: list) -> list[dict]:
 def views(levels: int) -> dict:
     """{name: what a probe sees of a clip, (frames, features)}."""
     out = {f"level {n}": lambda d, n=n: d["codes"][:, n] for n in range(levels)}
-    out |= {f"levels 0 to {n}": lambda d, n=n: d["codes"][:, :n + 1].flatten(1) for n in (1, levels - 1)}
+    out |= {f"levels 0 to {n}": lambda d, n=n: d["codes"][:, :n + 1].flatten(1) for n in range(1, levels)}
     return out | {"not rounded": lambda d: d["vector"], "log-mel": lambda d: d["mel"]}
 
 
@@ -91,65 +95,112 @@ def standard(train: torch.Tensor, test: torch.Tensor) -> tuple[torch.Tensor, tor
     return (train - mean) / std, (test - mean) / std
 
 
-def ridge(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Weights (features + 1, outputs) of the linear probe: least squares, its penalty small where data
-    abound."""
-    strength = 0.01 if len(x) > 10 * x.shape[1] else 0.3
-    x = torch.cat([x, torch.ones(len(x), 1)], 1).double()
-    penalty = strength * len(x) * torch.eye(x.shape[1]).double()
-    return torch.linalg.solve(x.T @ x + penalty, x.T @ y.double()).float()
+def linear(x: torch.Tensor, y: torch.Tensor, x2: torch.Tensor, strengths: Sequence[float] = STRENGTHS) -> list:
+    """What the linear probe, fitted on x and y by least squares with each of these penalties, says of x2."""
+    x, x2 = (torch.cat([part, torch.ones(len(part), 1)], 1).double() for part in (x, x2))
+    same, with_y, one = x.T @ x / len(x), x.T @ y.double() / len(x), torch.eye(x.shape[1]).double()
+    return [(x2 @ torch.linalg.solve(same + strength * one, with_y)).float() for strength in strengths]
 
 
-def linear(x: torch.Tensor, y: torch.Tensor, x2: torch.Tensor) -> torch.Tensor:
-    """What the linear probe, fitted on x and y, says of x2."""
-    weights = ridge(x, y)
-    return x2 @ weights[:-1] + weights[-1]
-
-
-def small_net(x: torch.Tensor, y: torch.Tensor, x2: torch.Tensor, classes: bool, steps: int = 150) -> torch.Tensor:
-    """One hidden layer, trained on everything at once; stopped early by its number of steps."""
+def small_net(x: torch.Tensor, y: torch.Tensor, x2: torch.Tensor, classes: bool, stops: Sequence[int] = STOPS) -> list:
+    """What one hidden layer, trained on everything at once, says of x2 after each of these numbers of steps."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(x.shape[1], HIDDEN), nn.GELU(), nn.Dropout(0.2),
                         nn.Linear(HIDDEN, y.shape[1]))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=0.1)
-    for _ in range(steps):
+    optimizer, said = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=0.1), []
+    for step in range(1, max(stops) + 1):
         loss = F.cross_entropy(net(x), y.argmax(1)) if classes else F.mse_loss(net(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    with torch.no_grad():
-        return net.eval()(x2)
+        if step in stops:
+            with torch.no_grad():
+                said.append(net.eval()(x2))
+            net.train()
+    return said
 
 
-def r2(train: list, test: list, view, steps: int = 150) -> dict:
-    """{fact: [linear, non-linear]}: the share of a fact's variance in unseen voices that probes on single
-    tokens explain."""
-    found, x, x2 = {}, torch.cat([view(d) for d in train]), torch.cat([view(d) for d in test])
-    y, y2 = (torch.from_numpy(np.concatenate([d["facts"] for d in part])).float() for part in (train, test))
-    for i, name in enumerate(FRAMES):
-        a, b = y[:, i].isfinite(), y2[:, i].isfinite()
-        xs, xs2 = standard(x[a], x2[b])
-        mean, std = y[a, i].mean(), y[a, i].std()
-        t, t2 = ((y[a, i:i + 1] - mean) / std), ((y2[b, i:i + 1] - mean) / std)
-        said = linear(xs, t, xs2), small_net(xs, t, xs2, False, steps)
-        spread = (t2 - t2.mean()).square().mean()
-        found[name] = [round(1 - float((s - t2).square().mean() / spread), 3) for s in said]
-    return found
+@dataclass(frozen=True)
+class Part:
+    """What a probe is asked about: a row a token or a clip.
+
+    Args:
+        x: what it sees, (N, features). y: what it must say, (N, outputs). clip: the clip of each row, (N,).
+        group: the voice or the word of each row, (N,); a split of the rows never parts a group.
+    """
+    x: torch.Tensor
+    y: torch.Tensor
+    clip: torch.Tensor
+    group: torch.Tensor
+
+    def where(self, rows: torch.Tensor) -> "Part":
+        """Some of the rows."""
+        return Part(self.x[rows], self.y[rows], self.clip[rows], self.group[rows])
 
 
-def accuracy(x: torch.Tensor, labels: list, x2: torch.Tensor, labels2: list, steps: int = 150) -> list[float]:
-    """The shares that a linear and a non-linear probe name right."""
-    names = sorted(set(labels))
-    y = F.one_hot(torch.tensor([names.index(n) for n in labels]), len(names)).float()
-    right = torch.tensor([names.index(n) if n in names else -1 for n in labels2])
-    xs, xs2 = standard(x, x2)
-    return [round(float((s.argmax(1) == right).float().mean()), 3)
-            for s in (linear(xs, y, xs2), small_net(xs, y, xs2, True, steps))]
+def errors(said: torch.Tensor, truth: Part, classes: bool) -> tuple[np.ndarray, np.ndarray]:
+    """For each clip what the probe gets wrong, and what there was to get wrong: 1 - their sums' ratio is the share right,
+    or R2 for numbers."""
+    if classes:
+        wrong, all_ = (said.argmax(1) != truth.y.argmax(1)).double(), torch.ones(len(said)).double()
+    else:
+        wrong = (said - truth.y).square().sum(1).double()
+        all_ = (truth.y - truth.y.mean(0)).square().sum(1).double()
+    clips = int(truth.clip.max()) + 1
+    return tuple(torch.zeros(clips).double().index_add_(0, truth.clip, part).numpy() for part in (wrong, all_))
 
 
-def parts(view, clips: list, segments: int) -> torch.Tensor:
-    """The mean of what is seen in each of `segments` parts of a clip: (clips, segments x features)."""
-    return torch.stack([F.adaptive_avg_pool1d(view(d).T[None], segments)[0].T.flatten() for d in clips])
+def score(found: tuple[np.ndarray, np.ndarray]) -> float:
+    """The share right, or R2."""
+    return 1 - float(found[0].sum() / found[1].sum())
+
+
+def ask(train: Part, test: Part, classes: bool, stops: Sequence[int] = STOPS) -> dict:
+    """A linear probe and a small net. The penalty of the first, the steps of the second, and which of the two answers,
+    are chosen on every fourth group of `train`; then both learn from all of `train` and are read on `test` once.
+    """
+    if not classes:                                     # numbers of any size: pitch is near 7, loudness near -30
+        y, y2 = standard(train.y, test.y)
+        train, test = replace(train, y=y), replace(test, y=y2)
+    last = train.group % 4 == 3
+    fit, check = train.where(~last), train.where(last)
+    xs, xs2 = standard(fit.x, check.x)
+    tried = {"linear": [score(errors(s, check, classes)) for s in linear(xs, fit.y, xs2)],
+             "net": [score(errors(s, check, classes)) for s in small_net(xs, fit.y, xs2, classes, stops)]}
+    best = {name: int(np.argmax(scores)) for name, scores in tried.items()}
+    xs, xs2 = standard(train.x, test.x)
+    said = {"linear": linear(xs, train.y, xs2, [STRENGTHS[best["linear"]]])[0],
+            "net": small_net(xs, train.y, xs2, classes, stops[:best["net"] + 1])[-1]}
+    found = {name: errors(s, test, classes) for name, s in said.items()}
+    answers = max(tried, key=lambda name: max(tried[name]))
+    return {"linear": round(score(found["linear"]), 3), "net": round(score(found["net"]), 3), "answers": answers,
+            "penalty": STRENGTHS[best["linear"]], "steps": stops[best["net"]], "errors": found[answers]}
+
+
+def segments(view, clips: list, count: int) -> torch.Tensor:
+    """The mean of what is seen in each of `count` parts of a clip: (clips, count x features)."""
+    return torch.stack([F.adaptive_avg_pool1d(view(d).T[None], count)[0].T.flatten() for d in clips])
+
+
+def numbered(names: list, order: Sequence | None = None) -> torch.Tensor:
+    """Names as whole numbers: their place in `order`, by default that of the alphabet."""
+    place = {name: i for i, name in enumerate(sorted(set(names)) if order is None else order)}
+    return torch.tensor([place[name] for name in names])
+
+
+def of_frames(view, clips: list, voices: list, fact: str) -> Part:
+    """Single tokens in which the fact is known."""
+    column = torch.from_numpy(np.concatenate([d["facts"] for d in clips])).float()[:, FRAMES.index(fact)]
+    counts = torch.tensor([len(d["facts"]) for d in clips])
+    part = Part(torch.cat([view(d) for d in clips]), column[:, None],
+                torch.arange(len(clips)).repeat_interleave(counts), numbered(voices).repeat_interleave(counts))
+    return part.where(column.isfinite())
+
+
+def of_clips(view, clips: list, labels: list, groups: list, count: int, names: Sequence) -> Part:
+    """Whole clips, in `count` segments, and which of the names each has for its label."""
+    said = F.one_hot(numbered(labels, names), len(names)).float()
+    return Part(segments(view, clips, count), said, torch.arange(len(clips)), numbered(groups))
 
 
 def shuffled(described: list, seed: int = 0) -> list:
@@ -161,19 +212,16 @@ def shuffled(described: list, seed: int = 0) -> list:
 
 @dataclass
 class Clips:
-    """Described clips: to train on, to test on; of words that the voice probe knows, of words that it does
-    not."""
-    train: list
-    test: list
-    known: list
-    new: list
-    words: tuple[list, list]            # of train and test
-    voices: tuple[list, list]           # of known and new
+    """Described clips: to train on, to test on; of words that the voice probe knows, of words that it does not; of each
+    the words and the voices."""
+    parts: dict[str, list]
+    words: dict[str, list]
+    voices: dict[str, list]
 
     def shuffled(self) -> "Clips":
-        """The control: the same tokens, dealt out anew within each of the four."""
-        all_four = (self.train, self.test, self.known, self.new)
-        return Clips(*(shuffled(part, seed) for seed, part in enumerate(all_four)), self.words, self.voices)
+        """The control: the same tokens, dealt out anew within each part."""
+        mixed = {name: shuffled(part, seed) for seed, (name, part) in enumerate(self.parts.items())}
+        return Clips(mixed, self.words, self.voices)
 
 
 @cache
@@ -182,29 +230,51 @@ def described(plan: Plan) -> Clips:
     spoken = corpus()
     everyone = spoken.select(held_out=True)[::plan.every]
     # One take by every second voice
-    train = [i for i in spoken.select()[::2 * plan.every] if spoken.voices[i] % 2 == 0]
-    test = everyone[::2]
-    known, new = ([i for i in everyone if (WORDS.index(spoken.words[i]) % 2 == 0) == even]
-                  for even in (True, False))
-    chosen = sorted({*train, *everyone})
-    data = dict(zip(chosen, describe(checkpoints.load("codec"), [spoken.clips[i] for i in chosen])))
-    parts = ([data[i] for i in part] for part in (train, test, known, new))
-    words = tuple([spoken.words[i] for i in part] for part in (train, test))
-    return Clips(*parts, words, tuple([spoken.voices[i] for i in part] for part in (known, new)))
+    chosen = {"train": [i for i in spoken.select()[::2 * plan.every] if spoken.voices[i] % 2 == 0],
+              "test": everyone[::2]}
+    for name, rest in (("known", 0), ("new", 1)):
+        chosen[name] = [i for i in everyone if WORDS.index(spoken.words[i]) % 2 == rest]
+    needed = sorted({i for part in chosen.values() for i in part})
+    data = dict(zip(needed, describe(checkpoints.load("codec"), [spoken.clips[i] for i in needed])))
+    return Clips(*({name: [of[i] for i in part] for name, part in chosen.items()}
+                   for of in (data, spoken.words, spoken.voices)))
+
+
+@cache
+def answers(plan: Plan, name: str) -> dict:
+    """{fact: what `ask` finds} in one view of the tokens."""
+    clips, all_views = described(plan), views(codec_levels())
+    view = all_views[f"levels 0 to {codec_levels() - 1}" if name == SHUFFLED else name]
+    clips = clips.shuffled() if name == SHUFFLED else clips
+    parts, words, voices = clips.parts, clips.words, clips.voices
+    few = slice(None, None, 3)                                          # frames abound
+    out = {fact: ask(of_frames(view, parts["train"][few], voices["train"][few], fact),
+                     of_frames(view, parts["test"], voices["test"], fact), False, plan.stops) for fact in FRAMES}
+    who = sorted(set(voices["known"] + voices["new"]))
+    known, new = (of_clips(view, parts[p], voices[p], words[p], 1, who) for p in ("known", "new"))
+    train, test = (of_clips(view, parts[p], words[p], voices[p], SEGMENTS, WORDS) for p in ("train", "test"))
+    return out | {"voice": ask(known, new, True, plan.stops), "word": ask(train, test, True, plan.stops)}
 
 
 def probe(plan: Plan, name: str) -> dict:
-    """{fact: [linear, non-linear]} of one view of the tokens."""
-    clips, all_views = described(plan), views(codec_levels())
-    if name == SHUFFLED:
-        clips, view = clips.shuffled(), all_views[f"levels 0 to {codec_levels() - 1}"]
-    else:
-        view = all_views[name]
-    known, new = (parts(view, part, 1) for part in (clips.known, clips.new))
-    train, test = (parts(view, part, SEGMENTS) for part in (clips.train, clips.test))
-    return {**r2(clips.train[::3], clips.test, view, plan.steps),
-            "voice": accuracy(known, clips.voices[0], new, clips.voices[1], plan.steps),
-            "word": accuracy(train, clips.words[0], test, clips.words[1], plan.steps)}
+    """{fact: both probes' scores, what was chosen on the validation split, and the chosen one's score}."""
+    return {fact: {key: value for key, value in found.items() if key != "errors"} | {"score": found[found["answers"]]}
+            for fact, found in answers(plan, name).items()}
+
+
+def gain(more: tuple, less: tuple) -> list[float]:
+    """How much a view scores above another, and where that lies: a paired bootstrap (95 %) over the test's clips."""
+    rng = np.random.default_rng(0)
+    draws = rng.integers(len(more[0]), size=(DRAWS, len(more[0])))
+    found = [(less[0][rows] - more[0][rows]).sum(-1) / more[1][rows].sum(-1) for rows in (slice(None), draws)]
+    return [round(float(v), 4) for v in (found[0], *np.quantile(found[1], (0.025, 0.975)))]
+
+
+def gains(plan: Plan) -> dict:
+    """{fact: {step: what one level more adds}}, each with its interval."""
+    names = ["level 0", *(f"levels 0 to {n}" for n in range(1, codec_levels()))]
+    return {fact: {more: gain(answers(plan, more)[fact]["errors"], answers(plan, less)[fact]["errors"])
+                   for less, more in zip(names, names[1:])} for fact in (*FRAMES, "voice", "word")}
 
 
 def codec_levels() -> int:
@@ -215,12 +285,12 @@ def codec_levels() -> int:
 def chance(plan: Plan) -> dict:
     """The share that guessing names right."""
     clips = described(plan)
-    return {"voice": round(1 / len(set(clips.voices[0])), 3), "word": round(1 / len(set(clips.words[0])), 3)}
+    return {"voice": round(1 / len(set(clips.voices["known"])), 3), "word": round(1 / len(set(clips.words["train"])), 3)}
 
 
 def counts(plan: Plan) -> dict:
     """How many clips there are."""
-    return {"train": len(described(plan).train), "test": len(described(plan).test)}
+    return {name: len(described(plan).parts[name]) for name in ("train", "test")}
 
 
 # ---------------------------------------------------------------- 8 kHz or 16 kHz?
@@ -241,7 +311,7 @@ def bands_to_8khz(sound: np.ndarray, rate: int, below: int = 64) -> torch.Tensor
     return torch.from_numpy(np.log(np.maximum(amplitude @ triangles.T, 1e-3))).float()
 
 
-def rates(words: Sequence[str], steps: int = 150, below: int = 64) -> dict:
+def rates(words: Sequence[str], stops: Sequence[int] = STOPS, below: int = 64) -> dict:
     """What telephone speech lacks: the share of the voices' energy above 4 kHz, and how many words of unseen
     voices a linear and a small non-linear judge know from the bands below 4 kHz, and from all to 8 kHz. It
     does not depend on the codec.
@@ -257,25 +327,27 @@ def rates(words: Sequence[str], steps: int = 150, below: int = 64) -> dict:
     said, n = [job[0] for job in jobs], len(train) * len(words)
     out = {"clips": len(jobs) - n, "energy_above_4khz": round(float(np.mean(above)), 4)}
     for name, view in (("8 kHz", lambda d: d["bands"][:, :below]), ("16 kHz", lambda d: d["bands"])):
-        x = parts(view, seen, SEGMENTS)
-        out[name] = accuracy(x[:n], said[:n], x[n:], said[n:], steps)
+        parts = (of_clips(view, seen[a:b], said[a:b], [job[1] for job in jobs[a:b]], SEGMENTS, words)
+                 for a, b in ((0, n), (n, None)))
+        found = ask(*parts, True, stops)
+        out[name] = {key: value for key, value in found.items() if key != "errors"} | {"score": found[found["answers"]]}
     return out
 
 
 # ---------------------------------------------------------------- the study
 
 def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
-    """A row for each view of the tokens; what chance gives; what 16 kHz would add."""
+    """A row for each view of the tokens; what chance gives; what 16 kHz would add; what one level more adds."""
     names = [*views(codec_levels()), SHUFFLED]
     facts = {"chance": partial(chance, plan), "clips": partial(counts, plan),
-             "rates": lambda: rates(WORDS[:plan.words], plan.steps)}
+             "rates": lambda: rates(WORDS[:plan.words], plan.stops), "gains": partial(gains, plan)}
     return [*(Job(name, partial(probe, plan, name), section=("views",)) for name in names),
             *(Job(name, measure, section=()) for name, measure in facts.items())]
 
 
 def head(plan: Plan) -> dict:
     """Which codec was probed."""
-    return {"codec_sha256": checkpoints.identity("codec")}
+    return {"codec_sha256": checkpoints.identity("codec"), "stops": list(plan.stops)}
 
 
 def outdated(result: dict, head: dict) -> None:
@@ -286,5 +358,5 @@ def outdated(result: dict, head: dict) -> None:
         result.update(head, **rates)
 
 
-STUDY = Study("ch04_probes", Plan(), Plan(every=41, steps=2, words=3), jobs, head, outdated=outdated, minutes=True)
+STUDY = Study("ch04_probes", Plan(), Plan(every=41, stops=(1, 2), words=3), jobs, head, outdated=outdated, minutes=True)
 main = STUDY.run

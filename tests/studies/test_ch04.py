@@ -6,7 +6,7 @@ import torch
 from mmcourse.codec import AudioCodec
 from mmcourse.judges import pitch
 from mmcourse.spectrogram import log_mel
-from mmcourse.studies import _ch04, ch04_limits, ch04_probes, ch04_sweep, ch04_vocoder
+from mmcourse.studies import _ch04, ch04_controls, ch04_limits, ch04_probes, ch04_sweep, ch04_vocoder
 from mmcourse.world.scene import WORDS
 
 # ---- frames of other lengths
@@ -73,16 +73,28 @@ def test_the_new_words_are_new():
 
 # ---- probes
 
+def a_part(x, y, groups=8):
+    rows = torch.arange(len(x))
+    return ch04_probes.Part(x, y, rows // 4, rows // 4 % groups)
+
+
 def test_probes_find_what_is_there_and_nothing_else():
-    x, noise = torch.randn(600, 8), torch.randn(600, 8)
-    y = x[:, :1] * 2 - x[:, 1:2]
-    said = ch04_probes.linear(x[:400], y[:400], x[400:])
-    assert (said - y[400:]).abs().mean() < 0.1
-    said = ch04_probes.linear(noise[:400], y[:400], x[400:])
-    assert (said - y[400:]).square().mean() > 0.8 * y.var()
-    labels = (x[:, 0] > 0).long().tolist()
-    assert min(ch04_probes.accuracy(x[:400], labels[:400], x[400:], labels[400:])) > 0.9
-    assert max(ch04_probes.accuracy(noise[:400], labels[:400], x[400:], labels[400:])) < 0.65
+    x, noise = torch.randn(800, 8), torch.randn(800, 8)
+    y = 100 + x[:, :1] * 2 - x[:, 1:2]                  # far from zero: a probe learns the spread, not the mean
+    right = (x[:, 0] > 0).long()
+    for truth, classes, least, most in ((y, False, 0.9, 0.1), (torch.nn.functional.one_hot(right).float(), True, 0.9, 0.65)):
+        found = ch04_probes.ask(a_part(x[:400], truth[:400]), a_part(x[400:], truth[400:]), classes, (25, 100))
+        assert min(found["linear"], found["net"]) > least - 0.2 and found[found["answers"]] > least
+        found = ch04_probes.ask(a_part(noise[:400], truth[:400]), a_part(x[400:], truth[400:]), classes, (25, 100))
+        assert max(found["linear"], found["net"]) < most
+
+
+def test_what_is_chosen_is_chosen_on_a_part_of_the_training_groups():
+    """Forty features, forty-five rows to learn from: without a penalty the probe would learn by heart."""
+    x = torch.randn(460, 40)
+    y = x[:, :1] + torch.randn(460, 1)
+    found = ch04_probes.ask(a_part(x[:60], y[:60], 4), a_part(x[60:], y[60:], 4), False, (1, 5))
+    assert found["penalty"] >= 0.1 and found["penalty"] in ch04_probes.STRENGTHS and found["steps"] in (1, 5)
 
 
 def test_the_share_of_variance_by_hand():
@@ -94,8 +106,23 @@ def test_the_share_of_variance_by_hand():
         facts[:, 2] = facts[:, 0]
         facts[:5] = np.nan                              # silence
         return {"x": x, "facts": facts}
-    found = ch04_probes.r2([clip() for _ in range(6)], [clip() for _ in range(3)], view)
-    assert found["pitch"][0] > 0.95 and found["loudness"][0] > 0.95 and abs(found["brightness"][0]) < 0.2
+    clips, voices = [clip() for _ in range(10)], ["a", "b", "c", "d", "e"] * 2
+
+    def found(fact):
+        return ch04_probes.ask(*(ch04_probes.of_frames(view, part, voices[:len(part)], fact)
+                                 for part in (clips[:6], clips[6:])), False, (25,))
+    assert found("pitch")["linear"] > 0.95 and found("loudness")["linear"] > 0.95
+    assert abs(found("brightness")["linear"]) < 0.2
+    errors = found("brightness")["errors"]
+    assert errors[0].shape == (4,) and ch04_probes.score(errors) == pytest.approx(1 - errors[0].sum() / errors[1].sum())
+
+
+def test_a_gain_has_an_interval_and_a_sign():
+    ones = np.ones(200)
+    wrong = (np.arange(200) % 2).astype(float), (np.arange(200) % 4 == 3).astype(float)
+    mean, low, high = ch04_probes.gain((wrong[1], ones), (wrong[0], ones))
+    assert mean == 0.25 and 0.15 < low < 0.25 < high < 0.35
+    assert ch04_probes.gain((wrong[0], ones), (wrong[0], ones)) == [0, 0, 0]
 
 
 def test_shuffling_keeps_the_tokens_and_breaks_the_order():
@@ -143,6 +170,44 @@ def test_without_recordings_of_people_it_says_what_to_do(monkeypatch):
     monkeypatch.setattr(ch04_limits, "load_human_digits", lambda: None)
     with pytest.raises(SystemExit, match="mmcourse data human-digits"):
         ch04_limits.people(ch04_limits.Plan(), ch04_limits.SETS[0])
+
+
+# ---- one thing changed at a time
+
+@pytest.mark.parametrize("window, bands", [(256, 64), (512, 64), (256, 128), (512, 128)])
+def test_a_codec_on_other_frames_hears_the_same_tone(window, bands):
+    codec = with_random_codes(ch04_controls.WindowCodec(window, width=8, bands=bands))
+    tone = 0.1 * torch.from_numpy(pitch.notes([220.0], 0.4))[None] / 0.1
+    features = codec.features(tone)
+    assert features.shape == (1, bands, 40) and codec.filters.sum(1).min() > 0.99
+    true, made = ch04_controls.ways(codec, [tone[0].numpy()], (1, 4))
+    assert set(made) == {"no tokens", "nothing rounded", "1 level", "4 levels"}
+    assert ch04_controls.pitch_kept(true, made["no tokens"])["right"] > 0.9
+
+
+def test_the_window_of_32_ms_is_the_chapters():
+    """The same picture, half a step of the frames apart."""
+    ours, plain = ch04_controls.WindowCodec(256, width=8), AudioCodec(width=8)
+    noise = 0.1 * torch.randn(1, 8000)
+    assert (ours.features(noise).mean() - plain.features(noise).mean()).abs() < 0.02
+
+
+def test_arms_differ_in_one_thing_and_people_are_those_of_the_training(monkeypatch):
+    assert list(ch04_controls.ARMS)[0] == "as it is" and ch04_controls.ARMS["as it is"] == {}
+    assert all(len(arm) == 1 for name, arm in ch04_controls.ARMS.items() if " and " not in name and name != "as it is")
+    assert ch04_controls.VALIDATION_SPEAKER not in set(ch04_controls.SPEAKERS) - {ch04_controls.VALIDATION_SPEAKER}
+    monkeypatch.setattr(ch04_controls, "load_human_digits", lambda: None)
+    assert ch04_controls.SomePeople(2, []).human == []
+    with pytest.raises(SystemExit, match="mmcourse data human-digits"):
+        ch04_controls.SomePeople(2, ["theo"])
+
+
+def test_right_pitch_is_less_than_any_pitch():
+    low, high = pitch.notes([120.0]), pitch.notes([240.0])
+    assert ch04_controls.pitch_kept([low], [low]) == {"pitched": 1.0, "right": 1.0}
+    octave = ch04_controls.pitch_kept([low], [high])
+    assert octave["pitched"] > 0.9 and octave["right"] < 0.1
+    assert ch04_controls.pitch_kept([low, np.zeros(3200)], [low, low]) == {"pitched": 1.0, "right": 1.0}     # silence has none
 
 
 # ---- the vocoder
