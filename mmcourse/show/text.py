@@ -37,18 +37,30 @@ def choices(logits, names, temperature: float = 1.0, top_k: int = 0, top_p: floa
     show.figure(fig, caption)
 
 
-def attention_maps(weights, names, caption: str = "") -> None:
-    """Draw one square for each head: weights (heads, T, T); a row is a token that looks, a column where
-    it looks."""
+def arcs(weights, names, asks, caption: str = "", *, least: float = 0.15) -> None:
+    """Draw where tokens look: an arc from each token of `asks` (its place) to each one that it gives `least` of
+    its weight or more.
+
+    weights (T, T), a row for each token that looks; names: T strings. The thicker the arc, the more weight.
+    """
     weights = show._array(weights)
-    if weights.ndim != 3 or weights.shape[1:] != (len(names), len(names)):
-        raise ValueError(f"weights {weights.shape} for {len(names)} tokens: give (heads, T, T) and T names")
-    fig, axes = plt.subplots(1, len(weights), figsize=(2.6 * len(weights) + 0.6, 3.1), squeeze=False,
-                             sharey=True)
-    for head, (axis, square) in enumerate(zip(axes[0], weights, strict=True)):
-        axis.imshow(square, vmin=0, vmax=1, cmap="cividis")
-        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-        axis.set_yticks(range(len(names)), names, fontsize=7)
-        axis.set_title(f"head {head}", fontsize=9)
-        axis.grid(False)
+    if weights.shape != (len(names), len(names)):
+        raise ValueError(f"weights {weights.shape} for {len(names)} tokens: give (T, T) and T names")
+    if not 0 < least <= 1:
+        raise ValueError(f"least is a share of the weight, above 0 and at most 1, got {least}")
+    fig, axis = plt.subplots(figsize=(7.4, 2.9))
+    for number, here in enumerate(asks):
+        colour = show.COLOURS[number % 3]
+        for there in np.flatnonzero(weights[here] >= least):
+            angle = np.linspace(0, np.pi, 60)
+            middle, radius = (here + there) / 2, max(abs(here - there) / 2, 0.3)
+            axis.plot(middle + radius * np.cos(angle), 0.6 + 0.45 * radius * np.sin(angle), color=colour,
+                      linewidth=0.4 + 3 * weights[here, there], alpha=0.9)
+            axis.plot([there], [0.6], "v", color=colour, markersize=6)
+    for place, name in enumerate(names):
+        box = {"boxstyle": "round,pad=0.3", "facecolor": "#EBCBDD" if place in asks else "#F5F6F7",
+               "edgecolor": "#5B6670"}
+        axis.text(place, 0, name, ha="center", va="center", fontsize=11, bbox=box)
+    axis.set(xlim=(-0.7, len(names) - 0.3), ylim=(-0.5, max(axis.dataLim.y1, 1) + 0.2))
+    axis.set_axis_off()
     show.figure(fig, caption)
