@@ -6,9 +6,17 @@ import torch
 from mmcourse.dataset import Clips, Mixture, mixture_loss
 from mmcourse.recipes.transformer import make_model
 from mmcourse.show import sequence
-from mmcourse.studies import _ch06, ch06_ablations, ch06_composition, ch06_specialists
+from mmcourse.studies import (
+    _ch06,
+    ch06_ablations,
+    ch06_composing,
+    ch06_composition,
+    ch06_said_first,
+    ch06_specialists,
+)
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import OPEN, Vocabulary
+from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import Group, Scene, caption, is_held_out, sample_scene
 from tests.helpers import Letters
 
@@ -130,10 +138,11 @@ def test_an_arm_changes_what_it_says():
 
 
 def test_an_arm_is_optimized_as_it_says(world, monkeypatch):
-    calls = []
+    calls, spans = [], []
 
     def note(model, batch, loss, *, steps, optim, run):
         calls.append((optim, loss, run.seed))
+        spans.append((steps, run.until))
         return type("History", (), {"interrupted": False, "cpu_minutes": 0.0})()
     monkeypatch.setattr(ch06_ablations, "train", note)
     monkeypatch.setattr(ch06_ablations, "small_world", lambda nouns, copies=0: world)
@@ -148,6 +157,11 @@ def test_an_arm_is_optimized_as_it_says(world, monkeypatch):
     assert seen["running mean of the weights"][0].ema_decay > 0.9
     assert seen["all tokens count the same"][1] is ch06_ablations.all_tokens_loss
     assert all(seed == 2 for _, _, seed in seen.values())
+    steps = ch06_ablations.Plan().steps                 # every arm takes as many; of a longer schedule these are the first
+    for name, (span, until) in zip(ch06_ablations.ARMS, spans, strict=True):
+        longer = ch06_ablations.LONGER if name.startswith(ch06_ablations.MIDWAY) else 1
+        assert (span, until) == (longer * steps, steps), name
+    assert seen[f"{ch06_ablations.MIDWAY}, running mean"][0].ema_decay > 0.9 and seen[ch06_ablations.MIDWAY][0].ema_decay == 0
 
 
 def test_normed_queries_and_keys_have_one_length_and_values_are_left_alone():
@@ -217,3 +231,61 @@ def test_pictures_are_counted_against_their_own_caption(monkeypatch):
     nouns = [[g.noun for g in s.groups] for s in scenes]
     right = sum(nouns[i] == nouns[i // 25 * 25] and i % 25 != 1 for i in range(30))
     assert share == round(right / 30, 4) and batches == [25, 5] and asked == [caption(s) for s in scenes]
+
+
+# ---- composing: 300 scenes a side
+
+@pytest.mark.parametrize("split", ["train", "held-out"])
+def test_pairs_are_two_single_things_of_their_split(split):
+    scenes = ch06_composing.pairs(split, 12, seed=5)
+    assert all(len(s.groups) == 2 and not s.sign and {g.count for g in s.groups} == {1} for s in scenes)
+    assert all(is_held_out(s) == (split == "held-out") for s in scenes)
+    assert ch06_composing.pairs(split, 7, seed=5) == scenes[:7] != ch06_composing.pairs(split, 7, seed=6)
+
+
+def test_both_things_have_to_be_read_each_on_its_side():
+    scenes = ch06_composing.pairs("train", 3, seed=5)
+    pictures = draw_batch(scenes)
+    assert ch06_composing.both_right(pictures, scenes) == [1, 1, 1]
+    swapped = [Scene((Group(b.noun, 1, "left"), Group(a.noun, 1, "right")), s.background) for s in scenes for a, b in [s.groups]]
+    assert ch06_composing.both_right(pictures, swapped) == [0, 0, 0]
+
+
+def test_guidance_is_tried_on_other_scenes_than_composing_is_tested_on():
+    plan = ch06_composing.Plan()
+    tried, tested = (ch06_composing.pairs("held-out", 60, seed) for seed in (plan.choosing, plan.seed))
+    assert plan.choosing != plan.seed and len(set(tried) & set(tested)) < 6        # few scenes, so a few come twice
+    assert max(plan.choosing, plan.seed) < 1000                                    # validation, both
+
+
+# ---- words first, practised as often
+
+def test_arms_differ_in_how_often_the_two_ways_are_practised_and_in_nothing_else():
+    arms = {name: ch06_said_first.rows_of(name) for name in ch06_said_first.ARMS}
+    assert len({sum(rows.values()) for rows in arms.values()}) == 1
+    equal = arms["equally often"]
+    assert equal["audio->image"] == equal["audio->text->image"]
+    for rows in arms.values():
+        assert {k: rows[k] for k in ch06_said_first.ALWAYS} == ch06_said_first.ALWAYS
+
+
+def test_each_way_is_asked_about_the_same_clips_and_judged_by_their_words(world, monkeypatch):
+    prompts_of = []
+
+    def draw(model, vocabulary, prompts, want, temperature):
+        prompts_of.append(prompts)
+        return [world.held_out.image(np.zeros(64, int))] * len(prompts)
+    letters = {tuple(Letters().encode(" " + w)): w for w in ("cat", "key", "bee", "tree")}
+    said = world.held_out.text("key")
+    monkeypatch.setattr(world.training.bpe, "decode", lambda ids: letters[tuple(ids)], raising=False)
+    monkeypatch.setattr(ch06_said_first, "small_world", lambda nouns: world)
+    monkeypatch.setattr(ch06_said_first, "generate", draw)
+    monkeypatch.setattr(ch06_said_first, "caption_first", lambda model, v, prompts: [[*p, said] for p in prompts])
+    monkeypatch.setattr(ch06_said_first, "PictureReader", lambda: type("Reader", (), {
+        "read": lambda self, pictures: [Scene((Group("bee", 1, "left"),), "blue")] * len(pictures)})())
+    monkeypatch.setattr(ch06_said_first.checkpoints, "load", lambda name: type("Net", (), {"decode": lambda self, ids: ids})())
+    found = ch06_said_first.measure(None, ch06_said_first.Plan(questions=4))
+    assert found == {"n": 4, "word": 1, "direct": 1, "said": 1, "told": 1}         # each word once; one of them is key, one bee
+    direct, after, told = prompts_of
+    assert [p[0] for p in direct] == [p[0] for p in after] == [p[0] for p in told]
+    assert all(len(p) == 1 for p in direct) and all(p[1] == said for p in after) and len({p[1] for p in told}) == 4
