@@ -18,7 +18,7 @@ def nearest_code(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """
     center = codebook.mean(0)
     codebook = codebook - center
-    with torch.autocast(x.device.type, enabled=False):     # never in bfloat16: codes lie close
+    with torch.autocast(x.device.type, enabled=False):  # never in bfloat16: codes lie close
         scores = torch.addmm(codebook.square().sum(1), x - center, codebook.T, alpha=-2)
     return scores.argmin(1)
 
@@ -61,7 +61,7 @@ class VectorQuantizer(nn.Module):
         while gradients are off (who encodes does not train), nor by vectors that are not
         finite: one NaN would spoil it for good.
         """
-        x = x.float()                              # autocast may hand in bfloat16: too coarse
+        x = x.float()                           # autocast may hand in bfloat16: too coarse
         learning = self.training and torch.is_grad_enabled() and bool(x.isfinite().all())
         if learning and not self.initialized:
             self._restart(x.detach(), torch.ones_like(self.cluster_size, dtype=torch.bool))
@@ -113,7 +113,7 @@ class ResidualQuantizer(nn.Module):
         The gradient passes straight through. `n_levels` (N,): how many levels each row may
         use, None: all. Dropping the last in training lets the leading ones stand alone.
         """
-        x = x.float()                              # autocast may hand in bfloat16: too coarse
+        x = x.float()                           # autocast may hand in bfloat16: too coarse
         rest, quantized, indices, loss = x, torch.zeros_like(x), [], x.new_zeros(())
         for level, quantizer in enumerate(self.levels):
             code, index, _ = quantizer(rest)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mmcourse import show
 from mmcourse.judges import PictureReader
-from mmcourse.judges.metrics import pooled_psnr
+from mmcourse.judges.metrics import pooled_psnr, t_interval
 from mmcourse.show.codebooks import code_distances
 from mmcourse.vqvae import VQVAE
 from mmcourse.world import photos
@@ -176,7 +176,7 @@ def cures(sweep: dict) -> dict[str, list[dict]]:
     found = {n.removeprefix("cure: "): seeds(sweep, n) for n, r in sweep["runs"].items()
              if r["table"] == "cures"}
     rest = sorted((n for n in found if n != "nothing"), key=lambda n: mean(found[n], "psnr_db"))
-    return {n: found[n] for n in ("nothing", *rest)} | {"all of section 7": seeds(sweep, "VQ 512 patch 8"),
+    return {n: found[n] for n in ("nothing", *rest)} | {"all of section 6": seeds(sweep, "VQ 512 patch 8"),
                                                        "FSQ 8, 8, 8": seeds(sweep, "FSQ 512 patch 8")}
 
 
@@ -193,43 +193,78 @@ def cure_verdict(sweep: dict) -> str:
     """Which single cure keeps most codes alive, which paints best, and what they are worth; means of the
     seeds."""
     found = cures(sweep)
-    single = [n for n in found if n not in ("nothing", "copy forgotten", "all of section 7", "FSQ 8, 8, 8")]
+    single = [n for n in found if n not in ("nothing", "copy forgotten", "all of section 6", "FSQ 8, 8, 8")]
     alive, sharp = (max(single, key=lambda n: mean(found[n], key)) for key in ("codes_used", "psnr_db"))
 
     def says(name):
         return f"{mean(found[name], 'codes_used'):.0f} codes, {mean(found[name], 'psnr_db'):.1f} dB"
 
     text = (f"Alone, '{alive}' keeps most codes alive ({says(alive)}), and '{sharp}' gives the best picture "
-            f"({says(sharp)}); without any cure: {says('nothing')}; all of section 7: "
-            f"{says('all of section 7')}.")
+            f"({says(sharp)}); without any cure: {says('nothing')}; all of section 6: "
+            f"{says('all of section 6')}.")
     return text + (f" The copy forgotten: {says('copy forgotten')}." if "copy forgotten" in found else "")
 
 
-def beside(sweep: dict, a: str, b: str) -> str:
-    """Two configurations in one line: PSNR and signs read, each the mean of its seeds, and how many seeds
-    there were."""
-    return " against ".join(
-        f"{a}: {_span(r, 'psnr_db', unit=' dB')}, {_span(r, 'signs_ocr', 100, 0, ' %')} of signs, n = "
-        f"{len(r)}"
-        if (r := seeds(sweep, a) if a in sweep["runs"] else []) else f"{a}: not measured" for a in (a, b))
+def beside_rows(sweep: dict, names: Mapping[str, str]) -> list[dict]:
+    """Rows for a table: some configurations of `ch03_sweep`, {its name in the table: its name in the file}."""
+    rows = [(shown, seeds(sweep, name) if name in sweep["runs"] else []) for shown, name in names.items()]
+    return [{"": shown, "PSNR, dB": _span(runs, "psnr_db"), "signs read (OCR)": _span(runs, "signs_ocr", 100, 0, " %"),
+             "seeds": len(runs)} for shown, runs in rows]
+
+
+def difference(sweep: dict, a: str, b: str, key: str = "psnr_db") -> tuple[float, float] | None:
+    """By how much configuration `a` exceeds `b`: mean over the seeds and half the width of its 95 % interval (Student's
+    t on the differences, seed by seed; infinite for one seed). None if one of them was not measured."""
+    if not {a, b} <= set(sweep["runs"]):
+        return None
+    return _interval([x[key] - y[key] for x, y in zip(seeds(sweep, a), seeds(sweep, b))])
+
+
+def _signed(found: tuple[float, float] | None) -> str:
+    if found is None:
+        return "–"
+    return f"{found[0]:+.1f}" + (f" ± {found[1]:.1f}" if np.isfinite(found[1]) else " (one seed)")
 
 
 def sweep_verdict(sweep: dict) -> list[dict]:
-    """Rows for a table: what each change of the sweep is worth in dB (means of the seeds); "–" if a row is
-    missing."""
-    def gain(a, b):
-        if not {a, b} <= set(sweep["runs"]):
-            return "–"
-        return f"{mean(seeds(sweep, a), 'psnr_db') - mean(seeds(sweep, b), 'psnr_db'):+.1f}"
-
+    """Rows for a table: what each change of the sweep is worth in dB, with intervals; "–" if a row is missing."""
     def row(change, after, before):
-        return {"change": change, **{kind: gain(f"{kind} {after}", f"{kind} {before}")
+        return {"change": change, **{kind: _signed(difference(sweep, f"{kind} {after}", f"{kind} {before}"))
                                      for kind in ("VQ", "FSQ")}}
 
-    return [row("512 -> 65,536 codes, 8x8 patches", "65536 patch 8", "512 patch 8"),
-            row("16x16 -> 8x8 patches, 512 codes", "512 patch 8", "512 patch 16"),
-            *({"change": f"VQ -> FSQ, {n:,} codes, 8x8 patches", "VQ": "0",
-               "FSQ": gain(f"FSQ {n} patch 8", f"VQ {n} patch 8")} for n in (512, 8192, 65536))]
+    rows = [row(f"{few:,} -> {many:,} codes, {patch}x{patch} patches", f"{many} patch {patch}", f"{few} patch {patch}")
+            for patch in (8, 16) for few, many in ((512, 8192), (8192, 65536))]
+    rows.append(row("16x16 -> 8x8 patches, 512 codes", "512 patch 8", "512 patch 16"))
+    return rows + [{"change": f"VQ -> FSQ, {n:,} codes, {patch}x{patch} patches", "VQ": "",
+                    "FSQ": _signed(difference(sweep, f"FSQ {n} patch {patch}", f"VQ {n} patch {patch}"))}
+                   for patch in (8, 16) for n in (512, 8192, 65536)]
+
+
+def _judged(found: tuple[float, float] | None, positive: str, negative: str) -> str:
+    """What an interval decides: the sentence for above 0, that for below 0, or that it is undecided."""
+    if found is None or abs(found[0]) <= found[1]:
+        return "undecided"
+    return positive if found[0] > 0 else negative
+
+
+def sweep_says(sweep: dict) -> str:
+    """The verdict on both halves of the sweep's hypothesis: codes against patches, FSQ at 65,536 codes."""
+    codes, patches = (difference(sweep, a, b) for a, b in (("VQ 65536 patch 8", "VQ 512 patch 8"),
+                                                           ("VQ 512 patch 8", "VQ 512 patch 16")))
+    runs = [seeds(sweep, n) for n in ("VQ 65536 patch 8", "VQ 512 patch 8", "VQ 512 patch 16")]
+    gaps = [a["psnr_db"] + c["psnr_db"] - 2 * b["psnr_db"] for a, b, c in zip(*runs)]
+    lead = _interval(gaps)                                             # what codes gain, minus what patches gain
+    fsq = difference(sweep, "FSQ 65536 patch 8", "VQ 65536 patch 8")
+    return (f"More codes help as much as smaller patches: {_judged(lead, 'holds', 'fails')} ({_signed(codes)} dB for 128 times "
+            f"as many codes, {_signed(patches)} dB for four times as many tokens). FSQ is ahead at 65,536 codes of 8x8 "
+            f"patches: {_judged(fsq, 'holds', 'fails')} ({_signed(fsq)} dB).")
+
+
+def null_span(sweep: dict) -> str:
+    """How far sets of true pictures lie from the judges' true pictures: the middle 95 % of their Frechet distances."""
+    found = sweep["reference"]["other true pictures"]["fd"]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return f"{low:.2f} to {high:.2f} ({len(found)} other sets of {sweep['reference']['other true pictures']['judged']})"
 
 
 def sweep_runs(sweep: dict) -> list[dict]:
@@ -258,16 +293,17 @@ def sweep_rows(sweep: dict) -> list[dict]:
 
 
 def sweep_plot(sweep: dict, caption: str = "") -> None:
-    """PSNR and signs read against the nominal bits of a picture; each line goes from few codes to many."""
-    runs = sweep_runs(sweep)
-    fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.2))
+    """PSNR and signs read against the nominal bits of a picture, means of the seeds; each line goes from few codes to
+    many."""
+    names, runs = {id(r): n for n, r in sweep["runs"].items()}, sweep_runs(sweep)
+    fig, axes = plt.subplots(1, 2, figsize=(9.0, 3.6))
     for kind, marker, colour in (("VQ", "o", show.COLOURS[0]), ("FSQ", "s", show.COLOURS[1])):
         for patch, line in ((8, "-"), (16, ":")):
             chosen = [r for r in runs if (r["kind"], r["patch"]) == (kind, patch)]
             for axis, key, scale in ((axes[0], "psnr_db", 1), (axes[1], "signs_ocr", 100)):
-                axis.plot([r["nominal_bits"] for r in chosen], [scale * r.get(key, np.nan) for r in chosen],
-                          line,
-                          marker=marker, color=colour, label=f"{kind}, {patch}x{patch} patches")
+                found = [np.mean([one.get(key, np.nan) for one in seeds(sweep, names[id(r)])]) for r in chosen]
+                axis.plot([r["nominal_bits"] for r in chosen], np.multiply(scale, found), line, marker=marker, color=colour,
+                          label=f"{kind}, {patch}x{patch} patches")
     for axis, name in zip(axes, ("PSNR (dB)", "signs read by OCR (%)")):
         axis.set(xscale="log", xlabel="nominal bits a picture", ylabel=name, xticks=[150, 300, 600, 1000])
         axis.set_xticklabels(["150", "300", "600", "1,000"])
@@ -308,6 +344,24 @@ def codec_rows(measured: dict) -> list[dict]:
              "letters": _percent(r["run"]["letters"]),
              "signs (OCR)": _percent(r["run"].get("signs_ocr")), "the whole file": r["whole"],
              "PSNR if headers count": r["strict"]} for r in rows]
+
+
+def codec_verdict(measured: dict) -> str:
+    """At the tokens' bytes, who is ahead; and how many bytes of picture data each of the others needs to pass them."""
+    tokens = measured["tokens"]
+    found = [c for c in measured["codecs"] if c["count"] == "payload" and "psnr_db" in c]
+    same = [c for c in found if c["budget"] == tokens["bytes"]]
+    best = max(same, key=lambda c: c["psnr_db"], default=None)
+    text = f"{tokens['bytes']} bytes as tokens: {tokens['psnr_db']:.1f} dB"
+    text += f"; the best of the others in as many: {best['kind']}, {best['psnr_db']:.1f} dB." if best else "."
+    kinds = dict.fromkeys(c["kind"] for c in found)
+    passed = {k: min((c["budget"] for c in found if c["kind"] == k and c["psnr_db"] >= tokens["psnr_db"]), default=None)
+              for k in kinds}
+    most = max(c["budget"] for c in found)
+    if not any(passed.values()):
+        return f"{text} None of them reaches the tokens even in {most} bytes."
+    return f"{text} To reach the tokens " + ", ".join(
+        f"{k} needs {n} bytes" if n else f"{k} needs more than {most}" for k, n in passed.items()) + "."
 
 
 LIMITS = {                               # a row of the results -> its name in the table
@@ -384,24 +438,37 @@ def gan_ways(measured: dict) -> dict[str, dict]:
     return {"before": measured["before"]} | {n: measured["ways"][n] for n in names}
 
 
+def gan_seeds(measured: dict, name: str) -> list[dict]:
+    """A decoder of `ch03_gan` as it was measured with each seed."""
+    return [gan_ways(measured)[name], *measured.get("more seeds", {}).get(name, {}).values()]
+
+
 def gan_rows(measured: dict) -> list[dict]:
-    """Rows for a table: the same tokens painted by decoders of four losses (`ch03_gan`)."""
-    runs = {**gan_ways(measured), "true pictures": measured["true pictures"]}
-    return [{"the decoder went on with": name, "PSNR, dB": _decibels(r), "FD to the same scenes":
-             f"{r['fd_same']:.3f}" if "fd_same" in r else "0", "sharpness": f"{r['sharpness']:.4f}",
-             "objects": _percent(r["objects"]), "signs (OCR)": _percent(r.get("signs_ocr")),
-             "CPU min": r.get("cpu_minutes", "–")} for name, r in runs.items()]
+    """Rows for a table: the same tokens painted by decoders of four losses (`ch03_gan`), means of the seeds."""
+    runs = {name: gan_seeds(measured, name) for name in gan_ways(measured)} | {"true pictures": [measured["true pictures"]]}
+    return [{"the decoder went on with": name, "PSNR, dB": _span(r, "psnr_db"),
+             "FD to the same scenes": _span(r, "fd_same", digits=3) if "fd_same" in r[0] else "0",
+             "sharpness": _span(r, "sharpness", digits=4), "signs (OCR)": _span(r, "signs_ocr", 100, 0, " %"),
+             "seeds": len(r) if name != "true pictures" else ""} for name, r in runs.items()]
 
 
 def gan_verdict(measured: dict) -> str:
-    """What each further loss changes beside squared error alone: PSNR, and the distance to the true pictures
-    as a ratio."""
-    ways = gan_ways(measured)
-    control = ways["squared error"]
-    return "\n".join(f"{name}: {r['psnr_db'] - control['psnr_db']:+.1f} dB, "
-                     f"{r['fd_same'] / control['fd_same']:.2f} times the Frechet distance of squared error "
-                     "alone"
-                     for name, r in ways.items() if name.startswith("+"))
+    """What each further loss changes beside squared error alone, seed by seed, with 95 % intervals."""
+    lines, control = [], gan_seeds(measured, "squared error")
+    for name in (n for n in gan_ways(measured) if n.startswith("+")):
+        runs = gan_seeds(measured, name)
+        db, fd = (_interval([r[key] - c[key] for r, c in zip(runs, control)]) for key in ("psnr_db", "fd_same"))
+        share = np.mean([r["fd_same"] / c["fd_same"] for r, c in zip(runs, control)])
+        lines.append(f"{name}: {_signed(db)} dB; {share:.2f} times the control's Frechet distance, "
+                     f"{_judged(fd, 'farther from the true pictures', 'nearer to the true pictures')}")
+    true = measured["true pictures"]["sharpness"]
+    duller = [n for n in gan_ways(measured) if mean(gan_seeds(measured, n), "sharpness") <= true]
+    lines.append(f"duller than the true pictures, as a blur would be: {', '.join(duller) or 'none of these decoders'}")
+    return "\n".join(lines)
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    return t_interval(values) if len(values) > 1 else (float(values[0]), np.inf)
 
 
 def gan_wall(measured: dict, caption: str = "") -> None:

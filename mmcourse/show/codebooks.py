@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib import pyplot as plt
 
 from mmcourse import show
@@ -86,11 +87,42 @@ def paint_codes(tokenizer: VQVAE, codes: torch.Tensor) -> torch.Tensor:
 
 
 def code_sheet(tokenizer: VQVAE, use: torch.Tensor, caption: str = "", columns: int = 32) -> None:
-    """Every code as a picture, from the most used (top left) to the least; `use` (K,) as `counts` gives
-    it."""
-    signs = paint_codes(tokenizer, use.argsort(descending=True))       # (K, 3, 8, 8)
-    sheet = signs.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2)   # -> (K / columns, 8, columns, 8, 3)
-    show.pictures([sheet.flatten(2, 3).flatten(0, 1)], size=6, caption=caption)
+    """Every code as a picture, from the most used (top left) to the least; `use` (K,) as `counts` gives it. Codes that do
+    not occur stand below, apart."""
+    order, alive = use.argsort(descending=True, stable=True), int((use > 0).sum())
+    parts = {f"{alive} codes in use, most used first": order[:alive],
+             f"{len(use) - alive} codes that none of these pictures uses": order[alive:]}
+    sheets = {title: _sheet(paint_codes(tokenizer, codes), columns) for title, codes in parts.items() if len(codes)}
+    heights = [sheet.shape[0] for sheet in sheets.values()]
+    fig, axes = plt.subplots(len(sheets), 1, figsize=(9.2, 9.2 * sum(heights) / (columns * 10) + 0.3 * len(sheets)),
+                             gridspec_kw={"height_ratios": heights}, squeeze=False)
+    for axis, (title, sheet) in zip(axes[:, 0], sheets.items()):
+        axis.imshow(sheet, interpolation="nearest")
+        axis.set_title(title, fontsize=10, loc="left", pad=3)
+        axis.axis("off")
+    show.figure(fig, caption, colours=256)
+
+
+def _sheet(signs: torch.Tensor, columns: int) -> np.ndarray:
+    """(K, 3, 8, 8) in rows of `columns` with a white line around each: (rows * 10, columns * 10, 3)."""
+    missing = -len(signs) % columns
+    signs = F.pad(torch.cat([signs, signs.new_ones(missing, 3, 8, 8)]), (1, 1, 1, 1), value=1.0)
+    rows = signs.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2)     # -> (rows, 10, columns, 10, 3)
+    return rows.flatten(2, 3).flatten(0, 1).numpy()
+
+
+def spelled(image: torch.Tensor, ids: torch.Tensor, caption: str = "") -> None:
+    """A picture (3, H, W) beside itself with the id (H/8, W/8) of each patch written on it."""
+    fig, axes = plt.subplots(1, 2, figsize=(9.0, 4.6))
+    height, width = image.shape[1:]
+    for axis, faded in zip(axes, (1.0, 0.35)):
+        axis.imshow(show.pixels(faded * image + (1 - faded)), interpolation="nearest")
+        axis.set(xticks=np.arange(-0.5, width, 8), yticks=np.arange(-0.5, height, 8), xticklabels=[], yticklabels=[])
+        axis.grid(visible=faded < 1, **({"color": "0.45", "alpha": 1, "linewidth": 0.8} if faded < 1 else {}))
+        axis.tick_params(length=0)
+    for (row, column), code in np.ndenumerate(ids.numpy()):
+        axes[1].text(8 * column + 3.5, 8 * row + 3.5, str(code), ha="center", va="center", fontsize=9.5)
+    show.figure(fig, caption, colours=256)
 
 
 @torch.no_grad()
@@ -118,16 +150,15 @@ def blend(tokenizer: VQVAE, start: torch.Tensor, end: torch.Tensor, shares: Sequ
     return smooth, tokenizer.decode(ids)
 
 
-def microscope(tokenizer: VQVAE, images: torch.Tensor, picture: int = 0, row: int = 3, column: int = 2,
-               swap: int = 0,
-               caption: str = "") -> None:
-    """Look at one token of one of (B, 3, H, W) pictures: its id, its painted code, the eight codes nearest to
-    it; `swap` 1 to 8 puts the n-th of them in its place. ValueError if there is no such patch.
+def microscope(tokenizer: VQVAE, images: torch.Tensor, picture: int = 0, row: int = 6, column: int = 4,
+               swap: int = 8, caption: str = "") -> None:
+    """Look at one token of one of (B, 3, H, W) pictures: its id, its painted code, the eight codes nearest to it; `swap` 1
+    to 8 puts the n-th of them in its place. Close-ups show the patch, framed, and what stands around it. ValueError if
+    there is no such patch.
     """
     ids = tokenizer.encode(images[picture:picture + 1])
     if not (0 <= row < ids.shape[1] and 0 <= column < ids.shape[2] and 0 <= swap <= 8):
-        raise ValueError(f"patches are rows 0..{ids.shape[1] - 1}, columns 0..{ids.shape[2] - 1}, swaps "
-                         "0..8; "
+        raise ValueError(f"patches are rows 0..{ids.shape[1] - 1}, columns 0..{ids.shape[2] - 1}, swaps 0..8; "
                          f"got row {row}, column {column}, swap {swap}")
     code, book = ids[0, row, column], tokenizer.quantizer.codebook
     distance = torch.cdist(book[code][None], book)[0]
@@ -135,14 +166,29 @@ def microscope(tokenizer: VQVAE, images: torch.Tensor, picture: int = 0, row: in
     swapped = ids.clone()
     swapped[0, row, column] = near[swap]
     before, after = tokenizer.decode(torch.cat([ids, swapped]))
-    titles = ["picture", f"token {code}", f"token {near[swap]}", "difference x3"]
-    titles += [f"{k}\n{d:.2f}" for k, d in zip(near.tolist(), distance[near].tolist())]
-    show.pictures([framed(images[picture], row, column), before, after,
-                   ((before - after).abs() * 3).clamp(max=1),
-                   *paint_codes(tokenizer, near)], titles, columns=7, size=1.15,
-                  caption=caption or "The patch, the picture from its tokens, the picture after the swap, "
-                                     "the difference. "
-                                     "Then the code and its nearest neighbours, with their distance.")
+    changed = framed(1 - ((before - after).abs() * 3).clamp(max=1), row, column)
+    large = {"the picture": framed(images[picture], row, column), f"token {code}, close up": before,
+             f"token {near[swap]} in its place": after, "what has changed, x3": changed}
+    fig = plt.figure(figsize=(9.0, 4.0))
+    grid = fig.add_gridspec(2, 36, height_ratios=[2.3, 1])
+    left, top = (min(max(8 * place - 12, 0), side - 32) - 0.5
+                 for place, side in ((column, images.shape[3]), (row, images.shape[2])))
+    for i, (title, shown) in enumerate(large.items()):
+        axis = fig.add_subplot(grid[0, 9 * i:9 * i + 9])
+        axis.imshow(show.pixels(shown), interpolation="nearest")
+        if i in (1, 2):                                                # four by four patches around it
+            axis.set(xlim=(left, left + 32), ylim=(top + 32, top))
+            axis.add_patch(plt.Rectangle((8 * column - 0.5, 8 * row - 0.5), 8, 8, fill=False, color="#D1495B", linewidth=1.5))
+        axis.set_title(title, fontsize=10, pad=4)
+        axis.axis("off")
+    for i, (k, d, sign) in enumerate(zip(near.tolist(), distance[near].tolist(), paint_codes(tokenizer, near))):
+        axis = fig.add_subplot(grid[1, 4 * i:4 * i + 4])
+        axis.imshow(show.pixels(sign), interpolation="nearest")
+        axis.set_title(f"{i}: {k}\n{d:.2f}", fontsize=9, pad=3)
+        axis.axis("off")
+    show.figure(fig, caption or "Above: the picture, the patch and its surroundings as the decoder paints them before and "
+                "after the swap, and where in the whole picture that makes a difference. Below: the token's own code (0) and "
+                "the eight nearest to it (swap 1 to 8), with their ids and distances.", colours=256)
 
 
 def framed(image: torch.Tensor, row: int, column: int, patch: int = 8) -> torch.Tensor:

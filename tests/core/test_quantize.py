@@ -366,10 +366,10 @@ def test_under_autocast_a_model_is_trained_and_its_codes_are_chosen_in_float32(m
 def test_the_nearest_code_is_found_in_float32_under_autocast():
     torch.manual_seed(0)
     x, codebook = torch.randn(500, 16), torch.randn(512, 16)
-    for given in (x, x.bfloat16()):
+    for vectors in (x, x.bfloat16()):
         with torch.autocast("cpu", torch.bfloat16):
-            found = nearest_code(given, codebook)
-        assert torch.equal(found, nearest_code(given.float(), codebook))
+            found = nearest_code(vectors, codebook)
+        assert torch.equal(found, nearest_code(vectors.float(), codebook))
     quantizer = VectorQuantizer(32, 4).train()
     with torch.autocast("cpu", torch.bfloat16):
         out, _, loss = quantizer(x[:, :4].bfloat16())

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot as plt
 
 from mmcourse import show
 from mmcourse.files import results
@@ -34,7 +35,7 @@ def test_strips_come_back(drawn):
 def test_the_measured_tables_can_be_shown(drawn):
     sweep = results("ch03_sweep")
     rows = show.ch03.cure_rows(sweep)
-    assert rows[0]["cure"] == "nothing" and [r["cure"] for r in rows[-2:]] == ["all of section 7", "FSQ 8, 8, 8"]
+    assert rows[0]["cure"] == "nothing" and [r["cure"] for r in rows[-2:]] == ["all of section 6", "FSQ 8, 8, 8"]
     assert show.ch03.mean(show.ch03.cures(sweep)["nothing"], "codes_used") < 256
     rows = show.ch03.sweep_rows(sweep)
     assert [r["tokens"] for r in rows[-2:]] == ["shipped", "true"] and rows[0]["tokens"] == 16
@@ -100,12 +101,54 @@ def test_verdicts_are_computed_from_the_means():
              "more seeds": {"VQ 512 patch 8": {"1": run(22, 512)}, "cure: restart": {"1": run(20, 300)}}}
     text = show.ch03.cure_verdict(sweep)
     assert "'restart' keeps most codes alive (400 codes, 19.5 dB)" in text and "'k-means start' gives the best" in text
-    assert "all of section 7: 512 codes, 21.0 dB" in text and "forgotten" not in text
+    assert "all of section 6: 512 codes, 21.0 dB" in text and "forgotten" not in text
     rows = {r["change"]: r for r in show.ch03.sweep_verdict(sweep)}
-    assert rows["16x16 -> 8x8 patches, 512 codes"] == {"change": "16x16 -> 8x8 patches, 512 codes", "VQ": "+4.0", "FSQ": "–"}
-    assert rows["VQ -> FSQ, 512 codes, 8x8 patches"]["FSQ"] == "-2.0"
-    line = show.ch03.beside(sweep, "VQ 512 patch 8", "FSQ 8192 patch 8")
-    assert line == "VQ 512 patch 8: 21.0 dB (20.0–22.0), – of signs, n = 2 against FSQ 8192 patch 8: not measured"
+    assert rows["16x16 -> 8x8 patches, 512 codes"] == {"change": "16x16 -> 8x8 patches, 512 codes", "VQ": "+3.0 (one seed)",
+                                                       "FSQ": "–"}
+    assert rows["VQ -> FSQ, 512 codes, 8x8 patches"]["FSQ"] == "-1.0 (one seed)"
+    rows = show.ch03.beside_rows(sweep, {"ours": "VQ 512 patch 8", "other": "FSQ 8192 patch 8"})
+    assert rows[0] == {"": "ours", "PSNR, dB": "21.0 (20.0–22.0)", "signs read (OCR)": "–", "seeds": 2}
+    assert rows[1] == {"": "other", "PSNR, dB": "–", "signs read (OCR)": "–", "seeds": 0}
+
+
+def sweep_of(**decibels) -> dict:
+    """A sweep as the verdict reads it: three seeds for each configuration, named `VQ_512_8`."""
+    out = {"runs": {}, "more seeds": {}}
+    for name, values in decibels.items():
+        kind, codes, patch = name.split("_")
+        runs = [{"table": "sweep", "psnr_db": v} for v in values]
+        out["runs"][f"{kind} {codes} patch {patch}"] = runs[0]
+        out["more seeds"][f"{kind} {codes} patch {patch}"] = dict(zip("12", runs[1:]))
+    return out
+
+
+def test_the_sweeps_verdict_depends_on_the_intervals():
+    few, small, large = [20.0, 20.2, 19.8], [17.0, 17.1, 16.9], [20.8, 21.0, 20.6]
+    said = show.ch03.sweep_says(sweep_of(VQ_512_8=few, VQ_512_16=small, VQ_65536_8=large, FSQ_65536_8=[20.0, 20.1, 19.9]))
+    assert said.startswith("More codes help as much as smaller patches: fails (+0.8 ± 0.0 dB")
+    assert "FSQ is ahead at 65,536 codes of 8x8 patches: fails" in said
+    said = show.ch03.sweep_says(sweep_of(VQ_512_8=few, VQ_512_16=small, VQ_65536_8=[26, 26.3, 26.1], FSQ_65536_8=[26, 26.6, 25.9]))
+    assert "smaller patches: holds" in said and "FSQ is ahead at 65,536 codes of 8x8 patches: undecided" in said
+    said = show.ch03.sweep_says(sweep_of(VQ_512_8=[20], VQ_512_16=[17], VQ_65536_8=[21], FSQ_65536_8=[25]))
+    assert said.count("undecided") == 2, "one seed decides nothing"
+
+
+def test_true_pictures_have_a_span_too():
+    sweep = {"reference": {"other true pictures": {"fd": [0.1, 0.2, 0.3, 0.4, 0.5], "judged": 512}}}
+    assert show.ch03.null_span(sweep) == "0.11 to 0.49 (5 other sets of 512)"
+
+
+def test_who_is_ahead_at_72_bytes():
+    def codec(kind, budget, db, count="payload"):
+        return {"kind": kind, "budget": budget, "psnr_db": db, "count": count}
+    measured = {"tokens": {"bytes": 72, "psnr_db": 29.0},
+                "codecs": [codec("JPEG", 72, 15.0), codec("WEBP", 72, 16.0), codec("JPEG", 576, 22.0), codec("WEBP", 576, 30.0),
+                           codec("JPEG", 72, 40.0, "file"), {"kind": "AVIF", "budget": 72, "count": "payload"}]}
+    assert show.ch03.codec_verdict(measured) == (
+        "72 bytes as tokens: 29.0 dB; the best of the others in as many: WEBP, 16.0 dB. To reach the tokens JPEG needs more than "
+        "576, WEBP needs 576 bytes.")
+    measured["tokens"]["psnr_db"] = 31.0
+    assert show.ch03.codec_verdict(measured).endswith("None of them reaches the tokens even in 576 bytes.")
 
 
 def test_the_limits_can_be_shown():
@@ -144,6 +187,33 @@ def test_the_critics_table_verdict_and_wall(drawn):
     assert list(show.ch03.gan_ways(measured))[:2] == ["before", "squared error"]
     rows = show.ch03.gan_rows(measured)
     assert len(rows) == 6 and rows[-1]["the decoder went on with"] == "true pictures"
-    assert len(show.ch03.gan_verdict(measured).splitlines()) == 3
+    assert len(show.ch03.gan_verdict(measured).splitlines()) == 4
     show.ch03.gan_wall(measured, "a wall")
     assert [text for _, text in drawn] == ["a wall"]
+
+
+def test_the_critics_verdict_is_seed_by_seed():
+    def run(db, fd, sharp=0.05):
+        return {"psnr_db": db, "fd_same": fd, "sharpness": sharp}
+    measured = {"before": run(23, 0.04), "true pictures": {"sharpness": 0.048},
+                "ways": {"squared error": run(24, 0.030), "+ critic": run(23.9, 0.031), "+ perceptual": run(23.7, 0.020, 0.04)},
+                "more seeds": {"squared error": {"1": run(24.2, 0.032), "2": run(24.1, 0.028)},
+                               "+ critic": {"1": run(24.1, 0.030), "2": run(24.0, 0.030)},
+                               "+ perceptual": {"1": run(23.9, 0.022, 0.04), "2": run(23.8, 0.018, 0.04)}}}
+    critic, perceptual, sharp = show.ch03.gan_verdict(measured).splitlines()
+    assert critic.startswith("+ critic: -0.1 ± 0.0 dB") and critic.endswith("undecided")
+    assert perceptual.endswith("nearer to the true pictures") and sharp.endswith(": + perceptual")
+
+
+def test_the_drawing_of_the_vqvae_fits_its_sheet(monkeypatch):
+    sheets = []
+    monkeypatch.setattr(show.diagrams.Canvas, "show", lambda sheet, description, caption="": sheets.append((sheet, description)))
+    show.diagrams.ch03.vqvae("a caption")
+    (sheet, description), = sheets
+    texts = [text for text in sheet.axes.texts if text.get_text()]
+    (left, right), (low, high) = sheet.axes.get_xlim(), sheet.axes.get_ylim()
+    assert all(left <= t.get_position()[0] <= right and low <= t.get_position()[1] <= high for t in texts)
+    assert min(t.get_fontsize() for t in texts) >= 8 and "round the quantizer" in description
+    shapes = " ".join(t.get_text() for t in texts)
+    assert all(shape in shapes for shape in ("64×64×3", "8×8×16", "512 × 16", "64 ids"))
+    plt.close(sheet.figure)

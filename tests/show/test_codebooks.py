@@ -75,8 +75,18 @@ def test_the_microscope_survives_a_swap_that_turns_black_to_white(drawn):
 
 def test_scatter_and_sheet_draw(small, drawn):
     show.codebooks.scatter(torch.rand(9, 2), {"a": torch.rand(3, 2), "b": torch.rand(3, 2)}, "two")
-    show.codebooks.code_sheet(small, torch.arange(64), "sheet")
-    assert [text for _, text in drawn] == ["two", "sheet"] and [len(fig.axes) for fig, _ in drawn] == [2, 1]
+    show.codebooks.code_sheet(small, torch.arange(64) + 1, "sheet")
+    show.codebooks.code_sheet(small, torch.arange(64) // 10, "sheet")
+    assert [text for _, text in drawn] == ["two", "sheet", "sheet"] and [len(fig.axes) for fig, _ in drawn] == [2, 1, 2]
+    assert [axis.get_title(loc="left") for axis in drawn[2][0].axes] == [
+        "54 codes in use, most used first", "10 codes that none of these pictures uses"]
+
+
+def test_ids_are_written_on_their_patches(drawn):
+    show.codebooks.spelled(torch.rand(3, 16, 24), torch.tensor([[1, 2, 3], [40, 50, 60]]), "spelled")
+    (figure, caption), = drawn
+    written = {text.get_text(): text.get_position() for text in figure.axes[1].texts}
+    assert written["3"] == (19.5, 3.5) and written["40"] == (3.5, 11.5) and len(written) == 6 and caption == "spelled"
 
 
 def test_a_frame_is_drawn_on_a_copy():
