@@ -11,7 +11,7 @@ import numpy as np
 def token_bits(tokens: float, vocab_size: int) -> float:
     """The most that `tokens` tokens can say, in bits: log2 of the number of different rows of them."""
     if vocab_size < 1 or tokens < 0:
-        raise ValueError(f"at least one word and no negative number of tokens, got {vocab_size} and {tokens}")
+        raise ValueError(f"at least one entry and no negative number of tokens, got {vocab_size} and {tokens}")
     return tokens * math.log2(vocab_size)
 
 
@@ -43,31 +43,31 @@ def sound_budget(seconds: float, frame_ms: float, levels: int, vocab_size: int,
 
 # ---------------------------------------------------------------- two exact tokenizers
 
-def patch_words(pictures: np.ndarray) -> np.ndarray:
-    """Pictures (..., H, W) of 0 and 1 -> words (..., H/2 * W/2): four bits a patch."""
+def patch_tokens(pictures: np.ndarray) -> np.ndarray:
+    """Pictures (..., H, W) of 0 and 1 -> tokens (..., H/2 * W/2): four bits a patch."""
     *batch, height, width = pictures.shape
     grid = pictures.reshape(*batch, height // 2, 2, width // 2, 2)
     patches = grid.swapaxes(-3, -2).reshape(*batch, height * width // 4, 4)
     return patches.astype(np.int64) @ np.array([8, 4, 2, 1])
 
 
-def unpatch(words: np.ndarray, width: int) -> np.ndarray:
-    """The exact inverse of `patch_words`: words (..., n) -> pictures (..., H, width) of 0 and 1."""
-    *batch, n = words.shape
-    bits = (words[..., None] >> np.array([3, 2, 1, 0])) & 1                              # (..., n, 4)
-    grid = bits.reshape(*batch, n * 2 // width, width // 2, 2, 2).swapaxes(-3, -2)  # (..., H/2, 2, W/2, 2)
-    return grid.reshape(*batch, n * 4 // width, width)
+def unpatch(tokens: np.ndarray, width: int) -> np.ndarray:
+    """The exact inverse of `patch_tokens`: tokens (..., n) -> pictures (..., H, width) of 0 and 1."""
+    *batch, n = tokens.shape
+    bits = (tokens[..., None] >> np.array([3, 2, 1, 0])) & 1               # (..., n, 4)
+    grid = bits.reshape(*batch, n * 2 // width, width // 2, 2, 2)          # (..., H/2, W/2, 2, 2)
+    return grid.swapaxes(-3, -2).reshape(*batch, n * 4 // width, width)
 
 
 def mu_law(samples: np.ndarray, mu: int = 255) -> np.ndarray:
-    """Sound in [-1, 1] -> words 0..mu: fine steps for quiet samples, coarse for loud (ITU-T G.711, 1972)."""
+    """Sound in [-1, 1] -> tokens 0..mu: fine steps for quiet samples, coarse for loud (ITU-T G.711, 1972)."""
     squeezed = np.sign(samples) * np.log1p(mu * np.abs(samples)) / np.log1p(mu)          # still in [-1, 1]
     return np.floor((squeezed + 1) / 2 * mu + 0.5).astype(np.int64)
 
 
-def mu_law_inverse(words: np.ndarray, mu: int = 255) -> np.ndarray:
-    """Words 0..mu -> the sound in the middle of each step, in [-1, 1]."""
-    squeezed = 2 * words / mu - 1
+def mu_law_inverse(tokens: np.ndarray, mu: int = 255) -> np.ndarray:
+    """Tokens 0..mu -> the sound in the middle of each step, in [-1, 1]."""
+    squeezed = 2 * tokens / mu - 1
     return np.sign(squeezed) * ((1 + mu) ** np.abs(squeezed) - 1) / mu
 
 
@@ -90,7 +90,7 @@ def surprise_bits(logits, ids):
 def segment_bits(transformer, vocabulary, segment, given=()) -> np.ndarray:
     """Surprise of each token of a segment, in bits, after the segments `given`: (n + 1,).
 
-    The opening token is free (whoever asks sets it); the last is the closing one.
+    The opening token is free (who asks supplies it); the last is the closing one.
     """
     import torch
     before, row = vocabulary.pack(given), vocabulary.pack([*given, segment])

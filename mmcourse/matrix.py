@@ -17,6 +17,8 @@ ROWS = (                        # of the short table: what it says, direction, m
     ("edits: what was asked is changed", "image+text->image", "change", None),
     ("edits: and the rest is as it was", "image+text->image", "both", "both_single"),
 )
+FIRST = ("draws all that a caption says", "describes a picture, every word", "says a word", "writes down a word, new voices",
+         "names a picture aloud", "draws what it hears", "edits: and the rest is as it was")    # one for each direction
 LEGEND = """score: share of right answers on combinations, signs and voices that nothing was trained on, with its 95 % interval.
 one draft: the same without choosing the best of eight, one hearing instead of several. ceiling: the same judge on the truth
 after the same trip through the tokens and voices; a score may pass it, since the model picks its clearest draft. (r)
@@ -50,6 +52,22 @@ def short_rows(matrix: dict) -> list[dict]:
         out.append({"": name, "score": cell(row["score"]), "95 %": interval(row), "one draft": cell(draft),
                     "ceiling": limit, "chance": cell(row["chance"]), "n": str(row["n"])})
     return out
+
+
+def first_rows(matrix: dict) -> list[dict]:
+    """Of `short_rows` one for each direction: what a first reader looks at."""
+    return [row for row in short_rows(matrix) if row[""] in FIRST]
+
+
+def other_rows(matrix: dict) -> list[dict]:
+    """What `first_rows` leaves out of `short_rows`."""
+    return [row for row in short_rows(matrix) if row[""] not in FIRST]
+
+
+def best_and_worst(matrix: dict) -> str:
+    """The rows of `first_rows` from the best to the worst score, in words: the controls and parts are not among them."""
+    rows = sorted(first_rows(matrix), key=lambda row: -float(row["score"]))
+    return "\n".join(f"{100 * float(row['score']):5.1f} % (95 %: {row['95 %']})  {row['']}" for row in rows)
 
 
 def pair_rows(matrix: dict) -> list[dict]:

@@ -318,8 +318,11 @@ def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 
-def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
-    """Show a list of dicts with the same keys as a table; floats get three significant digits."""
+def table(rows: Sequence[Mapping[str, Any]], caption: str = "", *, fold: str = "") -> None:
+    """Show a list of dicts with the same keys as a table; floats get three significant digits.
+
+    `fold`: a line that stands there instead, with the table behind it until somebody opens it.
+    """
     if not rows:
         raise ValueError("no rows to show: the list is empty")
     names = list(rows[0])
@@ -332,7 +335,9 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
         from IPython.display import Markdown, display
 
         lines = [names, ["---"] * len(names), *cells]
-        display(Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines)))
+        text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        around = f"<details><summary>{html.escape(fold)}</summary>\n\n{{}}\n\n</details>" if fold else "{}"
+        display(Markdown(around.replace("{}", text)))
     _say(caption)
 
 

@@ -21,7 +21,7 @@ from mmcourse.world.scene import BACKGROUNDS, NOUNS, Group, Scene, held_out_pair
 def test_nominal_bits_count_the_different_rows():
     assert 2 ** bits.token_bits(3, 5) == pytest.approx(5 ** 3)
     assert bits.token_bits(1, 50_000) == pytest.approx(15.61, abs=0.01)
-    with pytest.raises(ValueError, match="at least one word"):
+    with pytest.raises(ValueError, match="at least one entry"):
         bits.token_bits(1, 0)
 
 
@@ -48,14 +48,14 @@ def test_budgets():
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)).map(
     lambda s: (s[0], 2 * s[1], 2 * s[2])), elements=st.integers(0, 1)))
 def test_patches_come_back_exactly(pictures):
-    words = bits.patch_words(pictures)
-    assert words.shape == (len(pictures), pictures[0].size // 4) and words.min() >= 0 and words.max() <= 15
-    assert (bits.unpatch(words, pictures.shape[2]) == pictures).all()
-    assert (bits.unpatch(words[0], pictures.shape[2]) == pictures[0]).all()            # one picture without a batch
+    tokens = bits.patch_tokens(pictures)
+    assert tokens.shape == (len(pictures), pictures[0].size // 4) and tokens.min() >= 0 and tokens.max() <= 15
+    assert (bits.unpatch(tokens, pictures.shape[2]) == pictures).all()
+    assert (bits.unpatch(tokens[0], pictures.shape[2]) == pictures[0]).all()            # one picture without a batch
 
 
 def test_a_patch_is_read_from_left_to_right():
-    assert bits.patch_words(np.array([[1, 0, 0, 0], [0, 0, 0, 1]])).tolist() == [8, 1]
+    assert bits.patch_tokens(np.array([[1, 0, 0, 0], [0, 0, 0, 1]])).tolist() == [8, 1]
 
 
 def test_mu_law_is_its_formula():
