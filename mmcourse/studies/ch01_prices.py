@@ -141,7 +141,8 @@ def verdict(rows: list[dict]) -> str:
              f"undecided: {those(lambda row: row['less than half'] == 'undecided')}",
              f"more than half is left: {those(lambda row: row['less than half'] == 'no')}",
              f"context saves more than uneven counts do: {those(saved_by_context)}",
-             f"uneven counts save more: {those(lambda row: not saved_by_context(row))}"]
+             f"uneven counts save more: {those(lambda row: not saved_by_context(row))}",
+             f"the control, random order, costs more: {those(lambda row: row['in random order'] > row['predicted'])}"]
     return "\n".join(lines)
 
 

@@ -19,7 +19,17 @@ from mmcourse.evaluate import (
 from mmcourse.judges.hearing import WordJudge
 from mmcourse.judges.picture_net import PictureNet
 from mmcourse.judges.second_listener import SecondListener
-from mmcourse.matrix import ROWS, pair_rows, short_table, split_of, table
+from mmcourse.matrix import (
+    ROWS,
+    best_and_worst,
+    first_rows,
+    other_rows,
+    pair_rows,
+    short_rows,
+    short_table,
+    split_of,
+    table,
+)
 from mmcourse.vocabulary import Segment
 from mmcourse.world.edits import KINDS, Edit
 from mmcourse.world.human_digits import HumanDigits
@@ -308,3 +318,15 @@ def test_the_command_names_what_it_cannot_do(argv, sentence, capsys):
     with pytest.raises(SystemExit):
         module.main(argv)
     assert sentence in capsys.readouterr().err
+
+
+def test_a_first_reader_sees_one_row_for_each_direction():
+    stored = {direction: {measure: row([True, False], ceiling=[True]) for name, d, measure, _ in ROWS if d == direction}
+              for _, direction, _, _ in ROWS}
+    stored["text->image"]["exact"] = row([True] * 9 + [False], ceiling=[True] * 10)
+    first, rest = first_rows(stored), other_rows(stored)
+    directions = {name: direction for name, direction, _, _ in ROWS}
+    assert len(first) == 7 == len({directions[r[""]] for r in first})
+    assert [r[""] for r in short_rows(stored)] == sorted([r[""] for r in first + rest], key=list(directions).index)
+    best = best_and_worst(stored).splitlines()
+    assert len(best) == 7 and best[0].endswith("draws all that a caption says") and best[0].strip().startswith("90.0 %")

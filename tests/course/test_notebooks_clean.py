@@ -7,6 +7,7 @@ import re
 import nbformat
 import pytest
 
+from mmcourse import checkpoints
 from mmcourse.cli import ROOT, notebooks
 from mmcourse.cli.notebooks import Notebook, lint
 
@@ -40,6 +41,28 @@ def test_every_notebook_has_a_chapters_name():
 def test_the_readme_links_to_every_chapter_and_to_no_other():
     linked = re.findall(r"\(notebooks/([^)]+\.ipynb)\)", (ROOT / "README.md").read_text("utf-8"))
     assert sorted(set(linked)) == [path.name for path in notebooks.all_notebooks()]
+
+
+def chapters(text: str) -> list[tuple[str, bool, str]]:
+    """The rows of a table of chapters: number and name, whether it is to come, the question that it answers."""
+    found = re.findall(r"^\| (\d\d) \|? ?(.+?) \| (.+?) \|$", re.sub(r"\| \[(\d\d)", r"| \1 [", text), re.MULTILINE)
+    return [(f"{number} {re.sub(r'[][]|[(][^)]*[)]|[*]', '', name).strip()}", "to come" in name, question) for number, name, question in found]
+
+
+def test_chapter_00_and_the_readme_list_the_same_chapters():
+    start = Notebook.read(notebooks.all_notebooks()[0])
+    here, there = chapters("\n".join(start.prose)), chapters((ROOT / "README.md").read_text("utf-8"))
+    assert len(here) == 16 and [row[:2] for row in here] == [row[:2] for row in there]
+    assert [row[2] for row in here[1:]] == [row[2] for row in there[1:]]
+    written = [path.name[:2] for path in notebooks.all_notebooks()]
+    assert [name[:2] for name, to_come, _ in here if not to_come] == written
+    links = re.findall(r"\| \[\d\d [^]]+\]\(([^)]+)\)", "\n".join(start.prose))
+    assert links == [path.name for path in notebooks.all_notebooks()[1:]]
+
+
+def test_the_readme_says_what_the_training_cost():
+    hours = sum(part.get("cpu_minutes") or 0 for part in checkpoints.manifest().values()) / 60
+    assert 6.5 < hours < 7.5 and "some seven CPU hours" in (ROOT / "README.md").read_text("utf-8")
 
 
 def saved(tmp_path, content):

@@ -16,3 +16,20 @@ def test_ladder_and_binary_draw(capsys):
     show.bits.ladder({"raw": 98304.0, "tokens": 576.0, "less": 0.5}, "a ladder")
     show.bits.binary([np.eye(4)[None], np.zeros((2, 4, 4))], ["one", "two"], "pictures")
     assert capsys.readouterr().out == "a ladder\npictures\n"
+
+
+def test_a_coin_says_its_entropy(capsys):
+    show.bits.coin(0.9)
+    assert "0.47 bits a throw" in capsys.readouterr().out
+    show.bits.coin(1.0)                                                     # the sunrise: tails never come
+    said = capsys.readouterr().out
+    assert "0.00 bits a throw" in said and "tails" not in said
+
+
+def test_prices_and_repeats_draw(capsys):
+    rows = [{"tokens of": f"{kind}, x", "nominal": 9.0, "counted": 6.0, "predicted": 4.0, "low": 3.5, "high": 4.5, "lower bound": bound}
+            for kind, bound in (("a", 1.0), ("b", None))]
+    show.bits.prices(rows, "prices")
+    show.bits.repeats([64, 128, 256, 512], [60, 100, 150, 200], 32, "repeats")
+    show.bits.told({"fresh": {"alone": 3.0, "after": 1.0}, "held out": {"alone": 4.0, "after": 2.0}}, {"fresh": 2, "held out": 3}, "told")
+    assert capsys.readouterr().out == "prices\nrepeats\ntold\n"
