@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mmcourse.world.speech import SAMPLE_RATE
+from mmcourse.world.speech import MOST_CHANNELS, SAMPLE_RATE
 
 HOP = 80                      # samples from one frame to the next: 10 ms
 WINDOW = 256                  # samples in a frame: 32 ms, about three periods of a low voice
@@ -133,6 +133,8 @@ def dc_offset(samples: torch.Tensor) -> torch.Tensor:
 def check_sound(samples) -> torch.Tensor:
     """(samples,) or (B, samples) as float32 (B, samples); ValueError or TypeError that says what is wrong."""
     samples = torch.as_tensor(samples)
+    if samples.is_meta or samples.layout != torch.strided:
+        raise ValueError("sound is an ordinary tensor that holds its samples, not a meta or sparse one")
     if not samples.is_floating_point():
         raise TypeError(f"sound is float in [-1, 1], got {samples.dtype}; divide int16 samples by 32768, "
                         "or let mmcourse.media.Audio do it")
@@ -140,6 +142,12 @@ def check_sound(samples) -> torch.Tensor:
     if samples.ndim != 2 or not samples.numel():
         raise ValueError("sound has the shape (samples,) or (B, samples), not empty, got "
                          f"{tuple(samples.shape)}; take the mean over the channels of a stereo recording")
+    if samples.shape[1] <= MOST_CHANNELS < samples.shape[0]:
+        raise ValueError(f"{samples.shape[1]} samples a row are no sound: (samples, channels) of a recording becomes "
+                         "one channel with mmcourse.media.Audio, or .mean(1)")
     if not samples.isfinite().all():
         raise ValueError("the sound has NaN or infinite samples")
+    if samples.abs().max() > 100:                          # loud is one thing, another scale another
+        raise ValueError(f"sound is float in [-1, 1], got {samples.min():.3g}..{samples.max():.3g}; divide 16-bit "
+                         "samples by 32768")
     return samples.float()

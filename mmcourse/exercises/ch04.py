@@ -1,5 +1,5 @@
-"""Exercises of chapter 04: frames, the mel filterbank, Griffin-Lim, bits a second, residual quantization (of points, and
-of the shipped codec's own vectors), pitch."""
+"""Exercises of chapter 04: frames, the mel filterbank, Griffin-Lim, bits a second, residual quantization
+(of points, and of the shipped codec's own vectors), pitch."""
 import math
 
 import numpy as np
@@ -262,8 +262,8 @@ def residual_codec(z: torch.Tensor, codebooks: list[torch.Tensor], levels: int):
     """The quantizer of the codec, by hand.
 
     (B, dim, t) vectors of the encoder, one (K, dim) codebook for each level, how many levels to use -> ids
-    (B, t, levels), the sum of the chosen codes (B, dim, t), and for each level the share of the vectors' power
-    that is left after it: a list of floats.
+    (B, t, levels), the sum of the chosen codes (B, dim, t), and for each level the share of the vectors'
+    power that is left after it: a list of floats.
     """
     B, dim, t = z.shape
     vectors = z.transpose(1, 2).reshape(B * t, dim)

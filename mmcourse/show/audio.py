@@ -1,8 +1,8 @@
 """Chapter 04's figures: measured tables of the codec, pitch over time, and an explorer of single audio
 tokens.
 
-Tables show what `data/results/ch04_*.json` holds: the chapter loads it (`mmcourse.files.results`) and hands it in.
-Nothing here trains anything.
+Tables show what `data/results/ch04_*.json` holds: the chapter loads it (`mmcourse.files.results`) and hands
+it in. Nothing here trains anything.
 """
 from __future__ import annotations
 
@@ -167,8 +167,8 @@ def nearest_tone(shape: np.ndarray | None, known: Mapping[str, list]) -> str:
 
 
 def tones_heard(keys: list[tuple], true: list, sounds: list) -> list[str]:
-    """For each syllable the tone whose mean contour, over the *other* onsets in the true sounds, is nearest; "" if
-    there is no pitch.
+    """For each syllable the tone whose mean contour, over the *other* onsets in the true sounds, is
+    nearest; "" if there is no pitch.
 
     Args:
         keys: (onset, tone) of each syllable. true, sounds: a sound for each.
@@ -193,7 +193,8 @@ def _quality(row: dict) -> dict:
 
 
 def sweep_rows(sweep: dict) -> list[dict]:
-    """Rows for a table: every configuration of `ch04_sweep`, means over its seeds, then what no token has touched."""
+    """Rows for a table: every configuration of `ch04_sweep`, means over its seeds, then what no token has
+    touched."""
     out = []
     for runs in sweep["runs"].values():
         first, *_ = runs = list(runs.values())
@@ -227,8 +228,8 @@ def sweep_stoi(sweep: dict) -> dict[tuple, list[float]]:
 
 
 def sweep_gains(sweep: dict) -> tuple[list[float], list[float]]:
-    """What one level gains in STOI from a frame half as long, and from 8,192 codes instead of 1,024: of each seed the
-    mean over all pairs that differ in nothing else."""
+    """What one level gains in STOI from a frame half as long, and from 8,192 codes instead of 1,024: of
+    each seed the mean over all pairs that differ in nothing else."""
     one = {(ms, codes): np.array(v) for (ms, codes, levels), v in sweep_stoi(sweep).items()
            if levels == 1 and codes in (1024, 2048, 8192)}
     halved = [one[ms // 2, k] - one[ms, k] for ms, k in one if (ms // 2, k) in one]
@@ -237,8 +238,8 @@ def sweep_gains(sweep: dict) -> tuple[list[float], list[float]]:
 
 
 def verdict(differences, what: str = "") -> str:
-    """holds, fails or undecided: whether the 95 % interval of a mean of few values, one for each seed, lies above or
-    below zero. The values, the interval and the word, in a sentence."""
+    """holds, fails or undecided: whether the 95 % interval of a mean of few values, one for each seed, lies
+    above or below zero. The values, the interval and the word, in a sentence."""
     mean, half = t_interval(differences)
     said = "holds" if mean - half > 0 else "fails" if mean + half < 0 else "undecided"
     return f"{what}{mean:+.3f} (95 %: {mean - half:+.3f} to {mean + half:+.3f}, {len(differences)} seeds): {said}"
@@ -250,13 +251,15 @@ DEEP_BELOW = 120.0          # Hz: a voice whose median pitch is lower counts as 
 
 
 def voice_rows(voices: list[dict]) -> list[dict]:
-    """Rows for a table: each held-out voice of `ch04_controls`, from the deepest, and how much of its pitch is right."""
+    """Rows for a table: each held-out voice of `ch04_controls`, from the deepest, and how much of its pitch
+    is right."""
     return [{"voice": row["voice"], "pitch": f"{row['hz']:.0f} Hz",
              **{way: f"{found['right']:.0%}" for way, found in row["ways"].items()}} for row in voices]
 
 
 def pitch_right(run: dict, way: str, deep: bool = True) -> float:
-    """The share of right pitch that one codec of `ch04_controls` keeps, over its deep voices or the others."""
+    """The share of right pitch that one codec of `ch04_controls` keeps, over its deep voices or the
+    others."""
     return float(np.mean([row["ways"][way]["right"] for row in run["voices"] if (row["hz"] < DEEP_BELOW) == deep]))
 
 
@@ -272,7 +275,8 @@ def control_rows(controls: dict, names) -> list[dict]:
 
 
 def people_rows(controls: dict, names) -> list[dict]:
-    """Rows for a table: codecs of `ch04_controls` that met no, one or three people, on an unknown one; each seed."""
+    """Rows for a table: codecs of `ch04_controls` that met no, one or three people, on an unknown one; each
+    seed."""
     def seeds(runs, way, key, form):
         return ", ".join(form.format(run["person"][way][key]) for run in runs)
     return [{"people that it met": name,
@@ -303,8 +307,8 @@ def limit_rows(found: dict, names=LIMITS) -> list[dict]:
 
 
 def sweep_plot(sweep: dict, caption: str = "") -> None:
-    """STOI against bits a second: a line through the means for each frame length, one for the levels of the shipped
-    shape; a dot for each seed."""
+    """STOI against bits a second: a line through the means for each frame length, one for the levels of the
+    shipped shape; a dot for each seed."""
     fig, axis = plt.subplots(figsize=(7.4, 3.4))
     lines: dict[str, dict] = {}
     for runs in sweep["runs"].values():
@@ -342,8 +346,8 @@ def probe_plot(probes: dict, caption: str = "") -> None:
 
 
 def probe_rows(probes: dict) -> list[dict]:
-    """Rows for a table: what level 0 holds of each fact, as a share of what the probe finds before rounding, and what
-    each level more adds (95 % intervals)."""
+    """Rows for a table: what level 0 holds of each fact, as a share of what the probe finds before
+    rounding, and what each level more adds (95 % intervals)."""
     views, out = probes["views"], []
     for fact in FACTS:
         row = {"fact": fact, "level 0": f"{views['level 0'][fact]['score']:.2f}",
@@ -379,7 +383,7 @@ def peer_plot(peers: dict, caption: str = "") -> None:
             axis.plot(bits, [r[key] for r in ours], "o-", label="ours, 1, 2, 4 levels")
             others = [(n, r) for n, r in rows.items() if n.startswith(("codec2", "opus"))]
             for i, (peer, r) in enumerate(others):
-                axis.plot(r["bits_per_second"], r[key], "sD^v"[i % 4], color=show.COLOURS[1 + i % 5],
+                axis.plot(r["bits_per_second"], r[key], "sD^v"[i % 4], color=show.COLOURS[(1, 2, 3, 6)[i % 4]],
                           label=peer)
             axis.set_xscale("log")
             axis.set_ylabel(key.upper())

@@ -1,10 +1,10 @@
 """The small codec with one thing changed: window, bands, people it met; three seeds, about 45 CPU minutes.
 
-Written down before it was run. Hypothesis 1, of deep voices: the width of the bands limits them, not the window. So at 64
-bands a window of 64 ms keeps no more of their pitch than one of 32 ms; 128 bands keep more than 64. Hypothesis 2, of people:
-what an unknown person loses is lost for want of voices. So a codec that met three people keeps more of an unknown one's
-words than one that met none; a codec that met one person lies between. Everything else is equal: steps, sounds, bits.
-It needs the human digits and the `test` extra.
+Written down before it was run. Hypothesis 1, of deep voices: the width of the bands limits them, not the
+window. So at 64 bands a window of 64 ms keeps no more of their pitch than one of 32 ms; 128 bands keep more
+than 64. Hypothesis 2, of people: what an unknown person loses is lost for want of voices. So a codec that
+met three people keeps more of an unknown one's words than one that met none; a codec that met one person
+lies between. Everything else is equal: steps, sounds, bits. It needs the human digits and the `test` extra.
 """
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -45,7 +45,8 @@ class Plan:
 
 
 class WindowCodec(AudioCodec):
-    """The chapter's codec on frames of another length; all that it decodes goes through `mel_to_sound` whole."""
+    """The chapter's codec on frames of another length; all that it decodes goes through `mel_to_sound`
+    whole."""
 
     def __init__(self, window: int = WINDOW, **options):
         super().__init__(**options)
@@ -117,8 +118,8 @@ def ways(codec: AudioCodec, clips: list, levels: Sequence[int] = (4,)) -> tuple[
 
 
 def pitch_kept(true: list, made: list) -> dict:
-    """Of the voiced frames of the true sounds: the share that still has a pitch, and the share that has the right one
-    (within a semitone), as means over clips."""
+    """Of the voiced frames of the true sounds: the share that still has a pitch, and the share that has the
+    right one (within a semitone), as means over clips."""
     found = [compare(a, b) for a, b in zip(true, made) if np.isfinite(pitch_track(a)).any()]
     right = [f["voiced"] * (1 - np.nan_to_num(f["off"])) for f in found]
     return {"pitched": round(float(np.mean([f["voiced"] for f in found])), 3), "right": round(float(np.mean(right)), 3)}
@@ -153,7 +154,8 @@ def shipped(plan: Plan) -> list[dict]:
 
 
 def row(plan: Plan, name: str, seed: int) -> dict:
-    """Train one codec and measure it. One person: another for each seed, so that all three have their turn."""
+    """Train one codec and measure it. One person: another for each seed, so that all three have their
+    turn."""
     torch.manual_seed(seed)
     options = {"window": WINDOW, "bands": 64, "people": 0, **ARMS[name]}
     known = [speaker for speaker in SPEAKERS if speaker != VALIDATION_SPEAKER]

@@ -1,8 +1,9 @@
 """What is in an audio token? Probes for pitch, brightness, loudness, voice, word; about two CPU minutes.
 
 A probe is trained on some voices (or words) and tested on others; it sees what the shipped codec's tokens of
-one level, or of several, stand for. All that is chosen (the linear probe's penalty, the small net's steps, which of
-the two answers) is chosen on a part of the training voices (or words). Control: the same tokens, shuffled.
+one level, or of several, stand for. All that is chosen (the linear probe's penalty, the small net's steps,
+which of the two answers) is chosen on a part of the training voices (or words). Control: the same tokens,
+shuffled.
 Ceilings: the encoder's vector before it is rounded, and the log-mel frames before the encoder.
 """
 from collections.abc import Sequence
@@ -103,7 +104,8 @@ def linear(x: torch.Tensor, y: torch.Tensor, x2: torch.Tensor, strengths: Sequen
 
 
 def small_net(x: torch.Tensor, y: torch.Tensor, x2: torch.Tensor, classes: bool, stops: Sequence[int] = STOPS) -> list:
-    """What one hidden layer, trained on everything at once, says of x2 after each of these numbers of steps."""
+    """What one hidden layer, trained on everything at once, says of x2 after each of these numbers of
+    steps."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(x.shape[1], HIDDEN), nn.GELU(), nn.Dropout(0.2),
                         nn.Linear(HIDDEN, y.shape[1]))
@@ -139,8 +141,8 @@ class Part:
 
 
 def errors(said: torch.Tensor, truth: Part, classes: bool) -> tuple[np.ndarray, np.ndarray]:
-    """For each clip what the probe gets wrong, and what there was to get wrong: 1 - their sums' ratio is the share right,
-    or R2 for numbers."""
+    """For each clip what the probe gets wrong, and what there was to get wrong: 1 - their sums' ratio is
+    the share right, or R2 for numbers."""
     if classes:
         wrong, all_ = (said.argmax(1) != truth.y.argmax(1)).double(), torch.ones(len(said)).double()
     else:
@@ -156,8 +158,9 @@ def score(found: tuple[np.ndarray, np.ndarray]) -> float:
 
 
 def ask(train: Part, test: Part, classes: bool, stops: Sequence[int] = STOPS) -> dict:
-    """A linear probe and a small net. The penalty of the first, the steps of the second, and which of the two answers,
-    are chosen on every fourth group of `train`; then both learn from all of `train` and are read on `test` once.
+    """A linear probe and a small net. The penalty of the first, the steps of the second, and which of the
+    two answers, are chosen on every fourth group of `train`; then both learn from all of `train` and are
+    read on `test` once.
     """
     if not classes:                                     # numbers of any size: pitch is near 7, loudness near -30
         y, y2 = standard(train.y, test.y)
@@ -212,8 +215,8 @@ def shuffled(described: list, seed: int = 0) -> list:
 
 @dataclass
 class Clips:
-    """Described clips: to train on, to test on; of words that the voice probe knows, of words that it does not; of each
-    the words and the voices."""
+    """Described clips: to train on, to test on; of words that the voice probe knows, of words that it does
+    not; of each the words and the voices."""
     parts: dict[str, list]
     words: dict[str, list]
     voices: dict[str, list]
@@ -263,7 +266,8 @@ def probe(plan: Plan, name: str) -> dict:
 
 
 def gain(more: tuple, less: tuple) -> list[float]:
-    """How much a view scores above another, and where that lies: a paired bootstrap (95 %) over the test's clips."""
+    """How much a view scores above another, and where that lies: a paired bootstrap (95 %) over the test's
+    clips."""
     rng = np.random.default_rng(0)
     draws = rng.integers(len(more[0]), size=(DRAWS, len(more[0])))
     found = [(less[0][rows] - more[0][rows]).sum(-1) / more[1][rows].sum(-1) for rows in (slice(None), draws)]
@@ -337,7 +341,8 @@ def rates(words: Sequence[str], stops: Sequence[int] = STOPS, below: int = 64) -
 # ---------------------------------------------------------------- the study
 
 def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
-    """A row for each view of the tokens; what chance gives; what 16 kHz would add; what one level more adds."""
+    """A row for each view of the tokens; what chance gives; what 16 kHz would add; what one level more
+    adds."""
     names = [*views(codec_levels()), SHUFFLED]
     facts = {"chance": partial(chance, plan), "clips": partial(counts, plan),
              "rates": lambda: rates(WORDS[:plan.words], plan.stops), "gains": partial(gains, plan)}

@@ -94,7 +94,9 @@ def test_an_offset_is_one_only_if_it_is_most_of_the_sound():
     (torch.zeros(0), ValueError, "not empty"), (torch.zeros(2, 0), ValueError, "not empty"),
     (torch.zeros(1, 2, 800), ValueError, "mean over the channels"), (torch.tensor(0.5), ValueError, "shape"),
     (torch.tensor([0.1, float("nan")]), ValueError, "NaN"), (torch.tensor([float("inf")]), ValueError, "infinite"),
-    (torch.zeros(800, dtype=torch.int16), TypeError, "32768"), (np.zeros(800, np.int16), TypeError, "32768")])
+    (torch.zeros(800, dtype=torch.int16), TypeError, "32768"), (np.zeros(800, np.int16), TypeError, "32768"),
+    (torch.zeros(8000, 2), ValueError, r"\(samples, channels\)"), (torch.zeros(9, 8), ValueError, "samples a row"),
+    (32767 * torch.ones(800), ValueError, "3.28e\\+04; divide"), (np.full(800, 1e300), ValueError, "1e\\+300")])
 def test_what_is_no_sound_gets_a_clear_error(bad, error, says):
     with pytest.raises(error, match=says):
         check_sound(bad)

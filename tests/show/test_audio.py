@@ -117,3 +117,10 @@ def test_tones_heard_of_notes_that_rise_and_fall():
     assert show.audio.tones_heard(keys, [up, down] * 2, [up, down] * 2) == asked
     assert show.audio.tones_heard(keys, [up, down] * 2, [down, up] * 2) == asked[::-1]
     assert show.audio.tones_heard(keys, [up, down] * 2, [up, np.zeros(2400)] * 2)[1] == ""
+
+
+def test_the_drawings_say_what_they_show(capsys):
+    show.diagrams.ch04.codec("the machine")
+    show.diagrams.ch04.residual()
+    said = capsys.readouterr().out
+    assert "the machine" in said and "Level 0 finds the nearest code" in said

@@ -4,7 +4,8 @@ from mmcourse.show.diagrams import GRADIENT, Canvas, above, after, before, below
 
 
 def codec(caption: str = "") -> None:
-    """Sound -> log-mel -> encoder -> residual quantizer -> ids, and the way back, with shapes for 0.6 s of sound."""
+    """Sound -> log-mel -> encoder -> residual quantizer -> ids, and the way back, with shapes for 0.6 s of
+    sound."""
     sheet = Canvas(90, 30)
     there, back = 19, 4
     sound = sheet.box(1, there, 12, 7, "sound\n8,000 a second", "sound")
