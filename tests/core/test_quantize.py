@@ -14,15 +14,12 @@ from mmcourse.vqvae import VQVAE, vqvae_loss
 FSQ_LEVELS = [(8, 8, 8), (8, 8, 8, 4, 4), (5, 3, 2), (7, 5), (2,)]
 
 
-def rounding(x: torch.Tensor, codebook: torch.Tensor) -> float:
-    """By how much float32 may misjudge which of two squared distances is smaller.
-
-    Each is judged by |e|^2 - 2 x.e, sums of d products of numbers whose common center was subtracted: at most (d + 8) roundings
-    of the size of the terms, for the one code and for the other.
-    """
-    center, unit = codebook.mean(0).double(), torch.finfo(torch.float32).eps / 2
-    e, v = ((part.double() - center).norm(dim=1).max() for part in (codebook, x))
-    return (2 * (x.shape[1] + 8) * unit * (e**2 + 2 * v * e)).item()
+def rounding(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    """By how much float32 may misjudge which of two squared distances is smaller, for each vector: eight roundings of
+    |x|^2 + |e|^2, once the codes' mean is taken off. (N,)"""
+    center, unit = codebook.mean(0).double(), torch.finfo(torch.float32).eps
+    e, v = ((part.double() - center).square().sum(1) for part in (codebook, x))
+    return 8 * unit * (v + e.max())
 
 
 def check_nearest(x: torch.Tensor, codebook: torch.Tensor) -> float:
@@ -31,7 +28,7 @@ def check_nearest(x: torch.Tensor, codebook: torch.Tensor) -> float:
     found = nearest_code(x, codebook)
     assert found.shape == (len(x),) and found.dtype == torch.int64
     worse = squares.gather(1, found[:, None])[:, 0] - squares.min(1).values
-    assert worse.max() <= rounding(x, codebook)
+    assert (worse <= rounding(x, codebook)).all()
     return (found == squares.argmin(1)).float().mean().item()
 
 
