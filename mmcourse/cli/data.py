@@ -32,10 +32,10 @@ def data(argv: list[str]) -> int:
             corpus = load_speech()
             words, voices = len(set(corpus.words)), len(set(corpus.voices))
             print(f"speech: {len(corpus):,} clips of {words} words in {voices} voices, hash checked")
+        folder = cache_dir()
+        size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+        print(f"kept in {folder} ({size / 1e6:.0f} MB; MMCOURSE_CACHE moves it; deleted, it is made again)")
     except (RuntimeError, OSError, ValueError) as error:
         print(f"mmcourse data: {error}", file=sys.stderr)
         return 1
-    folder = cache_dir()
-    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-    print(f"kept in {folder} ({size / 1e6:.0f} MB; MMCOURSE_CACHE moves it; deleted, it is made again)")
     return 0

@@ -126,13 +126,16 @@ def normalize_rms(samples: np.ndarray, loudness: float = LOUDNESS) -> np.ndarray
     return samples * min(loudness / rms, 0.99 / np.abs(samples).max()) if rms > 1e-6 else samples
 
 
+MOST_CHANNELS = 8
+
+
 def to_mono(samples) -> np.ndarray:
     """Samples of any recording as float64 (n,) in [-1, 1].
 
     Args:
-        samples: (n,) or (n, channels), whole numbers (int16, uint8, int32) or float in [-1, 1]; channels are
-            averaged, and (channels, n) is understood for up to eight. TypeError or ValueError for what is no
-            recording.
+        samples: (n,) or (n, channels), floats in [-1, 1] or whole numbers of 8, 16 or 32 bits, as sound files
+            have them; up to eight channels are averaged, and (channels, n) is understood too. TypeError or
+            ValueError for what is no recording.
     """
     samples = np.asarray(samples)
     if samples.dtype.kind not in "iuf":
@@ -140,24 +143,35 @@ def to_mono(samples) -> np.ndarray:
     if samples.ndim not in (1, 2) or not samples.size:
         raise ValueError(f"samples have the shape (n,) or (n, channels) with n > 0, got {samples.shape}")
     if samples.dtype.kind in "iu":
+        if samples.dtype.itemsize > 4:
+            raise ValueError(f"whole numbers of 64 bits ({samples.dtype}) say nothing of their scale: pass 16-bit "
+                             "samples with .astype(np.int16), or divide them by 32768")
         full = np.iinfo(samples.dtype).max + 1.0
         unsigned = samples.dtype.kind == "u"                   # these rest at the middle
         samples = samples / (full / 2) - 1 if unsigned else samples / full
-    if samples.ndim == 2:
-        if samples.shape[0] < samples.shape[1] and samples.shape[0] <= 8:
-            samples = samples.T                                      # (channels, n) -> (n, channels)
-        samples = samples.mean(1, dtype=np.float64)
+    if samples.ndim == 2 and samples.shape[0] < samples.shape[1] and samples.shape[0] <= MOST_CHANNELS:
+        samples = samples.T                                          # (channels, n) -> (n, channels)
+    if samples.ndim == 2 and samples.shape[1] > MOST_CHANNELS:
+        raise ValueError(f"a recording has up to {MOST_CHANNELS} channels, (n, channels), got {samples.shape}: "
+                         "give one sound at a time")
     if not np.isfinite(samples).all():
         raise ValueError("the sound holds NaN or infinite values: look at what made it")
     if np.abs(samples).max() > 2:                              # a little over 1 is what MP3 and resampling do
         lowest, highest = samples.min(), samples.max()
         raise ValueError(f"samples that are floats must lie in [-1, 1], got {lowest:.3g}..{highest:.3g}: "
                          "divide 16-bit samples by 32768, or pass them as int16")
-    return samples.astype(np.float64).clip(-1, 1)
+    return (mix(samples) if samples.ndim == 2 else samples.astype(np.float64)).clip(-1, 1)
+
+
+def mix(channels: np.ndarray) -> np.ndarray:
+    """The mean of the channels (n, channels) -> (n,); the loudest one if they cancel each other."""
+    mean = channels.mean(1, dtype=np.float64)
+    each = channels.std(0, dtype=np.float64)
+    return channels[:, each.argmax()].astype(np.float64) if mean.std() < 0.1 * each.max() else mean
 
 
 class _Espeak:
-    """The few calls of libespeak-ng that are needed. One for each process: the library has global state."""
+    """The few calls of libespeak-ng that are needed. For a process of its own: it has global state and a place."""
 
     def __init__(self):
         import espeakng_loader
@@ -170,8 +184,9 @@ class _Espeak:
                 self.chunks.append(np.ctypeslib.as_array(wave, (count,)).copy())
             return 0
         self.receive = receive                 # a reference must live as long as the library may call it
-        data = os.path.dirname(espeakng_loader.get_data_path())
-        self.rate = self.lib.espeak_Initialize(2, 0, data.encode(), 0)   # 2: hand over the sound, then return
+        # From within, as ".": espeak-ng keeps 160 bytes for a path, and some installations lie deeper than that.
+        os.chdir(os.path.dirname(espeakng_loader.get_data_path()))
+        self.rate = self.lib.espeak_Initialize(2, 0, b".", 0)            # 2: hand over the sound, then return
         if self.rate <= 0:
             raise RuntimeError(f"espeak-ng did not start (code {self.rate}); reinstall espeakng-loader")
         self.lib.espeak_SetSynthCallback(self.receive)
@@ -293,8 +308,11 @@ def cached_clips(kind: str, jobs: list, voices: tuple[str, ...], expected: str,
         bar = tqdm(spoken, kind, total=len(jobs), disable=not progress, unit="word")
         clips = [to_clip(sound, rate, LONGEST) for sound, rate in bar]
         sound, lengths = np.concatenate(clips), np.array([len(c) for c in clips], np.int32)
-        with atomic_write(path) as draft:
-            np.savez(draft, sound=sound, lengths=lengths, sha256=_digest(sound, lengths))
+        try:
+            with atomic_write(path) as draft:
+                np.savez(draft, sound=sound, lengths=lengths, sha256=_digest(sound, lengths))
+        except OSError as error:              # the work is done: let it be used
+            warnings.warn(f"the speech is made anew next time: {error}", stacklevel=3)
     if expected and _digest(sound, lengths) != expected:
         warnings.warn("this espeak-ng is not the build that the shipped models learned from: the voices may "
                       "differ a little (pip install 'espeakng-loader==0.2.4' gives the same)", stacklevel=3)

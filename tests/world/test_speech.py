@@ -1,9 +1,15 @@
+import errno
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mmcourse import __main__ as cli
+from mmcourse.cli import ROOT
 from mmcourse.world import human_digits, speech
 from mmcourse.world.scene import WORDS, held_out_voice
 from mmcourse.world.speech import (
@@ -256,3 +262,78 @@ def test_a_folder_without_recordings(tmp_path):
     (tmp_path / "7_anna_0.wav").write_text("a letter")
     with pytest.raises(ValueError, match="7_anna_0.wav could not be read"):
         human_digits.load_people(tmp_path)
+
+
+# ---- machines: a deep path, a full disk, a folder that nobody may write to, two containers
+
+DEEP = "from mmcourse.world import speech; import hashlib; s, r = next(speech.speak([('cat', 'en-us', 50, 160)])); " \
+       "print(r, hashlib.sha256(s.tobytes()).hexdigest())"
+
+
+def test_espeak_works_however_deep_it_is_installed(tmp_path):
+    """espeak-ng keeps 160 bytes for the path of its data, and a letter of two bytes counts twice."""
+    import espeakng_loader
+    source = Path(espeakng_loader.__file__).parent
+    deep = tmp_path / "ö" / ("d" * 90) / ("e" * 90)
+    deep.mkdir(parents=True)
+    shutil.copytree(source, deep / "espeakng_loader")
+    assert len(os.fsencode(deep)) > 200
+    said = [subprocess.run([sys.executable, "-c", DEEP], capture_output=True, text=True,
+                           env={**os.environ, "PYTHONPATH": os.pathsep.join([*places, str(ROOT)])}) for places in ([], [str(deep)])]
+    assert said[0].returncode == said[1].returncode == 0, said[1].stderr
+    assert said[0].stdout == said[1].stdout and said[0].stdout.startswith("22050 ")
+
+
+def test_made_speech_is_used_though_it_cannot_be_kept(tmp_path, monkeypatch):
+    def full(file, **arrays):
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
+    monkeypatch.setattr(speech.np, "savez", full)
+    with pytest.warns(UserWarning, match=r"made anew next time: .*speech-.*npz could not be written \(No space .* MMCOURSE_CACHE names"):
+        corpus = load_speech(progress=False, words=("cat",))
+    assert len(corpus) == 96 and not list(tmp_path.iterdir())
+
+
+def on_a_small_disk(tmp_path, size: str):
+    """A disk of its own of so many bytes, if this user may mount one."""
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(tmp_path)], capture_output=True)
+    if done.returncode:
+        pytest.skip("may not mount a small disk here")
+
+
+def test_a_disk_that_is_really_full(tmp_path, monkeypatch):
+    on_a_small_disk(tmp_path, "64k")
+    try:
+        monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
+        with pytest.warns(UserWarning, match="could not be written .* MMCOURSE_CACHE names another folder"):
+            assert len(load_speech(progress=False, words=("cat",))) == 96
+        assert not list(tmp_path.iterdir())
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("settings, says", [
+    ({"HOME": "/dev/null", "XDG_CACHE_HOME": "", "MMCOURSE_CACHE": ""}, "/dev/null/.cache/mmcourse, cannot be made"),
+    ({"MMCOURSE_CACHE": "a file"}, "a file, cannot be made"), ({"MMCOURSE_CACHE": "~nosuchuser/x"}, "there is no folder for generated data")])
+def test_a_cache_that_cannot_be_is_one_sentence(tmp_path, monkeypatch, capsys, settings, says):
+    monkeypatch.chdir(tmp_path)
+    Path("a file").write_text("")
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(OSError, match=f"{says}.*set MMCOURSE_CACHE to a folder that you may write to"):
+        load_speech(progress=False)
+    for argv in (["data"], ["data", "--where"], ["data", "human-digits"]):
+        assert cli.main(argv) == 1
+        said = capsys.readouterr().err
+        assert says in said and "set MMCOURSE_CACHE" in said and "Traceback" not in said
+
+
+def test_two_who_fill_an_empty_cache_at_once_both_have_it(tmp_path):
+    """As in two containers: nothing tells their process numbers apart."""
+    code = ("import os; os.getpid = lambda: 1; from mmcourse.world.speech import load_speech; "
+            "print(len(load_speech(progress=False, words=('cat', 'dog'))))")
+    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+                                env={**os.environ, "MMCOURSE_CACHE": str(tmp_path)}) for _ in range(2)]
+    assert [(process.communicate()[0].strip(), process.returncode) for process in running] == [("192", 0)] * 2
+    assert len(list(tmp_path.iterdir())) == 1
