@@ -160,6 +160,8 @@ def check_images(images: torch.Tensor) -> None:
         elif len(shape) == 3:
             hint = "; one picture alone is a batch of one: use [None]"
         raise ValueError(f"pictures are a tensor of shape (B, 3, H, W), got {shape}{hint}")
+    if images.is_meta or images.layout != torch.strided:
+        raise ValueError("pictures are an ordinary tensor that holds its pixels, not a meta or sparse one")
     if not images.is_floating_point():
         raise TypeError(f"pictures are floats in [0, 1], got {images.dtype}; divide uint8 pixels by 255")
     if images.shape[2] % 8 or images.shape[3] % 8 or not images.shape[2] or not images.shape[3]:
@@ -168,7 +170,9 @@ def check_images(images: torch.Tensor) -> None:
     if not torch.isfinite(images).all():
         raise ValueError("the picture holds NaN or infinite values")
     if images.numel() and (images.min() < -1e-3 or images.max() > 1 + 1e-3):
-        raise ValueError(f"pixels must lie in [0, 1], got {images.min():.3g}..{images.max():.3g}")
+        signed = images.min() < 0 and -1.01 < images.min() and images.max() < 1.01
+        raise ValueError(f"pixels must lie in [0, 1], got {images.min():.5g}..{images.max():.5g}"
+                         + ("; they look like [-1, 1]: use (x + 1) / 2" if signed else ""))
 
 
 RECONSTRUCTION_WEIGHT = 10.0       # squared errors of pixels are small beside the commitment

