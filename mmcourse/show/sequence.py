@@ -101,28 +101,27 @@ def composing(rows: Sequence[dict]) -> list[dict]:
 
 
 def words_first(rows: Sequence[dict]) -> list[dict]:
-    """Draw the rows of `ch06_said_first.json` over the steps of training; returns for each arm and step the mean gain by
-    words first, over the seeds, and half the width of its 95 % interval (t)."""
+    """Draw the rows of `ch06_said_first.json`; returns for each arm the mean gain by words first, over the seeds, and
+    half the width of its 95 % interval (t)."""
     ways = {"direct": "directly", "said": "after its own word", "told": "after the true word"}
-    arms, steps = (list(dict.fromkeys(r[key] for r in rows)) for key in ("arm", "step"))
-    fig = plt.figure(figsize=(8.4, 3), layout="constrained")
-    axes, found = fig.subplots(1, len(arms), sharey=True, squeeze=False)[0], []
+    found, fig = [], plt.figure(figsize=(8.2, 2.9), layout="constrained")
+    arms = list(dict.fromkeys(r["arm"] for r in rows))
+    axes = fig.subplots(1, len(arms), sharey=True, squeeze=False)[0]
     for axis, arm in zip(axes, arms, strict=True):
-        at = [[r for r in rows if (r["arm"], r["step"]) == (arm, step)] for step in steps]
+        own = [r for r in rows if r["arm"] == arm]
         for j, way in enumerate(ways):
-            axis.plot(steps, [np.mean([r[way] / r["n"] for r in own]) for own in at], ("o-", "^--", "s:")[j],
-                      color=show.COLOURS[j], label=ways[way], markersize=5)
+            shares = [r[way] / r["n"] for r in own]
+            axis.bar(j, np.mean(shares), color=show.COLOURS[j], label=ways[way])
+            axis.plot([j] * len(shares), shares, "k.", markersize=5)
         axis.set_title(arm, fontsize=9)
-        axis.set(ylim=(0, 1.02), xlabel="steps of training", xscale="log")
-        axis.set_xticks(steps, [f"{step}" for step in steps])
-        axis.minorticks_off()
-        for step, own in zip(steps, at):
-            mean, half = t_interval([(r["said"] - r["direct"]) / r["n"] for r in own])
-            found.append({"arm": arm, "step": step, "gain": mean, "half": half, "seeds": len(own)})
+        axis.set(xticks=[], ylim=(0, 1.02))
+        mean, half = t_interval([(r["said"] - r["direct"]) / r["n"] for r in own])
+        found.append({"arm": arm, "gain": mean, "half": half, "word": float(np.mean([r["word"] / r["n"] for r in own])),
+                      "seeds": len(own)})
     axes[0].set_ylabel("right noun drawn")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    show.figure(fig, f"Small nets that draw what they hear: {rows[0]['n']} held-out clips, one draft each, means over "
-                     f"{len({r['seed'] for r in rows})} seeds. Columns: how often training had the two ways.")
+    show.figure(fig, f"Small nets that draw what they hear, {rows[0]['n']} held-out clips, one draft each. Columns: how often "
+                     "training had the two ways. Bars: means over the seeds, dots the seeds.")
     return found
 
 
@@ -152,7 +151,7 @@ def habits(matrix: dict, rows: Sequence[dict]) -> list[dict]:
         row["verdict"] = "helps" if row["low"] > 0 else "hurts" if row["high"] < 0 else "undecided"
     show.table([{**{k: row[k] for k in ("habit", "where", "without", "with")}, "gain": f"{row['gain']:+.3f}",
                  "95 %": f"{row['low']:+.3f} to {row['high']:+.3f}", "verdict": row["verdict"]} for row in out],
-               "What each habit gains on held-out questions, all else alike.")
+               "What each habit gains on held-out questions, answered alike in all else.")
     return out
 
 
