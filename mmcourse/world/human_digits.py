@@ -8,6 +8,7 @@ so that a model can be tested on people whom nobody who built it has heard.
 import hashlib
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def hashes(source) -> dict[str, str]:
     found = {}
     for name in names():
         path = Path(source) / name
-        if not path.exists():
+        if not path.is_file():                          # a named pipe would never end
             raise FileNotFoundError(f"{path} is missing: {source} does not hold the {len(names())} "
                                     "recordings")
         found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -83,37 +84,44 @@ def check(source) -> None:
 
 def install(source) -> Path:
     """Copy the recordings into the cache from a folder on disk that holds them, or its `recordings`."""
-    source = Path(source).expanduser()
+    source = Path(source).expanduser().resolve()
     source = source / "recordings" if (source / "recordings").is_dir() else source
     check(source)
-    part = folder().with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name in names():
-        shutil.copyfile(source / name, part / name)
-    shutil.rmtree(folder(), ignore_errors=True)
-    return part.rename(folder())
+    if source == folder().resolve():
+        return folder()                                 # they are there, and are the right ones
+    if folder().resolve() in source.parents:
+        raise ValueError(f"{source} lies in {folder()}, which would be replaced: move it elsewhere first")
+    with tempfile.TemporaryDirectory(prefix=".human-digits-", dir=cache_dir()) as scratch:
+        part = Path(scratch) / "part"
+        part.mkdir()
+        for name in names():
+            shutil.copyfile(source / name, part / name)
+        check(part)
+        shutil.rmtree(folder(), ignore_errors=True)
+        return part.rename(folder())
 
 
 def fetch(progress: bool = True) -> Path:
-    """Download the recordings from the data set's home into the cache, and check them."""
+    """Download the recordings from the data set's home into the cache, and check them. What was fetched in vain is
+    thrown away, so that the next call asks anew."""
     import pooch
     archive = f"{HOME}/archive/{COMMIT}.zip"
-    try:             # the archive's own bytes may change with the host's software: its files are checked
-        files = pooch.retrieve(archive, known_hash=None, fname=f"fsdd-{COMMIT}.zip", path=cache_dir(),
-                               processor=pooch.Unzip(extract_dir=f"fsdd-{COMMIT}"), progressbar=progress)
-    except Exception as error:
-        raise RuntimeError(f"could not fetch {archive} ({error}). The course works without it; with a copy "
-                           "on disk, run `python -m mmcourse data human-digits --from FOLDER`") from error
-    inside = {Path(name).parent for name in files if name.endswith("0_jackson_0.wav")}
-    if not inside:
-        raise RuntimeError(f"{archive} holds no recordings")
-    return install(inside.pop())
+    with tempfile.TemporaryDirectory(prefix=".human-digits-", dir=cache_dir()) as scratch:
+        try:         # the archive's own bytes may change with the host's software: its files are checked
+            files = pooch.retrieve(archive, known_hash=None, fname="fsdd.zip", path=scratch,
+                                   processor=pooch.Unzip(extract_dir="fsdd"), progressbar=progress)
+            inside = {Path(name).parent for name in files if name.endswith("0_jackson_0.wav")}
+            if not inside:
+                raise ValueError("it holds no recordings")
+            return install(inside.pop())
+        except Exception as error:
+            raise RuntimeError(f"could not fetch {archive} ({error}). The course works without it; with a copy "
+                               "on disk, run `python -m mmcourse data human-digits --from FOLDER`") from error
 
 
 def available() -> bool:
     """True if the recordings are in the cache."""
-    return all((folder() / name).exists() for name in names())
+    return all((folder() / name).is_file() for name in names())
 
 
 def load_human_digits(download: bool = False) -> HumanDigits | None:
@@ -128,7 +136,10 @@ def load_human_digits(download: bool = False) -> HumanDigits | None:
     clips, words, speakers, held_out = [], [], [], []
     for name in names():
         digit, speaker, index = name.removesuffix(".wav").split("_")
-        samples, rate = soundfile.read(folder() / name, dtype="float32")
+        try:
+            samples, rate = soundfile.read(folder() / name, dtype="float32")
+        except (soundfile.LibsndfileError, TypeError):
+            rate = 0
         if rate != 8000 or samples.ndim != 1:
             raise ValueError(f"{folder() / name} is damaged: delete {folder()} and fetch it again")
         clips.append(normalize_rms(samples).astype(np.float32))

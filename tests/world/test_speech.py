@@ -221,6 +221,68 @@ def test_human_digits_without_a_network(tmp_path, monkeypatch):
         human_digits.load_human_digits(download=True)
 
 
+@pytest.fixture
+def tiny_digits(tmp_path, monkeypatch):
+    """A folder with one recording of each digit and person, pinned, and the same as a zip."""
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(human_digits, "PER_DIGIT", 1)
+    monkeypatch.setattr(human_digits, "MANIFEST", tmp_path / "pinned.sha256")
+    source = tmp_path / "fsdd" / "recordings"
+    source.mkdir(parents=True)
+    for name in human_digits.names():
+        record(source / name, sine[:800] * 0.3)
+    pin(source, human_digits.MANIFEST)
+    return source, Path(shutil.make_archive(tmp_path / "good", "zip", tmp_path, "fsdd")).read_bytes()
+
+
+def test_a_bad_download_is_thrown_away_and_the_next_asks_anew(tiny_digits, tmp_path, monkeypatch):
+    import io
+    import zipfile
+
+    import pooch
+    source, good = tiny_digits
+    (source / "7_theo_0.wav").write_bytes(b"tampered")
+    tampered = Path(shutil.make_archive(tmp_path / "bad", "zip", tmp_path, "fsdd")).read_bytes()
+    empty = io.BytesIO()
+    zipfile.ZipFile(empty, "w").close()
+    sent = [b"<html>please log in</html>", good[:len(good) // 2], empty.getvalue(), tampered, good]
+
+    def retrieve(url, known_hash, fname, path, processor, progressbar):
+        file = Path(path) / fname
+        file.write_bytes(sent.pop(0))
+        return processor(str(file), "download", None)
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    for _ in range(4):
+        with pytest.raises(RuntimeError, match="could not fetch .*--from FOLDER"):
+            human_digits.load_human_digits(download=True)
+        assert not list((tmp_path / "cache").iterdir()), "nothing bad stays"
+    assert len(human_digits.load_human_digits(download=True).clips) == 40 and not sent
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["human-digits"]
+
+
+def test_install_takes_no_pipe_and_leaves_its_source(tiny_digits, tmp_path):
+    source, _ = tiny_digits
+    there = human_digits.install(tmp_path / "fsdd")
+    assert human_digits.install(there) == there and human_digits.available(), "they are there already"
+    inside = there / "recordings"
+    shutil.copytree(source, inside)
+    with pytest.raises(ValueError, match="which would be replaced: move it elsewhere"):
+        human_digits.install(inside)
+    assert inside.is_dir()
+    if hasattr(os, "mkfifo"):
+        (source / "7_theo_0.wav").unlink()
+        os.mkfifo(source / "7_theo_0.wav")
+        with pytest.raises(FileNotFoundError, match="7_theo_0.wav is missing"):
+            human_digits.install(source)
+
+
+def test_a_recording_that_was_damaged_in_the_cache_is_one_sentence(tiny_digits):
+    there = human_digits.install(tiny_digits[0])
+    (there / "0_jackson_0.wav").write_bytes(b"RIFF")
+    with pytest.raises(ValueError, match="0_jackson_0.wav is damaged: delete"):
+        human_digits.load_human_digits()
+
+
 # ---- a folder of your own recordings
 
 def record(path, sound, rate=8000, **more):
