@@ -51,7 +51,7 @@ def test_environment_yml_has_the_ranges_of_pyproject():
 
 
 def test_every_dependency_is_pinned_within_its_range():
-    wanted = ranges(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"])
+    wanted = ranges(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"] + PROJECT["optional-dependencies"]["browser"])
     fixed = pins()
     for name, allowed in wanted.items():
         assert name in fixed, f"constraints.txt lacks {name}"
