@@ -4,14 +4,20 @@
 >>> a = mm.load("reference")                                                    # doctest: +SKIP
 >>> a.generate([mm.Text("two cats on the left, blue ground")], want="image")    # doctest: +SKIP
 """
+import secrets
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from mmcourse import checkpoints, rerank
+from mmcourse.checks import check_seed, whole
 from mmcourse.media import Audio, Image, Text
 from mmcourse.paths import CHECKPOINTS
 from mmcourse.vocabulary import MODALITIES, Segment, Vocabulary
 from mmcourse.world.augment import change_speed
+from mmcourse.world.prompts import read_prompt, read_word
+from mmcourse.world.scene import WORLD, World
 
 TEMPOS = (1.0, 0.8, 0.87, 0.93, 1.07, 1.15, 1.25)       # a sound is put into words after it was heard at each of these
 DECODERS = {"vq": None, "diffusion": "decoder", "diffusion128": "decoder128"}      # who paints a picture: its checkpoint
@@ -20,18 +26,34 @@ STEPS = 2                                               # of the diffusion decod
 
 class Assistant:
     """Any modality in, any modality out: `bpe`, `vqvae`, `codec`, `transformer`, their `vocabulary`, and diffusion decoders
-    for pictures of 64x64 (`decoder`) and 128x128 (`decoder128`)."""
+    for pictures of 64x64 (`decoder`) and 128x128 (`decoder128`). `world` is the one whose captions it learned."""
 
-    def __init__(self, bpe, vqvae, codec, transformer, vocabulary: Vocabulary, decoder=None, decoder128=None):
+    def __init__(self, bpe, vqvae, codec, transformer, vocabulary: Vocabulary, decoder=None, decoder128=None,
+                 world: World = WORLD):
         self.bpe, self.vqvae, self.codec, self.transformer = bpe, vqvae, codec, transformer
-        self.vocabulary, self.decoder, self.decoder128 = vocabulary, decoder, decoder128
+        self.vocabulary, self.decoder, self.decoder128, self.world = vocabulary, decoder, decoder128, world
+
+    def read(self, parts, want: str) -> tuple[list, tuple[str, ...]]:
+        """A prompt with its texts as the world writes them, and a sentence for each thing that was not understood.
+
+        A text that is in the grammar stays as it is. To be spoken, a text becomes one word.
+        """
+        parts = [parts] if isinstance(parts, (str, Text, Image, Audio)) else list(parts)
+        reader, out, remarks = read_word if want == "audio" and len(parts) == 1 else read_prompt, [], []
+        for part in parts:
+            part = Text(part) if isinstance(part, str) else part
+            if isinstance(part, Text):
+                text, said = reader(part.text, self.world)
+                part, remarks = replace(part, text=text), [*remarks, *said]
+            out.append(part)
+        return out, tuple(dict.fromkeys(remarks))
 
     def segment(self, part) -> Segment:
         """The tokens of one part of a prompt."""
         if isinstance(part, str):
             part = Text(part)
         if isinstance(part, Text):
-            return Segment("text", tuple(self.bpe.encode(" " + part.normalised())))
+            return Segment("text", tuple(self.bpe.encode(" " + read_prompt(part.text, self.world)[0])))
         if isinstance(part, Image):
             return Segment("image", tuple(self.vqvae.encode(part.square()).flatten().tolist()))
         if isinstance(part, Audio):
@@ -85,29 +107,64 @@ class Assistant:
         Args:
             parts: a list of Text, Image and Audio. A picture and an instruction, such as `make the ground green`, are an edit.
             want: `text`, `image` or `audio`.
+            seed: a whole number; None: another answer each time.
             decoder: who paints a picture from its tokens: `vq`, `diffusion` (the default) or `diffusion128`.
             think: whether the model first says in words what it means to draw or speak, and goes on from there; by default
                 where `rerank.PRESETS` says so: from sound to picture, from picture to sound, and in edits.
             sampling: temperature, top_k, top_p, guidance, best_of; by default those of `rerank.PRESETS`. A sound that is put
                 into words is heard at several tempos (`augmented_views`), unless sampling says how to write it down.
+
+        Returns:
+            the answer; what was not understood of the question is printed and stands in the answer's `remarks`.
         """
         self._painter(decoder)                                         # a wrong name is refused before the model runs
-        return self.render(self.tokens(parts, want, seed, think=think, **sampling), decoder=decoder, seed=seed)
+        seed = self.seed(seed)
+        parts, remarks = self.read(parts, want)
+        answer = self.render(self.tokens(parts, want, seed, think=think, **sampling), decoder=decoder, seed=seed)
+        object.__setattr__(answer, "remarks", remarks)                 # a Text is frozen
+        for remark in remarks:
+            print(remark)
+        return answer
 
-    def tokens(self, parts, want: str, seed: int = 0, think: bool | None = None, **sampling) -> Segment:
+    @staticmethod
+    def seed(seed) -> int:
+        """A seed of any kind as an int; None: one that nobody knows."""
+        check_seed(seed)
+        return secrets.randbits(31) if seed is None else whole(seed)
+
+    def tokens(self, parts, want: str, seed: int | None = 0, think: bool | None = None, **sampling) -> Segment:
         """The answer as the transformer gives it: tokens, not yet rendered. Arguments as for `generate`."""
+        prompt, views = self._question(parts, want, think, sampling)
+        return rerank.answer(self.transformer, self.vocabulary, [prompt], want, say_first=think, views=views,
+                             seed=self.seed(seed), **sampling)[0]
+
+    def said_first(self, parts, want: str, seed: int | None = 0) -> str:
+        """What the model says to itself before it answers with the same seed, "" if it answers directly (`rerank.PRESETS`)."""
+        prompt, views = self._question(parts, want, None, {})
+        preset = rerank.preset(prompt, want)
+        if preset.strategy is rerank.answer_edit:
+            views = rerank.verbalize(self.transformer, self.vocabulary, [prompt])
+        elif preset.strategy is not rerank.answer_retold:
+            return ""
+        if views:
+            (said,) = rerank.augmented_consensus(self.transformer, self.vocabulary, views)
+        else:
+            reading = {**rerank.PRESETS["image", "text"].sampling, "best_of": preset.best_of}
+            ((*_, said),) = rerank.caption_first(self.transformer, self.vocabulary, [prompt], seed=self.seed(seed), **reading)
+        return self.bpe.decode(said.ids).strip()
+
+    def _question(self, parts, want: str, think: bool | None, sampling: dict) -> tuple[list[Segment], list | None]:
+        """A prompt as segments, and the same sound at several tempos if it shall be put into words."""
         if want not in MODALITIES:
             raise ValueError(f"want is one of {MODALITIES}, got {want!r}")
-        if isinstance(parts, (str, Text, Image, Audio)):
-            parts = [parts]
+        parts, _ = self.read(parts, want)
         if not parts:
             raise ValueError("the prompt is empty: give at least one Text, Image or Audio")
-        prompt, views = [self.segment(part) for part in parts], None
         listens = not sampling if want == "text" else want == "image" and think is not False
         if listens and len(parts) == 1 and isinstance(parts[0], Audio):
             views = [self.augmented_views(parts[0].speech(self.codec.sample_rate))]
-        return rerank.answer(self.transformer, self.vocabulary, [prompt], want, say_first=think, views=views, seed=seed,
-                             **sampling)[0]
+            return views[0][0], views
+        return [self.segment(part) for part in parts], None
 
 
 def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:

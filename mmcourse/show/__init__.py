@@ -23,6 +23,8 @@ from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LINES = ("-", "--", "-.", ":")
+# Between tokens: seen only where a page has taken all styles away (code-hosting sites do), so that their boundaries stay.
+SEPARATOR = '<wbr><span style="font-size:0">|</span>'
 _SUBMODULES = ("audio", "bits", "ch03", "codebooks", "diagrams", "flow", "panel", "sequence", "text")
 
 
@@ -141,6 +143,59 @@ def pixels(picture: Any) -> np.ndarray:
         found = f"from {x.min():.3g} to {x.max():.3g}"
         raise ValueError(f"this picture has values {found}: floats must lie in [0, 1], bytes be uint8")
     return np.repeat(x, 3, axis=2).clip(0, 1) if x.shape[2] == 1 else x.clip(0, 1)
+
+
+def interact(draw: Any, **controls: Any) -> Any:
+    """Sliders, and what `draw(**values)` shows for them, as `ipywidgets.interact` does; returns the widget.
+
+    On a page without a kernel, where no widget lives, the picture for the first values stands in their place.
+    """
+    import ipywidgets
+
+    first = {name: getattr(control, "value", control) for name, control in controls.items()}
+    if not _in_notebook():
+        draw(**first)
+        return None
+    from IPython.display import display
+    from IPython.utils.capture import capture_output
+
+    with capture_output() as still:                                     # what stands there if nothing moves
+        draw(**first)
+    box = ipywidgets.interactive(draw, **controls)
+    names = ", ".join(control.description or name for name, control in zip(controls, box.children))
+    data, height = _still(still.outputs, still.stdout)
+    data["text/plain"] = f"[Sliders ({names}); without a kernel, what they show at first.]"
+    box.children[-1].layout.min_height = f"{height}px"                   # so that the page does not jump
+    bundle = box._repr_mimebundle_()
+    view = "application/vnd.jupyter.widget-view+json"
+    alt = {"image/png": {"alt": f"{data['text/plain']} {' '.join(_texts(still.outputs))}".strip()}}
+    display({**data, view: bundle[view]}, raw=True, metadata=alt if "image/png" in data else {})
+    _say(f"Sliders: {names}. Where no kernel runs, the page shows them at rest.")
+    return box
+
+
+def _texts(outputs: Sequence) -> list[str]:
+    """The plain texts of captured outputs, pictures aside."""
+    return [o.data.get("text/plain", "") for o in outputs if "image/png" not in o.data]
+
+
+def _still(outputs: Sequence, printed: str = "") -> tuple[dict[str, str], int]:
+    """Captured outputs as the data of one: a picture alone stays a picture, all else becomes HTML; and its height in pixels."""
+    from PIL import Image
+
+    images = [o.data["image/png"] for o in outputs if "image/png" in o.data]
+    height = sum(Image.open(io.BytesIO(base64.b64decode(image))).height for image in images) + 34 * (len(outputs) - len(images))
+    if len(images) == 1:
+        return {"image/png": images[0]}, height
+    parts = [f"<pre>{html.escape(printed)}</pre>"] if printed.strip() else []
+    for output in outputs:
+        if "image/png" in output.data:
+            alt = html.escape((output.metadata or {}).get("image/png", {}).get("alt", "a figure"))
+            parts.append(f'<p><img alt="{alt}" src="data:image/png;base64,{output.data["image/png"]}"></p>')
+        else:
+            text = output.data.get("text/markdown") or output.data.get("text/plain", "")
+            parts.append(output.data.get("text/html") or f"<pre>{html.escape(text)}</pre>")
+    return {"text/html": "".join(parts)}, height
 
 
 def pictures(
@@ -352,8 +407,8 @@ def pieces(texts: Sequence[str], caption: str = "", *, title: str = "") -> None:
 
         colours = ("#cfe4f5", "#fbdcc9", "#cdeadf", "#f5dcea")
         style = "color:#000;padding:1px 2px;border-radius:3px;margin:1px;white-space:pre;font-family:monospace"
-        spans = "<wbr>".join(f'<span style="background:{colours[i % 4]};{style}">{html.escape(t)}</span>'
-                             for i, t in enumerate(seen))
+        spans = SEPARATOR.join(f'<code style="background:{colours[i % 4]};{style}">{html.escape(t)}</code>'
+                               for i, t in enumerate(seen))
         head = f"<b>{html.escape(title)}</b> " if title else ""
         body = f'<p style="line-height:1.9;max-width:60em">{head}{spans}</p>'
         display({"text/html": body, "text/plain": plain}, raw=True)

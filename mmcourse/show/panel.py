@@ -302,12 +302,12 @@ def token_line(ids, vocabulary: Vocabulary, bpe=None, caption: str = "") -> None
                 frame, level = divmod(index, vocabulary.audio_levels)
                 hint = f"frame {frame}, {frame * 40} ms, level {level}"
         style = f"background:{COLOURS[kind]};color:{'#fff' if kind == 'special' else '#000'}"
-        spans.append(f'<span title="{html.escape(hint)}; id {token}" style="{style};padding:1px 3px;'
-                     f'margin:1px;border-radius:3px;display:inline-block">{html.escape(word)}</span>')
+        spans.append(f'<code title="{html.escape(hint)}; id {token}" style="{style};padding:1px 3px;'
+                     f'margin:1px;border-radius:3px;display:inline-block">{html.escape(word)}</code>')
         plain.append(word)
     if show._in_notebook():
         from IPython.display import display
-        body = f'<p style="line-height:1.7;max-width:62em;font:12px monospace">{"".join(spans)}</p>'
+        body = f'<p style="line-height:1.7;max-width:62em;font:12px monospace">{show.SEPARATOR.join(spans)}</p>'
         display({"text/html": body, "text/plain": " ".join(plain)}, raw=True)
     else:
         print(" ".join(plain))
