@@ -38,8 +38,8 @@ def choices(logits, names, temperature: float = 1.0, top_k: int = 0, top_p: floa
 
 
 def arcs(weights, names, asks, caption: str = "", *, least: float = 0.15) -> None:
-    """Draw where tokens look: an arc from each token of `asks` (its place) to each one that it gives `least` of
-    its weight or more.
+    """Draw where tokens look: an arc from each token of `asks` (its place) to each one that it gives `least`
+    of its weight or more.
 
     weights (T, T), a row for each token that looks; names: T strings. The thicker the arc, the more weight.
     """
@@ -48,19 +48,40 @@ def arcs(weights, names, asks, caption: str = "", *, least: float = 0.15) -> Non
         raise ValueError(f"weights {weights.shape} for {len(names)} tokens: give (T, T) and T names")
     if not 0 < least <= 1:
         raise ValueError(f"least is a share of the weight, above 0 and at most 1, got {least}")
-    fig, axis = plt.subplots(figsize=(7.4, 2.9))
+    fig, axis = plt.subplots(figsize=(7.4, 2.5))
     for number, here in enumerate(asks):
         colour = show.COLOURS[number % 3]
         for there in np.flatnonzero(weights[here] >= least):
             angle = np.linspace(0, np.pi, 60)
             middle, radius = (here + there) / 2, max(abs(here - there) / 2, 0.3)
-            axis.plot(middle + radius * np.cos(angle), 0.6 + 0.45 * radius * np.sin(angle), color=colour,
+            axis.plot(middle + radius * np.cos(angle), 0.4 + 0.42 * radius * np.sin(angle), color=colour,
                       linewidth=0.4 + 3 * weights[here, there], alpha=0.9)
-            axis.plot([there], [0.6], "v", color=colour, markersize=6)
+            axis.plot([there], [0.45], "v", color=colour, markersize=6)
     for place, name in enumerate(names):
         box = {"boxstyle": "round,pad=0.3", "facecolor": "#EBCBDD" if place in asks else "#F5F6F7",
                "edgecolor": "#5B6670"}
         axis.text(place, 0, name, ha="center", va="center", fontsize=11, bbox=box)
-    axis.set(xlim=(-0.7, len(names) - 0.3), ylim=(-0.5, max(axis.dataLim.y1, 1) + 0.2))
+    axis.set(xlim=(-0.7, len(names) - 0.3), ylim=(-0.4, max(axis.dataLim.y1, 1) + 0.2))
     axis.set_axis_off()
+    show.figure(fig, caption)
+
+
+def runs(losses, level: tuple[str, float], caption: str = "", *, top: float = 8.0) -> None:
+    """Draw the losses of several runs, {name: one number a step}, each named at its end, beside one `level`
+    (name, number); what is above `top` is cut."""
+    fig, axis = plt.subplots(figsize=(7.4, 3.6))
+    steps = max(len(run) for run in losses.values())
+    ends = {name: min(float(np.mean(run[-5:])), top) for name, run in losses.items()}
+    places = dict(zip(sorted(ends, key=ends.get), np.sort(list(ends.values()))))
+    below = -np.inf
+    for name in places:                                        # names of runs that end alike stand apart
+        below = places[name] = max(places[name], below + 0.06 * top)
+    for number, (name, run) in enumerate(losses.items()):
+        colour = show.COLOURS[number % len(show.COLOURS)]
+        axis.plot(np.minimum(run, top), show._LINES[number % len(show._LINES)], color=colour, linewidth=2)
+        axis.annotate(name, (steps, places[name]), color=colour, va="center", fontsize=10,
+                      annotation_clip=False)
+    axis.axhline(level[1], color="black", linewidth=1, linestyle=":")
+    axis.annotate(f"{level[0]} {level[1]:.2f}", (0, level[1]), va="bottom", fontsize=10)
+    axis.set(xlim=(0, steps - 1), ylim=(0, top * 1.02), xlabel="step", ylabel="loss (nats a token)")
     show.figure(fig, caption)

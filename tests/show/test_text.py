@@ -51,3 +51,10 @@ def test_the_drawing_of_the_transformer_names_its_parts(monkeypatch):
     show.diagrams.ch05.transformer("the model")
     show.diagrams.ch05.transformer()
     assert said[0] == "the model" and "residual stream" in said[1]
+
+
+def test_runs_are_named_at_their_ends_and_names_do_not_meet(drawn):
+    show.text.runs({"a": [5.0, 2.0, 2.0], "b": [9.0, 2.01, 2.01], "c": [5.0, 4.0, 4.0]}, ("unigram", 3.0), top=8)
+    places = sorted(note.xy[1] for note in drawn[0].axes[0].texts if note.get_text() in "abc")
+    assert len(places) == 3 and min(np.diff(places)) > 0.4
+    assert max(max(line.get_ydata()) for line in drawn[0].axes[0].lines) == 8
