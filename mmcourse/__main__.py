@@ -11,7 +11,8 @@ USAGE = """Build a small model that reads, draws and speaks.
   mmcourse check             are the notebooks clean, and do they agree with the package?
   mmcourse data              make the generated data now instead of at first use, and say where it is kept
                              (data human-digits: fetch recordings of real voices as well)
-  mmcourse train NAME        train a shipped checkpoint again: {recipes}
+  mmcourse train NAME        train a shipped checkpoint again, into a folder of the run (--ship: in its place):
+                             {recipes}
   mmcourse study NAME        measure a table of the chapters again: {studies}
   mmcourse evaluate          measure the shipped model in every direction (--json for programs)
   mmcourse gallery           draw data/gallery.png, the picture in the README, from the shipped model
@@ -58,11 +59,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         answer = getattr(importlib.import_module(module), function)(rest)
         return answer if isinstance(answer, int) else 0
-    except (ValueError, FileNotFoundError) as error:
-        if verb in ("train", "study"):                  # may come from anywhere in hours of work: show where
+    except (ValueError, OSError) as error:
+        misread = isinstance(error, ValueError | FileNotFoundError)
+        if misread and verb in ("train", "study"):      # may come from anywhere in hours of work: show where
             raise
         print(f"mmcourse: {error}", file=sys.stderr)
-        return 2
+        return 2 if misread else 1
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130

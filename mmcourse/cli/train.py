@@ -51,6 +51,9 @@ def _run(verb: str, folder: str, names: list[str], argv: list[str]) -> int:
     name, options = OLD_NAMES.get(argv[0], argv[0]), argv[1:]
     if name != "all" and name not in names:
         return usage_error(f"nothing to {verb} is called {name!r}: choose one of all {' '.join(names)}")
+    if verb == "train" and name == "all" and not {"--ship", "-h", "--help"} & {*options}:
+        return usage_error("train all trains each checkpoint on those before it, so it replaces what lies in data/checkpoints "
+                           "(git restores that): say so with --ship")
     for each in names if name == "all" else [name]:
         importlib.import_module(f"mmcourse.{folder}.{each}").main(options)
     return 0

@@ -4,8 +4,7 @@ import time
 
 from mmcourse import checkpoints
 from mmcourse.bpe import BPETokenizer
-from mmcourse.paths import CHECKPOINTS
-from mmcourse.recipes import options
+from mmcourse.recipes import options, run_file, say_where, target
 from mmcourse.world.corpus import captions, prose, spoken_words
 
 VOCAB_SIZE = 1024
@@ -19,15 +18,17 @@ def train_vocabulary(seed: int = 0) -> BPETokenizer:
     return BPETokenizer.train(text, VOCAB_SIZE)
 
 
-def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> BPETokenizer:
+def main(argv: list[str] | None = None, folder=None) -> BPETokenizer:
     """Train, save `bpe.json` and record it in the manifest."""
     args = options("bpe", argv, steps=None)
     start = time.process_time()
     tokenizer = train_vocabulary(args.seed)
-    path = tokenizer.save(folder / "bpe.json")
-    checkpoints.record("bpe", path, folder=folder, model="BPETokenizer", seed=args.seed,
+    run = run_file("bpe", seed=args.seed, python=platform.python_version())
+    folder, draft = target(args, run, folder), tokenizer.save(run.parent / "trained.json")
+    checkpoints.record("bpe", "bpe.json", folder=folder, content=draft.read_bytes(), model="BPETokenizer", seed=args.seed,
                        steps=len(tokenizer.merges), cpu_minutes=round((time.process_time() - start) / 60, 3),
                        config={"vocab_size": VOCAB_SIZE, "captions": CAPTIONS, "spoken": SPOKEN,
                                "python": platform.python_version()})
-    print(f"{tokenizer} -> {path}")
+    draft.unlink()
+    say_where(folder / "bpe.json", {"ids": tokenizer.vocab_size})
     return tokenizer

@@ -7,8 +7,7 @@ from mmcourse.codec import FRAME_SAMPLES, AudioCodec, codec_loss
 from mmcourse.judges.hearing import measure_codec
 from mmcourse.judges.metrics import if_installed
 from mmcourse.optim import Optim
-from mmcourse.paths import CHECKPOINTS, cache_dir
-from mmcourse.recipes import options
+from mmcourse.recipes import begin, finished, options, run_file, ship
 from mmcourse.spectrogram import normalize_loudness
 from mmcourse.training import History, Run, train
 from mmcourse.world.augment import change_speed
@@ -82,16 +81,12 @@ def measure(codec: AudioCodec) -> dict:
     return if_installed(lambda: measure_codec(codec, load_speech(), judge)) or {}
 
 
-def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> AudioCodec:
+def main(argv: list[str] | None = None, folder=None) -> AudioCodec:
     """Train, measure, save."""
     args = options("codec", argv, STEPS)
-    run = cache_dir() / "runs" / f"codec-{args.seed}-{args.steps}.pt"
+    people = load_human_digits() is not None
+    run = begin(run_file("codec", seed=args.seed, steps=args.steps, people=people), args)
     codec, history = train_codec(args.steps, run, seed=args.seed)
-    if history.interrupted:
-        raise SystemExit(f"interrupted; the same command goes on from {run}")
-    metrics = measure(codec)
-    path = checkpoints.save("codec", codec, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,
-                            metrics=metrics, folder=folder, human_digits=load_human_digits() is not None)
-    run.unlink(missing_ok=True)
-    print(f"{metrics} -> {path}")
+    finished(history)
+    ship("codec", codec, history, args, run, measure(codec), folder, human_digits=people)
     return codec

@@ -9,8 +9,7 @@ from mmcourse import checkpoints
 from mmcourse.diffusion import FlowDecoder, decoder_loss, plain_and_codes
 from mmcourse.judges.metrics import measure_decoders
 from mmcourse.optim import Optim
-from mmcourse.paths import CHECKPOINTS, cache_dir
-from mmcourse.recipes import options
+from mmcourse.recipes import begin, finished, options, run_file, ship
 from mmcourse.training import History, Run, train
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
@@ -32,19 +31,18 @@ def make_batch(vqvae: VQVAE, batch: int = BATCH):
     return make
 
 
-def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> History:
+def main(argv: list[str] | None = None, folder=None) -> History:
     """Train (or go on training) the decoder and ship it."""
     args = options("decoder", argv, STEPS)
     vqvae, made_with = checkpoints.load("vqvae"), checkpoints.identity("vqvae")
     torch.manual_seed(args.seed)
     model = FlowDecoder(code_dim=vqvae.config["dim"])
-    run = cache_dir() / "runs" / f"decoder-{made_with[:8]}.pt"
+    run = begin(run_file("decoder", seed=args.seed, steps=args.steps, vqvae=made_with), args)
     history = train(model, make_batch(vqvae), decoder_loss, steps=args.steps,
                     optim=Optim("muon", lr=LR, muon_lr=MUON_LR, warmup=100, ema_decay=EMA_DECAY),
                     run=Run(seed=args.seed, resume=run, log_every=25, save_every=250))
-    if not history.interrupted:
-        metrics = measure_decoders(vqvae, model, checkpoints.load("picture_judge"))
-        checkpoints.save("decoder", model, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,
-                         metrics=metrics, folder=folder, vqvae=made_with)
-        print(metrics, "\nnow measure it: mmcourse study ch07_decoder --fresh")
+    finished(history)
+    metrics = measure_decoders(vqvae, model, checkpoints.load("picture_judge"))
+    ship("decoder", model, history, args, run, metrics, folder, vqvae=made_with)
+    print("once it is shipped, measure it: mmcourse study ch07_decoder --fresh")
     return history

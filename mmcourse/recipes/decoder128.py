@@ -9,8 +9,7 @@ import torch
 from mmcourse import checkpoints
 from mmcourse.diffusion import FlowDecoder, decoder_loss, plain_and_codes
 from mmcourse.optim import Optim
-from mmcourse.paths import CHECKPOINTS, cache_dir
-from mmcourse.recipes import options
+from mmcourse.recipes import begin, finished, options, run_file, ship
 from mmcourse.training import History, Run, train
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
@@ -54,18 +53,17 @@ def start_from(small: FlowDecoder, scale: int = SIZE // 64) -> FlowDecoder:
     return model
 
 
-def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> History:
+def main(argv: list[str] | None = None, folder=None) -> History:
     """Train (or go on training) the decoder and ship it."""
     args = options("decoder128", argv, STEPS)
     vqvae, made_with = checkpoints.load("vqvae"), checkpoints.identity("vqvae")
     torch.manual_seed(args.seed)
     model = start_from(checkpoints.load("decoder"))
-    run = cache_dir() / "runs" / f"decoder128-{made_with[:8]}.pt"
+    run = begin(run_file("decoder128", seed=args.seed, steps=args.steps, vqvae=made_with,
+                         begun_from=checkpoints.identity("decoder")), args)
     history = train(model, make_batch(vqvae), decoder_loss, steps=args.steps,
                     optim=Optim("muon", lr=LR, muon_lr=MUON_LR, warmup=100, ema_decay=EMA_DECAY),
                     run=Run(seed=args.seed, resume=run, log_every=25, save_every=100))
-    if not history.interrupted:
-        checkpoints.save("decoder128", model, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,
-                         metrics={}, folder=folder, dtype=torch.float16, vqvae=made_with)
-        print("now measure it: mmcourse study ch07_decoder128 --fresh")
+    ship("decoder128", model, finished(history), args, run, {}, folder, dtype=torch.float16, vqvae=made_with)
+    print("once it is shipped, measure it: mmcourse study ch07_decoder128 --fresh")
     return history

@@ -2,11 +2,9 @@
 import numpy as np
 import torch
 
-from mmcourse import checkpoints
 from mmcourse.judges.picture_net import PictureNet, picture_loss, targets
 from mmcourse.optim import Optim
-from mmcourse.paths import CHECKPOINTS, cache_dir
-from mmcourse.recipes import options
+from mmcourse.recipes import begin, finished, options, run_file, ship
 from mmcourse.training import History, Run, train
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import sample_scene
@@ -37,16 +35,13 @@ def measure(net: PictureNet, n: int = 512, seed: int = 1) -> dict:
     return out
 
 
-def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> History:
+def main(argv: list[str] | None = None, folder=None) -> History:
     """Train (or go on training) the judge and ship it."""
     args = options("picture_judge", argv, STEPS)
+    run = begin(run_file("picture_judge", seed=args.seed, steps=args.steps), args)
     torch.manual_seed(args.seed)
     net = PictureNet()
     history = train(net, batch, picture_loss, steps=args.steps, optim=Optim(lr=LR),
-                    run=Run(seed=args.seed, resume=cache_dir() / "runs" / "picture_judge.pt", log_every=50))
-    if not history.interrupted:
-        metrics = measure(net)
-        checkpoints.save("picture_judge", net, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,
-                         metrics=metrics, folder=folder)
-        print(metrics)
+                    run=Run(seed=args.seed, resume=run, log_every=50))
+    ship("picture_judge", net, finished(history), args, run, measure(net), folder)
     return history

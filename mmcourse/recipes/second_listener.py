@@ -10,8 +10,7 @@ from mmcourse.codec import CLIP_SAMPLES
 from mmcourse.judges.hearing import stack, through_codec
 from mmcourse.judges.second_listener import SecondListener
 from mmcourse.optim import Optim
-from mmcourse.paths import CHECKPOINTS, cache_dir
-from mmcourse.recipes import options
+from mmcourse.recipes import begin, finished, options, run_file, ship
 from mmcourse.recipes.word_judge import word_loss
 from mmcourse.training import History, Run, train
 from mmcourse.world.augment import augment
@@ -79,18 +78,14 @@ def measure(listener, codec) -> dict:
             "training_voices_coded": accuracy(course, training, coded=True)}
 
 
-def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> SecondListener:
+def main(argv: list[str] | None = None, folder=None) -> SecondListener:
     """Train, measure, save."""
     args = options("second_listener", argv, STEPS)
-    run = cache_dir() / "runs" / f"second_listener-{args.seed}-{args.steps}.pt"
+    run = begin(run_file("second_listener", seed=args.seed, steps=args.steps), args)
     listener, history = train_second_listener(args.steps, run, seed=args.seed)
-    if history.interrupted:
-        raise SystemExit(f"interrupted; the same command goes on from {run}")
-    metrics = measure(listener, checkpoints.load("codec", folder))
-    path = checkpoints.save("second_listener", listener, seed=args.seed, steps=args.steps, folder=folder,
-                            cpu_minutes=history.cpu_minutes, metrics=metrics, dtype=torch.float16)
-    run.unlink(missing_ok=True)
-    print(f"{metrics} -> {path}")
+    finished(history)
+    metrics = measure(listener, checkpoints.load("codec"))
+    ship("second_listener", listener, history, args, run, metrics, folder, dtype=torch.float16)
     return listener
 
 

@@ -9,8 +9,7 @@ import torch
 from mmcourse import checkpoints
 from mmcourse.codec import AudioCodec
 from mmcourse.optim import Optim
-from mmcourse.paths import CHECKPOINTS, cache_dir
-from mmcourse.recipes import options
+from mmcourse.recipes import begin, finished, options, run_file, ship
 from mmcourse.recipes.codec import CodecBatches
 from mmcourse.sound_decoder import SoundDecoder, plain_mel_and_codes, sound_decoder_loss
 from mmcourse.spectrogram import log_mel, normalize_loudness
@@ -38,24 +37,28 @@ def make_batch(codec: AudioCodec, batch: int = BATCH):
 def train_decoder(loss=sound_decoder_loss, name: str = "flow", steps: int = STEPS, seed: int = 0, context: int = 4,
                   batch: int = BATCH, progress: bool = True) -> tuple[SoundDecoder, History]:
     """Train one decoder with `loss`, or go on with the run of that `name` that was stopped; 0.2 s a step."""
-    codec, made_with = checkpoints.load("codec"), checkpoints.identity("codec")
+    codec = checkpoints.load("codec")
     torch.manual_seed(seed)
     model = SoundDecoder(bands=codec.config["bands"], code_dim=codec.config["dim"], context=context)
-    run = cache_dir() / "runs" / f"sound-{name}-{context}-{steps}-{seed}-{made_with[:8]}.pt"
+    run = kept_in(name, steps, seed, context, batch)
     ema_decay = EMA_DECAY if steps > 1000 else SHORT_EMA_DECAY
     history = train(model, make_batch(codec, batch), loss, steps=steps,
                     optim=Optim("muon", lr=LR, muon_lr=MUON_LR, warmup=100, ema_decay=ema_decay),
                     run=Run(seed=seed, resume=run, log_every=20, save_every=200, progress=progress))
-    if history.interrupted:
-        raise SystemExit(f"interrupted; the same command goes on from {run}")
-    return model, history
+    return model, finished(history)
 
 
-def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> SoundDecoder:
+def kept_in(name: str = "flow", steps: int = STEPS, seed: int = 0, context: int = 4, batch: int = BATCH):
+    """The file of a run of `train_decoder`."""
+    return run_file("sound_decoder", name=name, steps=steps, seed=seed, context=context, batch=batch,
+                    codec=checkpoints.identity("codec"))
+
+
+def main(argv: list[str] | None = None, folder=None) -> SoundDecoder:
     """Train (or go on training) the decoder and ship it."""
     args = options("sound_decoder", argv, STEPS)
+    run = begin(kept_in(steps=args.steps, seed=args.seed), args)
     model, history = train_decoder(steps=args.steps, seed=args.seed)
-    checkpoints.save("sound_decoder", model, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,
-                     metrics={}, folder=folder, dtype=torch.float16, codec=checkpoints.identity("codec"))
-    print("now measure it: mmcourse study ch07_sound --fresh")
+    ship("sound_decoder", model, history, args, run, {}, folder, dtype=torch.float16, codec=checkpoints.identity("codec"))
+    print("once it is shipped, measure it: mmcourse study ch07_sound --fresh")
     return model

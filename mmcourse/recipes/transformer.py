@@ -3,6 +3,7 @@
 Why which stage was added: "The diary of the reference run" in data/checkpoints/LOG.md.
 """
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,8 +20,7 @@ from mmcourse.dataset import (
     training_scenes,
 )
 from mmcourse.optim import Optim
-from mmcourse.paths import CHECKPOINTS, cache_dir
-from mmcourse.recipes import options
+from mmcourse.recipes import begin, finished, options, run_file, say_where, target
 from mmcourse.training import History, Run, train
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import OPEN, Vocabulary
@@ -184,40 +184,42 @@ def sound_tokens(part: Part, progress: bool = True) -> dict:
             "heard": heard, "people": people, "near": near}
 
 
-def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> History:
+def main(argv: list[str] | None = None, folder=None) -> History:
     """Train (or go on training) the reference transformer and ship it. `--steps` ends the run earlier."""
     args = options("transformer", argv, STEPS)
-    made_with = checkpoints.identity("vqvae")              # a run belongs to one tokenizer
     left, minutes, model = args.steps, 0.0, None
     for number, part in enumerate(PARTS):
         mixture = make_mixture(stage=part.stages[-1], part=part)
         if model is None:
             model = make_model(mixture.vocabulary, args.seed)
         optim = Optim("muon", lr=part.rate * LR, muon_lr=part.rate * MUON_LR, warmup=WARMUP, ema_decay=EMA_DECAY)
-        resume = cache_dir() / "runs" / f"{part.name}-{made_with[:8]}.pt"
+        run = begin(part_file(number, args.seed, model, mixture), args)
         for stage in part.stages:
             mixture.rows, mixture.text_weight, mixture.kinds = stage.rows, stage.text_weight, stage.kinds
             history = train(model, mixture.batch, mixture_loss, steps=part.schedule or part.steps, optim=optim,
-                            run=Run(until=min(stage.until, left), seed=args.seed + number, save_every=100,
-                                    resume=resume))
-            if history.interrupted:
-                return history
+                            run=Run(until=min(stage.until, left), seed=args.seed + number, save_every=100, resume=run))
+            finished(history)
         minutes, left = minutes + history.cpu_minutes, left - part.steps
         if left <= 0:
             break
     history.cpu_minutes = minutes
-    ship(model, mixture, args.seed, args.steps, history, folder)
+    ship(model, mixture, args.seed, args.steps, history, target(args, run, folder))
     return history
 
 
-def ship(model: Transformer, mixture: Mixture, seed: int, steps: int, history: History,
-         folder=CHECKPOINTS) -> None:
-    """Save the transformer as the shipped one, with its vocabulary and the hashes of the tokenizers it
-    learned from."""
+def part_file(number: int, seed: int, model: Transformer, mixture: Mixture) -> Path:
+    """Where a part of the run is kept: by what it and the parts before it are made of. A part may be added at the end."""
+    return run_file("transformer", code=False, parts=PARTS[:number + 1], seed=seed, model=model.config,
+                    people=mixture.people is not None, rates=(LR, MUON_LR, WARMUP, EMA_DECAY), data=(SCENES, COPIES),
+                    tokenizers=[checkpoints.identity(name) for name in ("bpe", "vqvae", "codec")])
+
+
+def ship(model: Transformer, mixture: Mixture, seed: int, steps: int, history: History, folder: Path) -> None:
+    """Save the transformer, with its vocabulary and the hashes of the tokenizers it learned from."""
     tail = history.rows[-20:]
     metrics = {"loss": round(sum(r["loss"] for r in tail) / len(tail), 4)}
     tokenizers = {name: checkpoints.identity(name) for name in ("bpe", "vqvae", "codec")}
-    checkpoints.save("transformer", model, seed=seed, steps=steps, cpu_minutes=history.cpu_minutes,
-                     metrics=metrics, folder=folder, dtype=torch.int8, vocabulary=mixture.vocabulary.config,
-                     tokenizers=tokenizers, human_digits=mixture.people is not None)
-    print(metrics)
+    path = checkpoints.save("transformer", model, seed=seed, steps=steps, cpu_minutes=history.cpu_minutes,
+                            metrics=metrics, folder=folder, dtype=torch.int8, vocabulary=mixture.vocabulary.config,
+                            tokenizers=tokenizers, human_digits=mixture.people is not None)
+    say_where(path, metrics)

@@ -6,11 +6,9 @@ share two codes, and a third of the signs can no longer be read. Hence the sign'
 import numpy as np
 import torch
 
-from mmcourse import checkpoints
 from mmcourse.judges.metrics import pooled_psnr
 from mmcourse.optim import Optim
-from mmcourse.paths import CHECKPOINTS, cache_dir
-from mmcourse.recipes import options
+from mmcourse.recipes import begin, finished, options, run_file, ship
 from mmcourse.training import History, Run, train
 from mmcourse.vqvae import VQVAE, vqvae_loss
 from mmcourse.world.pictures import SIGN_TOP, SIZE, draw_batch
@@ -60,15 +58,12 @@ def make(seed: int = 0) -> VQVAE:
     return VQVAE(codebook_size=512, dim=16, width=128, context=1)
 
 
-def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> History:
+def main(argv: list[str] | None = None, folder=None) -> History:
     """Train (or go on training) the tokenizer and ship it."""
     args = options("vqvae", argv, STEPS)
+    run = begin(run_file("vqvae", seed=args.seed, steps=args.steps), args)
     model = make(args.seed)
     history = train(model, batch, loss, steps=args.steps, optim=Optim("muon", lr=LR, muon_lr=MUON_LR),
-                    run=Run(seed=args.seed, resume=cache_dir() / "runs" / "vqvae.pt", log_every=50))
-    if not history.interrupted:
-        metrics = measures(model)
-        checkpoints.save("vqvae", model, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,
-                         metrics=metrics, folder=folder)
-        print(metrics)
+                    run=Run(seed=args.seed, resume=run, log_every=50))
+    ship("vqvae", model, finished(history), args, run, measures(model), folder)
     return history

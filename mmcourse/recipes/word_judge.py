@@ -7,11 +7,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mmcourse import checkpoints
 from mmcourse.judges.hearing import LENGTH, WordJudge, WordListener
 from mmcourse.optim import Optim
-from mmcourse.paths import CHECKPOINTS, cache_dir
-from mmcourse.recipes import options
+from mmcourse.recipes import begin, finished, options, run_file, ship
 from mmcourse.training import History, Run, train
 from mmcourse.world.augment import change_speed
 from mmcourse.world.human_digits import load_human_digits
@@ -90,16 +88,12 @@ def measure(judge: WordJudge) -> dict:
     return result
 
 
-def main(argv: list[str] | None = None, folder=CHECKPOINTS) -> WordJudge:
+def main(argv: list[str] | None = None, folder=None) -> WordJudge:
     """Train, measure, save."""
     args = options("word_judge", argv, STEPS)
-    run = cache_dir() / "runs" / f"word_judge-{args.seed}-{args.steps}.pt"
+    people = load_human_digits() is not None
+    run = begin(run_file("word_judge", seed=args.seed, steps=args.steps, people=people), args)
     judge, history = train_word_judge(args.steps, run, seed=args.seed)
-    if history.interrupted:
-        raise SystemExit(f"interrupted; the same command goes on from {run}")
-    metrics = measure(judge)
-    path = checkpoints.save("word_judge", judge, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,
-                            metrics=metrics, folder=folder)
-    run.unlink(missing_ok=True)
-    print(f"{metrics} -> {path}")
+    finished(history)
+    ship("word_judge", judge, history, args, run, measure(judge), folder)
     return judge

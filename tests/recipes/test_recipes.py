@@ -1,8 +1,13 @@
 """Recipes: one for each shipped checkpoint; each trains, goes on where it was stopped, and ships into a folder."""
 import ast
 import importlib
+import inspect
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ import torch
 
 from mmcourse import __main__ as cli
 from mmcourse import checkpoints
+from mmcourse import recipes as all_recipes
 from mmcourse.cli.train import recipes
 from mmcourse.codec import AudioCodec
 from mmcourse.dataset import Clips, Mixture, training_edits
@@ -66,8 +72,12 @@ def test_a_recipe_asks_a_judge_only_to_report(name):
 
 def test_options(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert vars(options("x", None, 7)) == {"steps": 7, "seed": 0, "threads": 1}
-    assert vars(options("x", ["--seed", "2"], None)) == {"seed": 2, "threads": 1}
+    usual = {"threads": 1, "fresh": False, "out": None, "ship": False}
+    assert vars(options("x", None, 7)) == {"steps": 7, "seed": 0, **usual}
+    assert vars(options("x", ["--seed", "2"], None)) == {"seed": 2, **usual}
+    for wrong in (["--steps", "0"], ["--threads", "-1"], ["--ship", "--out", "x"]):
+        with pytest.raises(SystemExit):
+            options("x", wrong, 7)
 
 
 # ---- a few steps of each
@@ -75,8 +85,7 @@ def test_options(monkeypatch):
 @pytest.fixture
 def here(monkeypatch, tmp_path):
     """Runs and checkpoints go to folders of the test; what a judge reports is made short."""
-    for module in (picture_judge, vqvae, codec_recipe, decoder, decoder128, sound_decoder, transformer, word_judge):
-        monkeypatch.setattr(module, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(all_recipes, "cache_dir", lambda: tmp_path)
     return tmp_path
 
 
@@ -134,9 +143,105 @@ def test_the_large_diffusion_decoder(here, monkeypatch):
 
 def test_a_sound_decoder_that_was_interrupted_is_not_shipped(here, monkeypatch):
     monkeypatch.setattr(sound_decoder, "train", lambda *args, **more: History(interrupted=True))
-    with pytest.raises(SystemExit, match="the same command goes on from"):
+    with pytest.raises(KeyboardInterrupt):
         sound_decoder.main(["--steps", "2"], here)
     assert not checkpoints.manifest(here)
+
+
+# ---- where a run is kept, what ships it, what ends it
+
+@pytest.fixture
+def quick(here, monkeypatch):
+    """The image tokenizer's recipe with batches of two, and a data/checkpoints of the test's own."""
+    monkeypatch.setattr(vqvae, "measures", lambda model: {"score": 0.5})
+    monkeypatch.setattr(vqvae, "BATCH", 2)
+    shipped = here / "shipped"
+    shipped.mkdir()
+    for path in CHECKPOINTS.glob("*"):
+        (shipped / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(all_recipes, "CHECKPOINTS", shipped)
+    return here
+
+
+def test_a_recipe_trains_into_the_folder_of_its_run_and_ships_when_asked(quick, capsys):
+    before = checkpoints.manifest(quick / "shipped")
+    vqvae.main(["--steps", "2"])
+    (folder,) = (quick / "runs").iterdir()
+    first, said = shipped(folder, "vqvae", 2), capsys.readouterr().out
+    assert f"{folder / 'vqvae.safetensors'}" in said and "the shipped checkpoint is as it was" in said
+    assert checkpoints.manifest(quick / "shipped") == before
+    vqvae.main(["--steps", "2", "--out", str(quick / "mine")])
+    assert same(first, shipped(quick / "mine", "vqvae", 2)) and "nothing to train" in capsys.readouterr().out
+    vqvae.main(["--steps", "2", "--ship"])
+    assert same(first, shipped(quick / "shipped", "vqvae", 2))
+    said = capsys.readouterr().out
+    for name in ("decoder", "decoder128", "transformer"):
+        assert f"{name} was trained on another vqvae and loads no more: mmcourse train {name} --ship" in said
+        with pytest.raises(ValueError, match=f"the {name} was trained on another vqvae"):
+            checkpoints.load(name, quick / "shipped")
+
+
+def test_a_recipe_that_was_changed_begins_a_run_of_its_own(quick, monkeypatch, capsys):
+    def said(*more) -> str:
+        vqvae.main(["--steps", "2", *more])
+        return capsys.readouterr().out
+    assert "nothing to train" not in said() and "nothing to train" in said()
+    assert "nothing to train" not in said("--fresh"), "begun anew"
+    for name, value in (("LR", 1e-3), ("SIGN_WEIGHT", 1.0), ("BATCH", 3)):
+        monkeypatch.setattr(vqvae, name, value)
+        assert "nothing to train" not in said()
+    assert "nothing to train" not in said("--seed", "1")
+    real = inspect.getsource(vqvae)
+    monkeypatch.setattr(all_recipes.inspect, "getsource", lambda module: real.replace("unnamed=UNNAMED", "unnamed=0"))
+    assert "nothing to train" not in said(), "other code"
+    monkeypatch.setattr(all_recipes.inspect, "getsource", lambda module: "# a remark\n" + real.replace("unnamed=UNNAMED", "unnamed=0"))
+    assert "nothing to train" in said(), "a remark is no other code"
+    assert len(list((quick / "runs").iterdir())) == 6
+
+
+def test_a_part_may_be_added_to_the_transformers_run(monkeypatch, here):
+    model, mixture = SimpleNamespace(config={}), SimpleNamespace(people=None)
+
+    def files():
+        return [transformer.part_file(n, 0, model, mixture) for n in range(len(transformer.PARTS))]
+    before = files()
+    monkeypatch.setattr(transformer, "PARTS", (*transformer.PARTS, replace(transformer.PARTS[0], name="more")))
+    assert files()[:-1] == before and len(set(files())) == len(before) + 1
+    monkeypatch.setattr(transformer, "PARTS", (replace(transformer.PARTS[0], rate=0.5), *transformer.PARTS[1:]))
+    assert not set(files()) & set(before)
+
+
+INTERRUPTED = """
+import os, signal, sys
+from mmcourse import __main__ as cli
+from mmcourse.cli import train as verb
+from mmcourse.recipes import picture_judge, vqvae, word_judge
+signal.signal(signal.SIGINT, signal.default_int_handler)
+real, pressed = vqvae.sample_scene, []
+verb.recipes = lambda: ["picture_judge", "vqvae", "word_judge"]
+
+def press(*args, **more):
+    if not pressed:
+        pressed.append(os.kill(os.getpid(), signal.SIGINT))
+    return real(*args, **more)
+
+def press_at_once(rng):
+    raise KeyboardInterrupt
+picture_judge.sample_scene = vqvae.sample_scene = press
+picture_judge.BATCH = vqvae.BATCH = 2
+word_judge.WordBatches = lambda **more: press_at_once
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("argv, steps", [(["train", "vqvae"], "step 1 of 4400"), (["train", "all", "--ship"], "step 1 of 3000"),
+                                         (["train", "word_judge", "--steps", "9"], "step 0 of 9")])
+def test_ctrl_c_ends_with_130_and_trains_nothing_else(tmp_path, argv, steps):
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, *argv], capture_output=True, text=True,
+                          env={**os.environ, "MMCOURSE_CACHE": str(tmp_path)})
+    assert done.returncode == 130, done.stderr[-500:]
+    assert f"stopped at {steps}" in done.stdout and done.stderr.strip().endswith("stopped") and done.stdout.count("stopped at") == 1
+    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from mmcourse.recipes import sound_decoder as recipe
 
 def test_two_steps_are_shipped_and_found_again(tmp_path, monkeypatch):
     assert "sound_decoder" in recipes()
-    monkeypatch.setattr(recipe, "cache_dir", lambda: tmp_path)
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
     first = recipe.main(["--steps", "2", "--threads", "1"], tmp_path)
     again = recipe.main(["--steps", "2", "--threads", "1"], tmp_path)
     assert torch.equal(first.conv_out.weight, again.conv_out.weight)
