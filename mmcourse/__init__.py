@@ -3,6 +3,11 @@
 `import mmcourse as mm` is cheap: every name below is imported from its module at first use, torch included.
 """
 import importlib
+import os
+
+# Before torch is imported, which reads it once: a thread that waits for another shall sleep, not spin. On an idle machine
+# that costs nearly nothing; on a busy one, two spinning threads are ten times slower than one.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 __version__ = "0.1.0"
 

@@ -150,9 +150,13 @@ class VocabularyFile:
 
     @classmethod
     def from_gpt2_merges(cls, lines: Iterable[str], special_tokens: Sequence[str] = ()):
-        """From merges as GPT-2 published them (`vocab.bpe`): two visible tokens a line, a space between."""
+        """From merges as GPT-2 published them (`vocab.bpe`): two visible tokens a line, a space between.
+
+        The lines of the file as they are: with or without their line ends and the `#version` at the top.
+        """
         char, merges = {letter: chr(i) for i, letter in enumerate(LETTERS)}, []
-        for number, line in enumerate(lines):
+        lines = (line.rstrip("\r\n") for line in lines)
+        for number, line in enumerate(line for line in lines if line and not line.startswith("#version: ")):
             left, _, right = line.partition(" ")
             if left not in char or right not in char or left + right in char:
                 raise ValueError(f"merge {number}, {line!r}, does not join two tokens that exist before it")

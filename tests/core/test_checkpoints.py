@@ -293,7 +293,7 @@ def test_what_was_trained_on_another_tokenizer_is_refused(folder):
     checkpoints.save("vqvae", make(), **made)
     assert checkpoints.strangers(folder) == {"decoder": "vqvae", "talker": "vqvae"}
     for name in ("decoder", "talker"):
-        with pytest.raises(ValueError, match=f"the {name} was trained on another vqvae: .* `python -m mmcourse train {name}`"):
+        with pytest.raises(ValueError, match=f"the {name} was trained on another vqvae: .* `python -m mmcourse train {name} --ship`"):
             checkpoints.load(name, folder)
 
 

@@ -4,12 +4,14 @@ import contextlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
 from mmcourse import __main__ as cli
 from mmcourse import cli as commands_package
+from mmcourse.cli import check as check_verb
 from mmcourse.cli import data as data_verb
 from mmcourse.cli import lab
 from mmcourse.cli import test as test_verb
@@ -58,14 +60,15 @@ def test_train_study_and_evaluate_reach_their_modules(monkeypatch):
     monkeypatch.setattr(train_verb, "recipes", lambda: ["a", "b"])
     monkeypatch.setattr(train_verb, "studies", lambda: ["ch01_x"])
     assert cli.main(["train", "a", "--steps", "3"]) == 0
-    assert cli.main(["train", "all", "--seed", "1"]) == 0
+    assert cli.main(["train", "all", "--seed", "1"]) == 2                    # without --ship each would miss the one before
+    assert cli.main(["train", "all", "--seed", "1", "--ship"]) == 0
     assert cli.main(["study", "ch01_x"]) == 0
     assert cli.main(["train", "ch01_x"]) == 2                                # a study makes no checkpoint
     assert cli.main(["evaluate", "--json"]) == 1
     monkeypatch.setattr(train_verb, "recipes", lambda: ["transformer"])
     assert cli.main(["train", "reference"]) == 0                             # its name in the first edition
-    assert called == [("mmcourse.recipes.a", ["--steps", "3"]), ("mmcourse.recipes.a", ["--seed", "1"]),
-                      ("mmcourse.recipes.b", ["--seed", "1"]), ("mmcourse.studies.ch01_x", []),
+    assert called == [("mmcourse.recipes.a", ["--steps", "3"]), ("mmcourse.recipes.a", ["--seed", "1", "--ship"]),
+                      ("mmcourse.recipes.b", ["--seed", "1", "--ship"]), ("mmcourse.studies.ch01_x", []),
                       ("mmcourse.evaluate", ["--json"]), ("mmcourse.recipes.transformer", [])]
 
 
@@ -131,16 +134,109 @@ def test_a_chapter_is_found_by_number_name_or_path(monkeypatch, tmp_path, capsys
     assert "no chapter '17'" in said and "03_images" in said
 
 
-def test_signed_notebooks_are_trusted(notebook, tmp_path, monkeypatch):
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A course of two chapters in git, the second of which was changed; a notebook that somebody dropped beside them, and
+    things that are none."""
+    root = tmp_path / "clone"
+    (root / "notebooks").mkdir(parents=True)
+
+    def git(*argv):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *argv], cwd=root, check=True, capture_output=True)
+    for name in ("00_start_here", "01_bits", "02_cut"):
+        (root / "notebooks" / f"{name}.ipynb").write_text(json.dumps(EMPTY), "utf-8")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "x")
+    evil = {**EMPTY, "cells": [{"cell_type": "markdown", "id": "a", "metadata": {}, "source": "<script>steal()</script>"}]}
+    (root / "notebooks" / "01_bits.ipynb").write_text(json.dumps(evil), "utf-8")
+    (root / "notebooks" / "99_dropped.ipynb").write_text(json.dumps({**evil, "nbformat_minor": 4}), "utf-8")
+    (root / "notebooks" / "02_cut.ipynb").write_text("{")
+    for name, text in (("a", "[]"), ("b", '{"cells": 3}'), ("c", '{"nbformat": "x"}'), ("d", "\0")):
+        (root / "notebooks" / f"{name}.ipynb").write_text(text)
+    (root / "notebooks" / "folder.ipynb").mkdir()
+    monkeypatch.setattr(lab, "NOTEBOOKS", root / "notebooks")
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    return root / "notebooks"
+
+
+def trusted(folder) -> list[str]:
     import nbformat
     from nbformat.sign import NotebookNotary
+    names = ("00_start_here.ipynb", "01_bits.ipynb", "99_dropped.ipynb")
+    return [name for name in names if NotebookNotary().check_signature(nbformat.read(folder / name, as_version=4))]
 
-    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
-    content = nbformat.read(notebook, as_version=4)
-    assert not NotebookNotary().check_signature(content)
-    (tmp_path / "broken.ipynb").write_text("{")
-    lab._trust([tmp_path / "broken.ipynb", tmp_path / "missing.ipynb", notebook])
-    assert NotebookNotary().check_signature(content)
+
+def test_only_chapters_as_git_has_them_are_trusted(clone, capsys):
+    assert trusted(clone) == []
+    lab._trust()
+    assert trusted(clone) == ["00_start_here.ipynb"] and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("why", ["no repository", "no git"])
+def test_without_git_nothing_is_trusted_and_the_course_opens(clone, capsys, monkeypatch, why):
+    if why == "no git":
+        monkeypatch.setenv("PATH", "")
+    else:
+        (clone.parent / ".git").rename(clone.parent / "git")
+    lab._trust()
+    assert trusted(clone) == [] and "their sounds play once their cells have run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv, said", [
+    (["lab", "/missing.ipynb"], "no chapter '/missing.ipynb'"), (["lab", "/"], "no chapter '/'"), (["check", "/missing"], "no chapter"),
+    (["lab", "../*"], "no chapter"), (["lab", "a" * 5000], "no chapter 'aaa"), (["check", "[0"], "no chapter"), (["lab", "\0"], "no chapter")])
+def test_what_is_no_chapter_is_one_sentence(capsys, argv, said):
+    assert cli.main(argv) == 2
+    assert said in (err := capsys.readouterr().err) and "Traceback" not in err and len(err) < 800
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "0", "x", "8888.5"])
+def test_a_port_that_is_none_is_refused(capsys, port):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["lab", "--check", "--port", port])
+    assert ended.value.code == 2 and "--port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", "{}", '{"cells": 3}', '{"cells": [3]}', '{"cells": [{"source": 3}]}', '{"cells": [{"source": "x"}]}',
+                                  "\x89PNG", "[" * 100_000])
+def test_a_broken_notebook_is_a_problem_not_a_crash(tmp_path, capsys, text):
+    path = tmp_path / "05_broken.ipynb"
+    path.write_text(text, "utf-8")
+    assert cli.main(["check", str(path)]) == 1
+    assert "05_broken.ipynb is not a notebook" in capsys.readouterr().out
+
+
+def test_check_writes_nothing_and_looks_at_the_course_alone(monkeypatch, capsys):
+    """A read-only clone has no place for a cache; in a wheel the next folder is everybody's packages."""
+    called = []
+
+    def run(command, cwd, **more):
+        called.append(command)
+        return subprocess.CompletedProcess(command, 0)
+    monkeypatch.setattr(check_verb.subprocess, "run", run)
+    cli.main(["check"])
+    (command,) = called
+    assert "--no-cache" in command
+    assert {Path(part).name for part in command if part.startswith(str(commands_package.ROOT))} == {"mmcourse", "tests", "notebooks", "setup.py"}
+
+
+def test_what_needs_a_clone_says_so(tmp_path, monkeypatch, capsys):
+    for module in (commands_package, check_verb):
+        monkeypatch.setattr(module, "NOTEBOOKS", tmp_path / "notebooks")
+    for argv in (["check"], ["lab", "3"], ["lab"]):
+        assert cli.main(argv) == 2
+        assert "there are no notebooks in" in (said := capsys.readouterr().err) and "pip install -e ." in said
+
+
+def test_a_machines_refusal_is_one_sentence_whatever_the_verb(monkeypatch, capsys):
+    def full(argv):
+        raise OSError(28, "x.pt could not be written (No space left on device); make room on that disk")
+    monkeypatch.setattr(train_verb, "train", full)
+    assert cli.main(["train", "vqvae"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("mmcourse: ") and said.strip().endswith("x.pt could not be written (No space left on device); make room on that disk")
+    assert len(said.splitlines()) == 1
 
 
 def test_test_says_what_is_missing(monkeypatch, capsys):

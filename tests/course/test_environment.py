@@ -1,6 +1,7 @@
 """The project's files agree with each other, and importing the package is cheap."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -99,8 +100,42 @@ def test_importing_the_package_imports_no_torch():
     assert done.stdout.strip() == "[]"
 
 
+def test_threads_that_wait_sleep():
+    """Set before torch is imported, unless the user has said otherwise; whatever is started from here inherits it."""
+    code = "import mmcourse, os, sys; assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
+    for mine, expected in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
+        environment = {**{k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}, **mine}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
+
+
+WHEEL = """
+import mmcourse as mm
+from mmcourse import files, paths
+print(paths.DATA.parent.name, mm.load().vocabulary.size > 2000, len(files.results("evaluate")) > 0)
+"""
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_what_load_needs(tmp_path):
+    """Built as pip builds it, from a copy that holds what git would hand out."""
+    pytest.importorskip("setuptools", reason="a wheel is built by setuptools")
+    for name in ("mmcourse", "data"):
+        shutil.copytree(ROOT / name, tmp_path / "src" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md"):
+        shutil.copy(ROOT / name, tmp_path / "src")
+    subprocess.run([sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "wheel")], cwd=tmp_path / "src",
+                   capture_output=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "wheel")}
+    done = subprocess.run([sys.executable, "-c", WHEEL], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "mmcourse True True", done.stderr[-1000:]
+    for verb in ("check", "lab"):
+        done = subprocess.run([sys.executable, "-m", "mmcourse", verb], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 2 and "there are no notebooks" in done.stderr and "pip install -e ." in done.stderr
+
+
 def test_ruff_is_content():
-    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--output-format=concise", "."], cwd=ROOT,
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", "."], cwd=ROOT,
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
 
