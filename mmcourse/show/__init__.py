@@ -349,7 +349,8 @@ def player(samples: np.ndarray, rate: int) -> str:
         out.setframerate(int(rate))
         out.writeframes((samples / peak * 32767).astype("<i2").tobytes())
     data = base64.b64encode(file.getvalue()).decode()
-    return f'<audio controls preload="metadata" src="data:audio/wav;base64,{data}">sound</audio>'
+    return (f'<audio controls preload="metadata" src="data:audio/wav;base64,{data}">sound</audio> '
+            f"<small>{len(samples) / rate:.2f} s</small>")
 
 
 def tokens(ids: Any, caption: str = "", *, title: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Two inputs that ipywidgets lacks: a drawing board and a microphone, for the panel of chapter 00."""
+"""Inputs that ipywidgets lacks, for the panel of chapter 00: a drawing board, a microphone, files of any size, a patient button."""
 from pathlib import Path
 
 import anywidget
@@ -19,9 +19,10 @@ INKS = {"black": "#111111", "brown": "#8a5a35", **{name: css(rgb) for name, rgb 
 
 class FromBrowser(anywidget.AnyWidget):
     """A widget whose page sends one file at a time, as a message: `file` holds the last one, b""
-    if there is none."""
+    if there is none, `name` what it is called there."""
 
     file = b""
+    name = ""
 
     def __init__(self, **settings):
         super().__init__(**settings)
@@ -29,6 +30,7 @@ class FromBrowser(anywidget.AnyWidget):
 
     def _receive(self, _, content, buffers) -> None:
         self.file = bytes(buffers[0]) if buffers else b""
+        self.name = str((content or {}).get("name", ""))
 
 
 class Canvas(FromBrowser):
@@ -45,3 +47,34 @@ class Microphone(FromBrowser):
 
     _esm = STATIC / "microphone.js"
     seconds = traitlets.Float(3.0).tag(sync=True)
+
+
+class Upload(FromBrowser):
+    """A button that chooses a file: `kind` is `picture` or `sound`. What is too large to be sent is made smaller in the browser;
+    a preview and the file's name stand beside it."""
+
+    _esm = STATIC / "upload.js"
+    kind = traitlets.Unicode("picture").tag(sync=True)
+
+
+class AskButton(anywidget.AnyWidget):
+    """A button that takes no second click until `answer` has returned, with a `status` beside it."""
+
+    _esm = STATIC / "ask.js"
+    busy = traitlets.Bool(False).tag(sync=True)
+    status = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(self, answer, **settings):
+        super().__init__(**settings)
+        self.answer = answer
+        self.on_msg(lambda *_: self.click())
+
+    def click(self) -> None:
+        """Answer, unless that is being done."""
+        if self.busy:
+            return
+        self.busy, self.status = True, "The model is asked ..."
+        try:
+            self.answer()
+        finally:
+            self.busy, self.status = False, ""

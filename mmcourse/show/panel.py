@@ -2,6 +2,7 @@
 
 Sequences of tokens are drawn here too, coloured by modality. Nothing here trains anything.
 """
+import base64
 import html
 import textwrap
 from pathlib import Path
@@ -17,10 +18,17 @@ from mmcourse.media import MAX_SECONDS, Audio, Image, Text
 from mmcourse.paths import RESULTS
 from mmcourse.vocabulary import MODALITIES, SPECIAL, Vocabulary
 from mmcourse.world.pictures import draw
+from mmcourse.world.prompts import random_prompt
 from mmcourse.world.scene import BACKGROUNDS, COUNTS, NOUNS, Group, Scene
 
 COLOURS = {"text": "#cfe4f5", "image": "#fbdcc9", "audio": "#cdeadf", "special": "#333333"}
 NAMES = {"text": "text", "image": "picture", "audio": "sound"}
+EXAMPLES = ("two cats on the left, a sun on the right, blue ground, sign KITE", "a dog on the right, red ground",
+            "umbrella")
+# Tabs as wide as their titles, in several rows if need be: at 900 pixels two of them read "Upload a".
+TABS = ("<style>.mmcourse-panel .lm-TabBar-content, .mmcourse-panel .p-TabBar-content {flex-wrap: wrap}"
+        ".mmcourse-panel .lm-TabBar-tab, .mmcourse-panel .p-TabBar-tab "
+        "{flex: 0 0 auto !important; min-width: max-content !important}</style>")
 WHO = {"vq": "plain decoder", "diffusion": "diffusion decoder", "diffusion128": "diffusion, 128x128"}
 
 
@@ -84,10 +92,11 @@ def ask(assistant: Assistant, given, want: str, seed: int = 0, decoders: tuple[s
         the answer (a picture: as the first of the decoders paints it). Errors as `Assistant.generate`.
     """
     given = Text(given) if isinstance(given, str) else given
-    if change and not (isinstance(given, Image) and want == "image"):
-        raise ValueError("an instruction goes with a picture, and the answer is a picture: choose both, or "
-                         "leave it empty")
-    segment = assistant.tokens([given, Text(change)] if change else [given], want, seed, **sampling)
+    parts, remarks = assistant.read([given, Text(change)] if change else [given], want)
+    check_change(change, given, want)
+    for remark in remarks:
+        show.caption(remark)
+    segment = assistant.tokens(parts, want, seed, **sampling)
     asked = {Text: "text", Image: "image", Audio: "audio"}[type(given)]
     if decoders is None:
         decoders = ("vq", "diffusion") if assistant.decoder is not None else ("vq",)
@@ -101,7 +110,15 @@ def ask(assistant: Assistant, given, want: str, seed: int = 0, decoders: tuple[s
         f"“{x}”" if isinstance(x, Text) else NAMES[n] for x, n in ((given, asked), (answers[0], want)))
     said = f"A picture and “{change}” in, the changed picture out." if change and not caption else said
     cards([(f"in: {NAMES[asked]}", shown), *zip(titles, answers, strict=True)], said)
+    object.__setattr__(answers[0], "remarks", remarks)
     return answers[0]
+
+
+def check_change(change: str, given, want: str) -> None:
+    """ValueError for an instruction without a picture to change."""
+    if change and not (isinstance(given, Image) and want == "image"):
+        raise ValueError("an instruction goes with a picture, and the answer is a picture: choose both, or "
+                         "leave it empty")
 
 
 def compose(left: str = "cat", left_count: str = "one", right: str = "", right_count: str = "one",
@@ -137,8 +154,14 @@ class Panel:
     def __init__(self, assistant: Assistant):
         import ipywidgets as w
 
-        from mmcourse.show.inputs import Canvas, Microphone, css
+        from mmcourse.show.inputs import AskButton, Canvas, Microphone, Upload, css
         self.assistant, wide = assistant, w.Layout(width="34em")
+        self.examples = [w.Button(description=text, layout=w.Layout(width="auto")) for text in EXAMPLES]
+        self.random = w.Button(description="another sentence", icon="random", layout=w.Layout(width="auto"),
+                               tooltip="a random sentence that the model understands")
+        for button in self.examples:
+            button.on_click(lambda pressed: setattr(self.text, "value", pressed.description))
+        self.random.on_click(lambda _: setattr(self.text, "value", random_prompt(np.random.default_rng())))
         self.text = w.Textarea("two cats on the left, a sun on the right, blue ground, sign KITE",
                                layout=wide)
         things, counts = [("nothing", ""), *((n, n) for n in NOUNS)], list(COUNTS)
@@ -148,14 +171,14 @@ class Panel:
                       "right_count": w.Dropdown(options=counts[:2], description="how many"),
                       "background": w.Dropdown(options=list(BACKGROUNDS), value="blue", description="ground"),
                       "sign": w.Text("", description="sign", placeholder="3 to 5 letters, or nothing")}
-        self.picture = w.FileUpload(accept="image/*", multiple=False, description="choose a picture")
-        self.sound = w.FileUpload(accept="audio/*,.wav,.flac,.ogg,.mp3", multiple=False,
-                                  description="choose a sound")
+        self.picture, self.sound = Upload(kind="picture"), Upload(kind="sound")
         self.canvas, self.microphone = Canvas(), Microphone()
         behind = w.Dropdown(options=[(name, css(rgb)) for name, rgb in BACKGROUNDS.items()],
                             value=self.canvas.background, description="ground")
         w.link((behind, "value"), (self.canvas, "background"))
-        ways = {"Type": self.text, "Put together": w.VBox(list(self.scene.values())),
+        typed = w.VBox([self.text, w.HBox([*self.examples, self.random],
+                                          layout=w.Layout(flex_flow="row wrap"))])
+        ways = {"Type": typed, "Put together": w.VBox(list(self.scene.values())),
                 "Draw": w.VBox([behind, self.canvas]), "Upload a picture": self.picture,
                 "Record": self.microphone, "Upload a sound": self.sound}
         self.tabs = w.Tab(list(ways.values()), titles=list(ways))
@@ -165,10 +188,10 @@ class Panel:
         self.want = w.Dropdown(options=[(NAMES[m], m) for m in MODALITIES], value="image",
                                description="answer in")
         self.seed = w.BoundedIntText(0, min=0, max=9999, description="seed")
-        self.button = w.Button(description="Ask", button_style="primary", icon="play")
-        self.out = w.Output()
-        self.button.on_click(lambda _: self.answer())
-        self.box = w.VBox([self.tabs, self.change, w.HBox([self.want, self.seed, self.button]), self.out])
+        self.button, self.out = AskButton(self.answer), w.Output()
+        self.box = w.VBox([w.HTML(TABS), self.tabs, self.change, w.HBox([self.want, self.seed, self.button]),
+                           self.out])
+        self.box.add_class("mmcourse-panel")
 
     def question(self) -> tuple[object, str]:
         """What is asked with the open tab, and a remark on it. ValueError if it is not there
@@ -185,30 +208,47 @@ class Panel:
             return shorten(Audio(required(self.microphone.file,
                                           "nothing recorded yet: press “record a word” first")))
         upload, kind = (self.picture, Image) if way == "Upload a picture" else (self.sound, Audio)
-        found = kind(bytes(required(upload.value,
-                                    f"no file yet: press “{upload.description}” first")[0]["content"]))
+        found = kind(required(upload.file, f"no file yet: press “choose a {upload.kind}” first"))
         return shorten(found) if kind is Audio else (found, "")
 
     def answer(self) -> None:
-        """Ask with what is set now. What cannot be answered is said in one sentence."""
+        """Ask with what is set now. What goes wrong, whatever it is, is said in one sentence."""
         self.out.clear_output(wait=True)
         with self.out:
             try:
                 given, remark = self.question()
                 if remark:
                     show.caption(remark)
-                ask(self.assistant, given, self.want.value, self.seed.value, change=self.change.value.strip())
-            except (ValueError, TypeError) as error:
+                self.ask(given)
+            except KeyboardInterrupt:
+                show.caption("⚠ Stopped before the answer was there.")
+            except (ValueError, TypeError, OSError) as error:
                 show.caption(f"⚠ {error}")
+            except Exception as error:                                  # nobody foresaw this: a sentence all the same
+                show.caption(f"⚠ The model could not answer ({type(error).__name__}: {str(error)[:200]}). Ask "
+                             "something else; if that fails too, run this cell again.")
+
+    def ask(self, given) -> None:
+        """Ask, and show what the model said to itself before it answered."""
+        change, want, seed = self.change.value.strip(), self.want.value, self.seed.value
+        check_change(change, given, want)
+        first = self.assistant.said_first([given, Text(change)] if change else [given], want, seed)
+        self.button.status = f"It says to itself: “{first}” ..." if first else "The answer is being made ..."
+        ask(self.assistant, given, want, seed, change=change)
+        if first:
+            show.caption(f"To itself it said: “{first}”.")
 
 
 def panel(assistant: Assistant) -> None:
-    """Show the panel. On a page without a kernel one sentence stands in its place."""
+    """Show the panel. On a page without a kernel a picture and a sentence stand in its place."""
     from IPython.display import display
     bundle = Panel(assistant).box._repr_mimebundle_()
-    bundle["text/plain"] = ("[The panel: type; put together, draw or upload a picture; record or upload a "
-                            "sound. It needs a running kernel.]")
-    display(bundle, raw=True)
+    view = {key: data for key, data in bundle.items() if "widget-view" in key}
+    sentence = ("[The panel: type; put together, draw or upload a picture; record or upload a sound. It needs a "
+                "running kernel: open this page in JupyterLab and run the cell.]")
+    display({**view, "image/png": base64.b64encode(compose("cat", "two", "sun", "one", "blue", "KITE")._repr_png_()).decode(),
+             "text/plain": sentence}, raw=True, metadata={"image/png": {"alt": sentence}})
+    show.caption("The panel needs a running kernel. Where there is none, a picture stands in its place.")
 
 
 # ---------------------------------------------------------------- the design, the matrix

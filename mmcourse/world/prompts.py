@@ -487,7 +487,7 @@ def caption_of(reading: Reading, world: World) -> str:
         groups[0].place = ""
     elif groups and groups[0].count == 2 and not groups[0].place:
         groups[0].place = PLACES[0]
-        say(f"On which side? I take the {PLACES[0]}.")
+        say(f"Where do the two stand? I take the {PLACES[0]}.")
     return world.grammar.caption(groups, reading.background, reading.sign)
 
 

@@ -65,7 +65,11 @@ function render({ model, el }) {
   });
   function choose(chosen, value) {
     colour = value;
-    for (const [b] of pens) b.style.outline = b === chosen ? "3px solid #000" : "none";
+    for (const [b] of pens) {
+      b.style.outline = b === chosen ? "3px solid var(--jp-brand-color1, #1976d2)" : "none";      // seen on light and dark pages
+      b.style.outlineOffset = "1px";
+      b.setAttribute("aria-pressed", b === chosen);
+    }
   }
   choose((pens.find(([, value]) => value === colour) || pens[0])[0], colour);
   const sizes = [["thin", 3], ["thick", 8], ["fat", 22]];
