@@ -145,7 +145,7 @@ def _is_caption(text: str, world: World) -> bool:
 
 
 def _as_typed(text: str) -> str:
-    return text.lower().rstrip(".")
+    return text.lower().rstrip(".") or text
 
 
 # ---------------------------------------------------------------- words

@@ -157,6 +157,8 @@ def test_an_empty_folder(tmp_path):
     (lambda e: e["transformer"]["config"].update(depth=2), "the config in the manifest is not one of .*depth"),
     (lambda e: e["vqvae"]["config"].update(codebook_size=64), "does not fit the config in the manifest"),
     (lambda e: e["transformer"]["vocabulary"].update(image=64), "contradicts itself: the transformer has .* ids"),
+    (lambda e: e["transformer"].pop("vocabulary"), "does not say which tokenizers and vocabulary the transformer has"),
+    (lambda e: e["transformer"].pop("tokenizers"), "does not say which tokenizers and vocabulary the transformer has"),
     (lambda e: e["transformer"].update(model="os.path.join"), "names the class 'os.path.join', which is not of this package"),
 ])
 def test_a_checkpoint_of_another_config(folder, change, sentence):
@@ -242,3 +244,73 @@ def test_thinking_can_be_asked_for_and_left_out(tiny, monkeypatch):
     for think in (None, True, False):
         tiny.generate([Image(CAT), "make the ground green"], "image", think=think, best_of=1)
     assert asked == [None, True, False]
+
+
+# ---------------------------------------------------------------- what people type, and numbers of every kind
+
+def test_a_prompt_is_read_before_it_is_answered(tiny, capsys):
+    ask = {"want": "image", "temperature": 1.0, "seed": 3}
+    meant = tiny.generate("a cat on the left, blue ground, sign K I T E", **ask)
+    assert meant.remarks == () and capsys.readouterr().out == ""
+    for typed in ("A CAT ON THE LEFT, BLUE GROUND, SIGN KITE.", "a cat on the left, sign “Kite”; blue background"):
+        assert _bytes(tiny.generate(typed, **ask)) == _bytes(meant), typed
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("want", MODALITIES)
+def test_what_was_not_understood_comes_with_the_answer(tiny, capsys, want):
+    answer = tiny.generate("a zebra and a cat", want, temperature=1.0)
+    said = "I speak one word at a time: this is “cat”." if want == "audio" else "I know no “zebra” (nearest: camera)."
+    assert answer.remarks == (said,) and capsys.readouterr().out == said + "\n", "printed once"
+
+
+def test_a_text_with_remarks_is_the_same_text():
+    assert Text("a", ("not understood",)) == Text("a") and repr(Text("a", ("x",))) == "Text(text='a')"
+
+
+def test_a_change_of_a_picture_is_read_too(tiny):
+    parts, remarks = tiny.read([Image(CAT), "Please turn the CAT into a zebra or a dog!"], "image")
+    assert isinstance(parts[0], Image) and parts[1].text == "replace the cat with a dog" and len(remarks) == 1
+
+
+@pytest.mark.parametrize("given, want", [("audio", "image"), ("image", "audio"), ("edit", "image")])
+def test_what_is_said_first_is_what_the_answer_was_made_from(tiny, monkeypatch, given, want):
+    parts = [Image(CAT), Text("make the ground green")] if given == "edit" else [prompt_of(given)]
+    said = tiny.said_first(parts, want, 5)
+    seen, real = [], rerank.best_of_n
+
+    def note(model, vocabulary, prompts, wanted, *args, **kw):
+        if wanted == want:
+            seen.append(prompts[0][-1])
+        return real(model, vocabulary, prompts, wanted, *args, **kw)
+    monkeypatch.setattr(rerank, "best_of_n", note)
+    tiny.tokens(parts, want, 5)
+    assert tiny.bpe.decode(seen[0].ids).strip() == said
+    assert tiny.said_first(["a cat"], "image") == tiny.said_first([Image(CAT)], "text") == ""
+
+
+@pytest.mark.parametrize("want", MODALITIES)
+def test_numbers_of_numpy_and_no_seed(tiny, want):
+    plain = tiny.generate("cat", want, seed=3, best_of=2, temperature=1.0)
+    other = tiny.generate("cat", want, seed=np.int64(3), best_of=np.int64(2), temperature=np.float32(1.0), top_k=np.int64(0))
+    assert _bytes(plain) == _bytes(other)
+    assert len({_bytes(tiny.generate("cat", want, seed=None, temperature=1.0)) for _ in range(4)}) > 1, "None: another each time"
+
+
+@pytest.mark.parametrize("change, sentence", [
+    ({"seed": 2**64}, "seed is a whole number from 0"), ({"seed": -1}, "seed is a whole"), ({"seed": 0.5}, "seed is a whole"),
+    ({"guidance": float("nan")}, "guidance is a finite number, got nan"), ({"best_of": 10**9}, "best_of is at most 512"),
+    ({"best_of": 1.5}, "best_of is a whole number"), ({"temperature": float("nan")}, "temperature must be finite"),
+])
+def test_numbers_that_cannot_be(tiny, change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        tiny.generate("cat", "image", **{"temperature": 1.0, **change})
+
+
+def test_decoders_of_pictures_take_the_same_numbers(parts):
+    from mmcourse.diffusion import FlowDecoder
+    flow = FlowDecoder(code_dim=4, width=16, depth=1, time=16)
+    a = module.Assistant(*parts, decoder=flow)
+    ids = torch.zeros(1, 8, 8, dtype=torch.int16)
+    assert torch.equal(a.pixels(ids, steps=np.int64(1), seed=np.int64(2)), a.pixels(ids.long(), steps=1, seed=2))
+    assert a.generate("cat", "image", seed=None, temperature=1.0, best_of=1).pixels.shape == (64, 64, 3)
