@@ -13,7 +13,8 @@ USAGE = """Build a small model that reads, draws and speaks.
                              (data human-digits: fetch recordings of real voices as well)
   mmcourse train NAME        train a shipped checkpoint again, into a folder of the run (--ship: in its place):
                              {recipes}
-  mmcourse study NAME        measure a table of the chapters again: {studies}
+  mmcourse study NAME        measure a table of the chapters again:
+                             {studies}
   mmcourse evaluate          measure the shipped model in every direction (--json for programs)
   mmcourse gallery           draw data/gallery.png, the picture in the README, from the shipped model
 

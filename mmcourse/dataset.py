@@ -1,6 +1,7 @@
 """The tokenized world: scenes and speech become tokens once, are kept in the cache, and made into batches."""
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -42,11 +43,18 @@ def _cached(name: str, key: dict, make):
     """An array made once: the file's name holds the hash of everything that it was made from."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_dir() / f"{name}-{digest}.npy"
-    if not path.exists():
-        array = make()
+    if path.exists():
+        try:
+            return np.load(path)
+        except (OSError, ValueError, EOFError) as error:
+            warnings.warn(f"{path} is damaged ({error}); it is made anew", stacklevel=3)
+    array = make()
+    try:
         with atomic_write(path) as draft:
             np.save(draft, array)
-    return np.load(path)
+    except OSError as error:                            # the work is done: let it be used
+        warnings.warn(f"this is made anew next time: {error}", stacklevel=3)
+    return array
 
 
 def image_tokens(vqvae, scenes: list[Scene], key: dict | None, progress: bool = True,

@@ -17,6 +17,8 @@ SIZES = (8, 16, 24, 32, 48, 64)                 # longer side in pixels when wri
 QUALITIES = (0, 5, 15, 30, 50, 70, 85, 95)      # of 100
 
 
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")      # what is read: nothing that starts a program
+
 # ---------------------------------------------------------------- photographs
 
 def open_photo(file=None, longest: int = 180) -> torch.Tensor:
@@ -27,7 +29,8 @@ def open_photo(file=None, longest: int = 180) -> torch.Tensor:
     if file is None:
         from matplotlib.cbook import get_sample_data
         file = get_sample_data("grace_hopper.jpg", asfileobj=False)
-    image = Image.open(file).convert("RGB")
+    Image.init()
+    image = Image.open(file, formats=[kind for kind in FORMATS if kind in Image.OPEN]).convert("RGB")
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import Letters, wild_model
 
+from mmcourse import dataset
 from mmcourse.dataset import (
     DIRECTIONS,
     GIVEN_WEIGHT,
@@ -204,3 +205,31 @@ def test_the_loss_of_a_batch_in_parts_is_that_of_all_its_tokens_together():
     parts = (ids[:1], weights[:1], ids[1:4], weights[1:4], ids[4:], weights[4:])
     whole = next_token_loss(model, ids, weights)
     assert mixture_loss(model, *parts)["loss"].item() == pytest.approx(whole.item(), rel=1e-5)
+
+
+# ---------------------------------------------------------------- the cache of tokens
+
+def test_tokens_are_made_once_kept_and_made_anew_where_the_file_is_damaged(tmp_path, monkeypatch):
+    made = []
+
+    def make():
+        made.append(1)
+        return np.arange(3)
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
+    for _ in range(2):
+        assert dataset._cached("x", {"a": 1}, make).tolist() == [0, 1, 2] and len(made) == 1
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(b"no array")
+    with pytest.warns(UserWarning, match="x-.*npy is damaged .* made anew"):
+        assert dataset._cached("x", {"a": 1}, make).tolist() == [0, 1, 2] and len(made) == 2
+    assert np.load(path).tolist() == [0, 1, 2]
+
+
+def test_tokens_that_cannot_be_kept_are_used_all_the_same(tmp_path, monkeypatch):
+    def full(file, array):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
+    monkeypatch.setattr(dataset.np, "save", full)
+    with pytest.warns(UserWarning, match="made anew next time: .*MMCOURSE_CACHE names another folder"):
+        assert dataset._cached("x", {}, lambda: np.arange(3)).tolist() == [0, 1, 2]
+    assert not list(tmp_path.iterdir())

@@ -1,11 +1,15 @@
 """Files are written whole or not at all; what was measured is found by name, or the error says how to measure it."""
+import errno
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 
 from mmcourse import files
-from mmcourse.files import atomic_write, read_json, results, write_json, write_text
+from mmcourse.files import atomic_write, locked, read_json, results, write_bytes, write_json, write_text
 
 
 def names(folder) -> list[str]:
@@ -38,6 +42,115 @@ def test_two_who_write_at_once_do_not_meet(tmp_path):
         one.write_text("one")
         two.write_text("two")
     assert path.read_text() == "one" and names(tmp_path) == ["a.txt"], "the last to finish wins, whole"
+
+
+def test_a_new_file_has_the_mode_that_the_users_files_have(tmp_path):
+    (tmp_path / "theirs").touch()
+    with atomic_write(tmp_path / "ours") as draft:
+        draft.write_bytes(b"x")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "theirs").stat().st_mode
+
+
+def test_what_a_killed_process_left_is_cleared_away_a_day_later(tmp_path):
+    old, young, other = (tmp_path / name for name in (".a.txt.1-00.part.txt", ".a.txt.2-00.part.txt", ".b.txt.1-00.part.txt"))
+    for path in (old, young, other):
+        path.touch()
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    write_text(tmp_path / "a.txt", "x")
+    assert names(tmp_path) == [young.name, other.name, "a.txt"]
+
+
+# ---- what the disk says
+
+def no_room(draft):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def hidden(draft):
+    try:
+        no_room(draft)
+    finally:
+        raise ValueError("Can't close the ZIP file while there is an open writing handle on it")
+
+
+@pytest.mark.parametrize("write", [no_room, hidden])
+def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path, monkeypatch, write):
+    path = tmp_path / "a.npz"
+    with pytest.raises(OSError, match=r"a.npz could not be written \(No space left on device\); make room on that disk") as caught, \
+            atomic_write(path) as draft:
+        write(draft)
+    assert caught.value.errno == errno.ENOSPC and "MMCOURSE_CACHE" not in str(caught.value) and names(tmp_path) == []
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
+    with pytest.raises(OSError, match="MMCOURSE_CACHE names another folder"), atomic_write(path) as draft:
+        write(draft)
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(tmp_path)], capture_output=True).returncode:
+        pytest.skip("may not mount a small disk here")
+    try:
+        write_bytes(tmp_path / "a", b"old")
+        with pytest.raises(OSError, match="a could not be written .*; make room on that disk"):
+            write_bytes(tmp_path / "a", bytes(100_000))
+        assert names(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"old"
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_folder_that_is_none_or_may_not_be_written_to_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="b.txt could not be written"):
+        write_text(tmp_path / "file" / "b.txt", "x")
+
+    def read_only(*args):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "b.txt"))
+    monkeypatch.setattr(files.os, "replace", read_only)
+    with pytest.raises(PermissionError):
+        write_text(tmp_path / "b.txt", "x")
+    assert names(tmp_path) == ["file"]
+
+
+def test_an_error_that_has_nothing_to_do_with_the_file_passes_as_it_is(tmp_path):
+    for error in (FileNotFoundError(2, "No such file", "elsewhere"), KeyError("x")):
+        with pytest.raises(type(error)) as caught, atomic_write(tmp_path / "a"):
+            raise error
+        assert caught.value is error
+
+
+# ---- one at a time
+
+def test_a_lock_keeps_others_out_while_it_lasts_and_leaves_nothing(tmp_path):
+    path = tmp_path / "new" / "a.json"
+    with locked(path):
+        with pytest.raises(BlockingIOError, match="a.json is in use by another process"), locked(path, wait=False):
+            pass
+        with locked(tmp_path / "b.json", wait=False):
+            pass
+    with locked(path, wait=False):
+        pass
+    assert names(path.parent) == []
+
+
+ADD = """
+import sys
+from mmcourse.files import locked, read_json, write_json
+for _ in range(40):
+    with locked(sys.argv[1]):
+        write_json(sys.argv[1], read_json(sys.argv[1]) + 1)
+"""
+
+
+def test_nothing_is_lost_where_three_write_and_a_killed_one_locks_nobody_out(tmp_path):
+    path = tmp_path / "n.json"
+    write_json(path, 0)
+    hold = "import sys, time; from mmcourse.files import locked\nwith locked(sys.argv[1]): print(flush=True), time.sleep(60)"
+    killed = subprocess.Popen([sys.executable, "-c", hold, str(path)], stdout=subprocess.PIPE)
+    killed.stdout.readline()
+    running = [subprocess.Popen([sys.executable, "-c", ADD, str(path)]) for _ in range(3)]
+    killed.kill()
+    assert [process.wait() for process in running] == [0, 0, 0] and read_json(path) == 120
+    killed.communicate()
 
 
 def test_text_has_line_feeds_and_utf8_everywhere(tmp_path):

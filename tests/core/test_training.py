@@ -4,6 +4,8 @@ import math
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -429,6 +431,25 @@ def test_a_run_that_cannot_be_kept_is_refused_before_it_begins(tmp_path):
     for settings in ({"save_every": 0}, {"log_every": 0}, {"seed": -1}):
         with pytest.raises(ValueError, match="at least"):
             Run(**settings)
+
+
+KILLED = """
+import os, signal, sys
+from test_training import OPTIM, at, batch, loss, make, saved, train
+kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+train(make(), batch, loss, steps=12, optim=OPTIM, run=saved(sys.argv[1], save_every=2), after_step=at(7, kill))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
+def test_a_run_that_was_killed_goes_on_exactly(tmp_path):
+    path, straight, resumed = tmp_path / "run.pt", make(), make(99)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)})
+    assert done.returncode == -signal.SIGKILL, done.stderr[-500:]
+    train(straight, batch, loss, steps=12, optim=OPTIM, run=QUIET)
+    train(resumed, batch, loss, steps=12, optim=OPTIM, run=saved(path))
+    assert same(resumed, straight) and [p.name for p in tmp_path.iterdir()] == ["run.pt"], "its lock died with it"
 
 
 # ---- the loop

@@ -68,3 +68,13 @@ def test_the_album_has_a_test_that_nothing_learns_from():
 def test_without_scikit_image_the_album_is_empty_and_says_why(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "skimage", None)
     assert photos.album() == ([], {}) and "pip install scikit-image" in capsys.readouterr().out
+
+
+def test_a_photograph_starts_no_program(tmp_path):
+    """Pillow hands EPS to Ghostscript: nothing that is not on the list of formats is opened."""
+    path = tmp_path / "photo.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(OSError, match="cannot identify"):
+        photos.open_photo(path)
+    Image.new("RGB", (300, 100), "red").save(path)
+    assert photos.open_photo(path).shape == (3, 60, 180)
