@@ -71,7 +71,8 @@ def runs(losses, level: tuple[str, float], caption: str = "", *, top: float = 8.
     (name, number); what is above `top` is cut."""
     fig, axis = plt.subplots(figsize=(7.4, 3.6))
     steps = max(len(run) for run in losses.values())
-    ends = {name: min(float(np.mean(run[-5:])), top) for name, run in losses.items()}
+    mark = f"{level[0]} {level[1]:.2f}"
+    ends = {name: min(float(np.mean(run[-5:])), top) for name, run in losses.items()} | {mark: level[1]}
     places = dict(zip(sorted(ends, key=ends.get), np.sort(list(ends.values()))))
     below = -np.inf
     for name in places:                                        # names of runs that end alike stand apart
@@ -82,6 +83,6 @@ def runs(losses, level: tuple[str, float], caption: str = "", *, top: float = 8.
         axis.annotate(name, (steps, places[name]), color=colour, va="center", fontsize=10,
                       annotation_clip=False)
     axis.axhline(level[1], color="black", linewidth=1, linestyle=":")
-    axis.annotate(f"{level[0]} {level[1]:.2f}", (0, level[1]), va="bottom", fontsize=10)
+    axis.annotate(mark, (steps, places[mark]), va="center", fontsize=10, annotation_clip=False)
     axis.set(xlim=(0, steps - 1), ylim=(0, top * 1.02), xlabel="step", ylabel="loss (nats a token)")
     show.figure(fig, caption)
