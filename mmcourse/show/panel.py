@@ -94,7 +94,8 @@ def ask(assistant: Assistant, given, want: str, seed: int = 0, decoders: tuple[s
     given = Text(given) if isinstance(given, str) else given
     parts, remarks = assistant.read([given, Text(change)] if change else [given], want)
     check_change(change, given, want)
-    for remark in remarks:
+    read = " ".join(part.text for part in parts if isinstance(part, Text))
+    for remark in [*remarks, f"So I read: “{read}”."] if remarks else ():
         show.caption(remark)
     segment = assistant.tokens(parts, want, seed, **sampling)
     asked = {Text: "text", Image: "image", Audio: "audio"}[type(given)]
@@ -155,7 +156,7 @@ class Panel:
         import ipywidgets as w
 
         from mmcourse.show.inputs import AskButton, Canvas, Microphone, Upload, css
-        self.assistant, wide = assistant, w.Layout(width="34em")
+        self.assistant, wide = assistant, w.Layout(width="98%", max_width="34em")
         self.examples = [w.Button(description=text, layout=w.Layout(width="auto")) for text in EXAMPLES]
         self.random = w.Button(description="another sentence", icon="random", layout=w.Layout(width="auto"),
                                tooltip="a random sentence that the model understands")
@@ -189,7 +190,7 @@ class Panel:
                                description="answer in")
         self.seed = w.BoundedIntText(0, min=0, max=9999, description="seed")
         self.button, self.out = AskButton(self.answer), w.Output()
-        self.box = w.VBox([w.HTML(TABS), self.tabs, self.change, w.HBox([self.want, self.seed, self.button]),
+        self.box = w.VBox([w.HTML(TABS), self.tabs, self.change, w.HBox([self.want, self.seed]), self.button,
                            self.out])
         self.box.add_class("mmcourse-panel")
 
