@@ -119,6 +119,23 @@ def test_blur_lowers_the_sharpness_and_noise_raises_it():
     assert metrics.sharpness(torch.full((1, 3, 8, 8), 0.5)) == 0
 
 
+def test_sharpness_at_true_edges_does_not_take_grain_for_an_edge():
+    """Blur lowers it, grain leaves it; `grain` sees noise alone; `sharpness` adds the two."""
+    torch.manual_seed(0)
+    truth = torch.zeros(2, 3, 16, 16)
+    truth[..., 8:] = 1.0
+    soft = truth.clone()
+    soft[..., 7], soft[..., 8] = 0.25, 0.75                            # half of the step is left at the edge
+    noisy = truth + 0.05 * torch.randn_like(truth)
+    assert metrics.edge_sharpness(truth, truth) == pytest.approx(1) and metrics.grain(truth, truth) == 0
+    assert metrics.edge_sharpness(soft, truth) == pytest.approx(0.5)
+    assert metrics.edge_sharpness(noisy, truth) == pytest.approx(1, abs=0.05) and metrics.grain(noisy, truth) > 0.03
+    assert metrics.sharpness(noisy) > 1.5 * metrics.sharpness(truth)   # which cannot be
+    for flat, measure in ((torch.zeros(1, 3, 4, 4), metrics.edge_sharpness), (torch.rand(1, 3, 4, 4), metrics.grain)):
+        with pytest.raises(ValueError, match="edge|flat"):
+            measure(flat, flat)
+
+
 def test_the_frechet_distance_has_one_definition():
     assert picture_net.frechet_distance is metrics.frechet_distance
 

@@ -1,4 +1,5 @@
 """Chapter 07's studies of pictures: losses, controls, counting, intervals, what a new checkpoint makes untrue."""
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -6,7 +7,7 @@ from torch import nn
 from mmcourse import checkpoints
 from mmcourse.diffusion import FlowDecoder, decoder_loss, enlarge, plain_and_codes
 from mmcourse.judges.metrics import held_out_scenes
-from mmcourse.studies import _ch07, ch07_decoder, ch07_decoder128, ch07_sampling
+from mmcourse.studies import _ch07, ch07_decoder, ch07_decoder128, ch07_long, ch07_sampling
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
 
@@ -148,6 +149,45 @@ def test_tokens_of_the_transformer_are_kept_for_each_number_and_seed(monkeypatch
     _ch07.written_tokens(2, seed=7)
     _ch07.written_tokens(1, seed=5)
     assert len(asked) == 5
+
+
+# ---- equal long training
+
+def test_an_interval_counts_trainings_and_scenes():
+    rng = np.random.default_rng(0)
+    draws = rng.normal(0, 1, (3, 2000))
+    alone = ch07_long.spread([5.0], draws[:1])
+    assert alone[0] == 5 and alone[1] == pytest.approx(1.96, rel=0.1)          # scenes alone
+    assert ch07_long.spread([1.0, 2.0, 3.0], np.zeros((3, 10)))[1] == pytest.approx(4.3027 / 3**0.5, rel=1e-3)     # trainings alone
+    both = ch07_long.spread([1.0, 2.0, 3.0], draws)
+    assert both[0] == 2 and both[1] > 4.3027 / 3**0.5
+
+
+def test_decoders_are_compared_on_the_same_scenes():
+    """A difference that is the same on every scene has no width, however much the scenes differ."""
+    many = np.random.default_rng(1).normal(0, 1, 50)
+    first, second = {"fd": (2.0, 4 + many), "psnr": (0.0, many)}, {"fd": (1.0, 3 + many), "psnr": (1.0, many + 1)}
+    found = ch07_long.contrast([first], [second])
+    assert found["fd"] == [1.0, 0.0] and found["psnr"] == [-1.0, 0.0] and found["ratio"][0] == 2
+    assert ch07_long.contrast([first] * 3, [second])["fd"] == [1.0, 0.0]       # three trainings against one decoder
+
+
+def test_psnr_is_pooled():
+    assert ch07_long.psnr(np.array([0.1, 0.1])) == pytest.approx(10)
+    assert ch07_long.psnr(np.array([[0.01, 0.19], [0.1, 0.1]])) == pytest.approx([10, 10])
+
+
+def test_a_decoder_of_the_truth_is_perfect_and_a_flow_starts_from_its_own_noise(monkeypatch, small):
+    vqvae, model = small
+    plan = ch07_long.Plan(n=5, draws=3)
+    scenes = ch07_long.Scenes(plan, "on the grid")
+    read = scenes.read(scenes.truth)
+    assert read["nouns"].all() and read["exact"].all() and read["errors"].max() == 0 and read["edges"] == 1 and read["grain"] == 0
+    assert "exact" not in ch07_long.Scenes(ch07_long.Plan(n=3, draws=2), "moved").read(
+        ch07_long.Scenes(ch07_long.Plan(n=3, draws=2), "moved").truth)
+    ids = torch.randint(32, (2, 8, 8))
+    told = plain_and_codes(vqvae, ids)
+    torch.testing.assert_close(ch07_long.flow_pictures(model, *told, 2, 7), model.decode(ids, vqvae, 2, 7))
 
 
 # ---- 128x128
