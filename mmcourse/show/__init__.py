@@ -174,6 +174,18 @@ def interact(draw: Any, **controls: Any) -> Any:
     return box
 
 
+def upload(kind: str = "picture") -> Any:
+    """Show a button that chooses a file, `picture` or `sound`, of any size; returns its widget: `file` holds the bytes."""
+    from mmcourse.show.inputs import Upload
+
+    widget = Upload(kind=kind)
+    if _in_notebook():
+        from IPython.display import display
+
+        display({**widget._repr_mimebundle_(), "text/plain": f"[A button to choose a {kind}; it needs a running kernel.]"}, raw=True)
+    return widget
+
+
 def _texts(outputs: Sequence) -> list[str]:
     """The plain texts of captured outputs, pictures aside."""
     return [o.data.get("text/plain", "") for o in outputs if "image/png" not in o.data]

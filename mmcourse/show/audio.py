@@ -52,10 +52,11 @@ def players(sounds: Mapping[str, object], caption: str = "") -> None:
 
 
 def uploaded(upload) -> np.ndarray | None:
-    """The sound in an ipywidgets `FileUpload`, float32 (samples,) at 8 kHz, or None if nothing was chosen."""
-    if not upload.value:
-        return None
-    return Audio(bytes(upload.value[0]["content"])).at()
+    """The sound in `show.upload("sound")` or an ipywidgets `FileUpload`, float32 (samples,) at 8 kHz, or None if nothing
+    was chosen."""
+    if hasattr(upload, "file"):
+        return Audio(upload.file).at() if upload.file else None
+    return Audio(upload.value[0]["content"]).at() if upload.value else None
 
 
 # ---------------------------------------------------------------- one token at a time
@@ -205,13 +206,13 @@ def sweep_rows(sweep: dict) -> list[dict]:
             out.append({"frame": f"{first['milliseconds']} ms",
                         "codes": f"{row['levels']} x {first['codebook_size']:,}",
                         "tokens/s": row["tokens_per_second"], "bits/s": _bits(row),
-                        "STOI of each seed": ", ".join(f"{run['rows'][i]['stoi']:.3f}" for run in runs),
+                        "STOI, each seed": ", ".join(f"{run['rows'][i]['stoi']:.3f}" for run in runs),
                         **{k: v for k, v in _quality({**row, **mean}).items() if k != "STOI"},
                         "codes used": f"{mean['codes_used']:,.0f}",
                         "bits a token, measured": f"{mean['entropy_bits']:.1f} of "
                                                   f"{np.log2(first['codebook_size']):.0f}{level}"})
     for name, row in sweep["reference"].items():
-        out.append({"frame": name, "STOI of each seed": f"{row['stoi']:.3f}",
+        out.append({"frame": name, "STOI, each seed": f"{row['stoi']:.3f}",
                     **{k: v for k, v in _quality(row).items() if k != "STOI"}})
     return [{key: row.get(key, "–") for key in out[0]} for row in out]
 
@@ -228,21 +229,25 @@ def sweep_stoi(sweep: dict) -> dict[tuple, list[float]]:
 
 
 def sweep_gains(sweep: dict) -> tuple[list[float], list[float]]:
-    """What one level gains in STOI from a frame half as long, and from 8,192 codes instead of 1,024: of
-    each seed the mean over all pairs that differ in nothing else."""
-    one = {(ms, codes): np.array(v) for (ms, codes, levels), v in sweep_stoi(sweep).items()
-           if levels == 1 and codes in (1024, 2048, 8192)}
-    halved = [one[ms // 2, k] - one[ms, k] for ms, k in one if (ms // 2, k) in one]
-    larger = [one[ms, 8192] - one[ms, 1024] for ms, k in one if k == 1024 and (ms, 8192) in one]
+    """What one level gains in STOI from 20 ms instead of 40, and from 8,192 codes instead of 1,024: of each
+    seed that all four have, the mean of both pairs that differ in nothing else."""
+    stoi = sweep_stoi(sweep)
+    seeds = min(len(stoi[ms, codes, 1]) for ms in (40, 20) for codes in (1024, 8192))
+    stoi = {key: np.array(values[:seeds]) for key, values in stoi.items()}
+    halved = [stoi[20, codes, 1] - stoi[40, codes, 1] for codes in (1024, 8192)]
+    larger = [stoi[ms, 8192, 1] - stoi[ms, 1024, 1] for ms in (40, 20)]
     return np.mean(halved, 0).tolist(), np.mean(larger, 0).tolist()
 
 
-def verdict(differences, what: str = "") -> str:
-    """holds, fails or undecided: whether the 95 % interval of a mean of few values, one for each seed, lies
-    above or below zero. The values, the interval and the word, in a sentence."""
+def verdict(differences, what: str = "", words: tuple = ("holds", "fails", "undecided")) -> str:
+    """A sentence: the mean of a few differences, one for each seed, its 95 % interval, and the word for an
+    interval above zero, below zero, or round it. One seed decides nothing."""
+    if len(differences) == 1:
+        return f"{what}{differences[0]:+.3f} (one seed): {words[2]}"
     mean, half = t_interval(differences)
-    said = "holds" if mean - half > 0 else "fails" if mean + half < 0 else "undecided"
-    return f"{what}{mean:+.3f} (95 %: {mean - half:+.3f} to {mean + half:+.3f}, {len(differences)} seeds): {said}"
+    said = words[0] if mean - half > 0 else words[1] if mean + half < 0 else words[2]
+    interval = f"95 %: {mean - half:+.3f} to {mean + half:+.3f}, {len(differences)} seeds"
+    return f"{what}{mean:+.3f} ({interval}): {said}"
 
 
 # ---------------------------------------------------------------- deep voices, unknown people
@@ -263,31 +268,18 @@ def pitch_right(run: dict, way: str, deep: bool = True) -> float:
     return float(np.mean([row["ways"][way]["right"] for row in run["voices"] if (row["hz"] < DEEP_BELOW) == deep]))
 
 
-def control_rows(controls: dict, names) -> list[dict]:
-    """Rows for a table: codecs of `ch04_controls`, means over the seeds of the share of right pitch."""
-    out = []
-    for name in names:
-        runs = list(controls["runs"][name].values())
-        out.append({"codec": name} | {f"{group}: {way}": f"{np.mean([pitch_right(r, way, deep) for r in runs]):.0%}"
-                                      for group, deep in (("deep", True), ("high", False))
-                                      for way in ("no tokens", "nothing rounded", "4 levels")})
-    return out
+def control_rows(controls: dict) -> list[dict]:
+    """Rows for a table: the trained codecs of `ch04_controls`, and the share of right pitch with each seed."""
+    def seeds(runs, way, deep):
+        runs = runs[:1] if way == "no tokens" else runs                # which no seed decides
+        return ", ".join(f"{pitch_right(run, way, deep):.0%}" for run in runs)
+    return [{"codec": name} | {f"{group}: {way}": seeds(list(runs.values()), way, deep)
+                               for group, deep in (("deep", True), ("high", False))
+                               for way in ("no tokens", "nothing rounded", "4 levels")}
+            for name, runs in controls["runs"].items()]
 
 
-def people_rows(controls: dict, names) -> list[dict]:
-    """Rows for a table: codecs of `ch04_controls` that met no, one or three people, on an unknown one; each
-    seed."""
-    def seeds(runs, way, key, form):
-        return ", ".join(form.format(run["person"][way][key]) for run in runs)
-    return [{"people that it met": name,
-             "words, 4 levels": seeds(runs, "4 levels", "words", "{:.0%}"),
-             "words, nothing rounded": seeds(runs, "nothing rounded", "words", "{:.0%}"),
-             "PESQ, 4 levels": seeds(runs, "4 levels", "pesq", "{:.2f}"),
-             "right pitch, 4 levels": seeds(runs, "4 levels", "right", "{:.0%}")}
-            for name in names for runs in [list(controls["runs"][name].values())]]
-
-
-LIMITS = ("257 amplitudes, Griffin-Lim", "64 bands, true phase", "64 bands, Griffin-Lim (our route)",
+LIMITS = ("64 bands, true phase", "64 bands, Griffin-Lim (our route)", "64 bands, window of 64 ms",
           "32 bands, Griffin-Lim", "encoder and decoder, nothing rounded", "4 levels", "4 levels, true phase")
 
 

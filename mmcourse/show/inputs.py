@@ -1,4 +1,4 @@
-"""Inputs that ipywidgets lacks, for the panel of chapter 00: a drawing board, a microphone, files of any size, a patient button."""
+"""Inputs that ipywidgets lacks, for the panel: a drawing board, a microphone, files of any size, a patient button."""
 from pathlib import Path
 
 import anywidget

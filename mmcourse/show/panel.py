@@ -252,38 +252,7 @@ def panel(assistant: Assistant) -> None:
     show.caption("The panel needs a running kernel. Where there is none, a picture stands in its place.")
 
 
-# ---------------------------------------------------------------- the design, the matrix
-
-def diagram() -> None:
-    """The one drawing of the course: three tokenizers, one vocabulary, one transformer, and back."""
-    fig, axis = plt.subplots(figsize=(9.2, 2.9))
-    axis.set(xlim=(0, 100), ylim=(0, 30))
-    axis.axis("off")
-
-    def box(x, y, text, colour, width=13, height=6):
-        axis.add_patch(plt.Rectangle((x, y - height / 2), width, height, facecolor=colour, edgecolor="black"))
-        axis.text(x + width / 2, y, text, ha="center", va="center", fontsize=9)
-
-    def arrow(x, y, to_x, to_y):
-        axis.annotate("", (to_x, to_y), (x, y), arrowprops={"arrowstyle": "->", "linewidth": 1.3})
-    tokenizers = (("text", 25, "BPE"), ("image", 15, "VQ-VAE"), ("audio", 5, "codec"))
-    for kind, y, name in tokenizers:
-        for x, word in ((0, NAMES[kind]), (73, NAMES[kind])):
-            axis.text(x + (3.5 if x == 0 else 10.5), y, word, ha="center", va="center", fontsize=10)
-        box(10, y, name, COLOURS[kind])
-        box(59, y, name, COLOURS[kind])
-        arrow(7, y, 10, y)
-        arrow(23, y, 30, 15 + (y - 15) / 3)
-        arrow(52, 15 + (y - 15) / 3, 59, y)
-        arrow(72, y, 79, y)
-    box(30, 15, "one vocabulary\none causal transformer", "#f5dcea", 22, 14)
-    box(88, 10, "diffusion\ndecoder", "#eeeeee", 11.5)
-    arrow(86.5, 14, 89.5, 13.2)
-    arrow(86.5, 6, 89.5, 6.8)
-    show.figure(fig, "Everything is a token. Text, pictures and sound each have a tokenizer that turns them "
-                     "into whole numbers and back; one transformer predicts the next number and never asks "
-                     "which kind it is; a diffusion decoder adds detail.")
-
+# ---------------------------------------------------------------- the matrix
 
 def matrix(path=RESULTS / "evaluate.json", every: bool = False) -> dict:
     """Show the measured any-to-any matrix and return it; {} with a sentence if nobody has measured it yet.
