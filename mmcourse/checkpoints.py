@@ -42,9 +42,7 @@ def manifest(folder=CHECKPOINTS) -> dict:
     """Everything that is known of the checkpoints in a folder: name -> entry. ValueError if an entry was altered."""
     path = Path(folder) / "manifest.json"
     entries = read_json(path) if path.is_file() else {}
-    if not isinstance(entries, dict):
-        raise ValueError(f"{path} is no manifest: {RESTORE}")
-    for name, entry in entries.items():
+    for name, entry in entries.items() if isinstance(entries, dict) else [("", None)]:
         if not isinstance(entry, dict) or entry.pop("seal", None) != seal(name, entry):
             raise ValueError(f"{path}: the entry {name!r} is not as it was recorded (damaged, edited, or of an older version "
                              f"of the course): {RESTORE}")
@@ -118,9 +116,7 @@ def record(name: str, file, *, folder=CHECKPOINTS, content: bytes | None = None,
 def plain(entry: dict) -> dict:
     """An entry as JSON gives it back: numbers of numpy and torch are Python's. TypeError or ValueError for what JSON lacks."""
     def number(value):
-        if not hasattr(value, "tolist"):
-            raise TypeError(f"a manifest holds numbers, texts, lists and dicts, got {type(value).__name__}")
-        return value.tolist()
+        return value.tolist() if hasattr(value, "tolist") else json.JSONEncoder().default(value)     # TypeError
     return json.loads(json.dumps(entry, allow_nan=False, default=number))
 
 
@@ -182,8 +178,8 @@ def verify(name: str, folder=CHECKPOINTS) -> tuple[Path, dict]:
     entry = manifest(folder).get(name)
     if entry is None:
         if not folder.is_dir():
-            raise FileNotFoundError(f"there are no checkpoints in {folder}: this installation lacks the data of the course; "
-                                    "clone the course and run `pip install -e .` in it")
+            raise FileNotFoundError(f"there is no {folder}: this installation lacks the data of the course; clone the "
+                                    "course and run `pip install -e .` in it")
         raise FileNotFoundError(f"no checkpoint {name!r} in {folder} (it has: {', '.join(manifest(folder)) or 'none'}); "
                                 f"`python -m mmcourse train {name} --ship` makes one")
     path = folder / entry["file"]

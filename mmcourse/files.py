@@ -74,8 +74,9 @@ def locked(path, wait: bool = True) -> Iterator[None]:
         while True:
             file = open(lock, "ab")
             taken = _take(file)
-            if taken and _is_at(file, lock):            # it may have been removed meanwhile by who had it
-                break
+            with contextlib.suppress(FileNotFoundError):            # who had it may have removed it meanwhile
+                if taken and os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                    break
             file.close()
             if not taken and not wait:
                 raise BlockingIOError(errno.EAGAIN, f"{path} is in use by another process")
@@ -100,14 +101,6 @@ def _take(file) -> bool:
     except OSError as error:
         return error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
     return True
-
-
-def _is_at(file, path: Path) -> bool:
-    """Whether an open file still lies at `path`."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except OSError:
-        return False
 
 
 def write_bytes(path, content: bytes) -> None:

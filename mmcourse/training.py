@@ -173,28 +173,27 @@ class State:
         self.step, self.begun = self.step + 1, False
         if self.run.resume is not None and self.step % self.run.save_every == 0 and not last:
             try:
-                self.save(self.run.resume)
+                write_bytes(self.run.resume, self.content())
+                self.saved = self.step
             except OSError as error:
                 print(f"{error}; the training goes on, unsaved")
 
     def finish(self) -> None:
         """The run is over: give the model its mean weights, and save what is new and whole."""
-        self._count_minutes()
         new = self.run.resume is not None and not self.begun and self.step != self.saved
-        content = self.content() if new else b""
+        content = self.content() if new else self._count_minutes()
         if self.ema:
             self.ema.copy_to(self.model)                # before the file: whatever becomes of that
-        if new:
+        if content:
             write_bytes(self.run.resume, content)
 
     def how_it_stopped(self) -> str:
         """One sentence on an interrupted run."""
         step, file = f"step {self.step} of {self.settings['steps']}", self.run.resume
-        if self.begun:
-            return (f"stopped in the middle of {step}: the model is half moved"
-                    + (f"; {file} is as it was last saved" if file is not None else ""))
-        return (f"stopped at {step}; the model is usable as it is"
-                + (f", and the same call goes on from {file}" if file is not None else ""))
+        said = (f"stopped in the middle of {step}: the model is half moved", f"; {file} is as it was last saved")
+        if not self.begun:
+            said = f"stopped at {step}; the model is usable as it is", f", and the same call goes on from {file}"
+        return said[0] + (said[1] if file is not None else "")
 
     def content(self) -> bytes:
         """The state as a file has it: what torch writes, and a last line with the SHA-256 of that."""
@@ -207,11 +206,6 @@ class State:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         return buffer.getvalue() + _last_line(buffer.getvalue())
-
-    def save(self, path) -> None:
-        """Write the state, atomically: a crash while writing leaves the old file whole."""
-        write_bytes(path, self.content())
-        self.saved = self.step
 
     def load(self, path) -> None:
         """Read the state of a run. ValueError if the file holds none, or that of another run; other rates or
