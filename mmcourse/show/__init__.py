@@ -170,7 +170,7 @@ def interact(draw: Any, **controls: Any) -> Any:
     view = "application/vnd.jupyter.widget-view+json"
     alt = {"image/png": {"alt": f"{data['text/plain']} {' '.join(_texts(still.outputs))}".strip()}}
     display({**data, view: bundle[view]}, raw=True, metadata=alt if "image/png" in data else {})
-    _say(f"Sliders: {names}. Where no kernel runs, the page shows them at rest.")
+    _say(f"Move the slider{'s' * (len(controls) > 1)}: {names}. Without a kernel the picture stands still.")
     return box
 
 

@@ -100,3 +100,19 @@ def test_generate_takes_seeds_of_numpy_and_refuses_no_number(tiny):
                          ({"top_k": 2.5}, "top_k is 0"), ({"top_p": float("nan")}, "top_p")):
         with pytest.raises(ValueError, match=says):
             generate(tiny.transformer, tiny.vocabulary, *ask, **{"limit": 4, "seed": 3, **change})
+
+
+@pytest.mark.parametrize("bad, says", [
+    (torch.zeros(1, 3, 8, 8, device="meta"), "not a meta or sparse one"), (torch.zeros(1, 3, 8, 8).to_sparse(), "not a meta or sparse one"),
+    (torch.linspace(-1, 1, 192).view(1, 3, 8, 8), r"got -1..1; they look like \[-1, 1\]: use \(x \+ 1\) / 2"),
+    (torch.full((1, 3, 8, 8), 1.0021), r"got 1.0021..1.0021$"),
+])
+def test_pictures_for_the_tokenizer(bad, says):
+    with pytest.raises(ValueError, match=says):
+        VQVAE(codebook_size=16, dim=4, width=16).encode(bad)
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(1, 800, device="meta"), torch.zeros(1, 800).to_sparse()])
+def test_sounds_for_the_tokenizer(random_codec, bad):
+    with pytest.raises(ValueError, match="not a meta or sparse one"):
+        random_codec.encode(bad)

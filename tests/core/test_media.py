@@ -461,6 +461,33 @@ def test_rates_without_a_common_factor_are_no_work(rate):
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "WAV", "FLAC", "OGG", "MP3"])
+def test_a_damaged_file_is_read_or_ends_in_a_sentence(kind):
+    """Whatever foreign code makes of flipped, cut and repeated bytes, nobody meets its exceptions."""
+    dice = np.random.default_rng(len(kind))
+    if kind in ("WAV", "FLAC", "OGG", "MP3"):
+        out = io.BytesIO()
+        soundfile.write(out, tone(0.1, 16000), 16000, format=kind)
+        whole, reader = out.getvalue(), Audio
+    else:
+        whole, reader = encoded(Pillow.fromarray(noise(24, 17)), kind), Image
+    ends = set()
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(int(dice.integers(1, 6))):
+            data[int(dice.integers(min(len(data), 200 if dice.random() < 0.7 else len(data))))] = int(dice.integers(256))
+        if dice.random() < 0.2:
+            del data[int(dice.integers(len(data))):]
+        try:
+            thing = reader(bytes(data))
+            ends.add("read")
+            assert thing.pixels.dtype == np.uint8 if reader is Image else np.isfinite(thing.samples).all()
+        except ValueError as error:
+            ends.add("refused")
+            assert 20 < len(str(error)) < 500 and "0x" not in str(error)
+    assert ends <= {"read", "refused"} and "refused" in ends
+
+
 # ---------------------------------------------------------------- what is shown
 
 def test_answers_show_themselves_in_a_notebook():

@@ -290,3 +290,14 @@ def test_what_was_drawn_becomes_one_picture_or_a_page():
     data, _ = show._still([picture, words, picture], "printed <b>")
     assert data["text/html"].count("<img alt=\"a &lt;cat&gt;\"") == 2 and "<p>words</p>" in data["text/html"]
     assert data["text/html"].startswith("<pre>printed &lt;b&gt;</pre>")
+
+
+def test_a_lessons_upload_is_read_as_every_sound_is():
+    """Two channels that cancel each other are no silence here either; no file is None; nonsense is one sentence."""
+    button = show.upload("sound")
+    assert show.audio.uploaded(button) is None
+    button.file = wav(np.stack([tone(0.5), -tone(0.5)], 1))
+    assert np.abs(show.audio.uploaded(button)).max() > 0.25
+    button.file = b"nonsense"
+    with pytest.raises(ValueError, match="cannot be read as sound"):
+        show.audio.uploaded(button)
