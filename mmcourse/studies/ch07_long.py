@@ -259,6 +259,6 @@ def head(plan: Plan) -> dict:
             "made_with": {name: checkpoints.identity(name) for name in MEASURED}}
 
 
-TOY = Plan(train_steps=1, batch=2, part=8, parts=2, seeds=(0, 1), steps=(1, 2), n=6, draws=4)
+TOY = Plan(train_steps=1, batch=2, part=8, parts=2, steps=(1, 2), n=6, draws=4)
 STUDY = Study("ch07_long", PLAN, TOY, jobs, head)
 main = STUDY.run

@@ -252,7 +252,7 @@ def outdated(result: dict, head: dict) -> None:
     if result.get("budget") != head["budget"]:
         return
     changed = {name for name, value in head["made_with"].items() if result["made_with"].get(name) != value}
-    result["rows"] = [row for row in result["rows"] if not changed & RESTS_ON[row["set"]]]
+    result["rows"] = [row for row in result.get("rows", []) if not changed & RESTS_ON[row["set"]]]
     result["made_with"] = head["made_with"]
 
 
