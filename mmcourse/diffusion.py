@@ -119,11 +119,8 @@ class FlowDecoder(nn.Module):
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, plain: torch.Tensor,
                 codes: torch.Tensor) -> torch.Tensor:
-        """Noisy error (B, 3, sH, sW), time (B,), plain picture (B, 3, H, W), code vectors
-        (B, D, H/8, W/8) -> clean error.
-
-        s is the model's `scale`.
-        """
+        """Noisy error (B, 3, sH, sW), s being the model's `scale`, time (B,), plain picture
+        (B, 3, H, W), code vectors (B, D, H/8, W/8) -> clean error like the noisy one."""
         time = self.time(time_features(t))
         noisy = F.pixel_unshuffle(x, 4 * self.scale)  # (B, 3, sH, sW) -> (B, 48 s^2, H/4, W/4)
         seen = F.pixel_unshuffle(plain * 2 - 1, 4)                     # (B, 3, H, W) -> (B, 48, H/4, W/4)
@@ -156,7 +153,7 @@ def paint_flow(model: FlowDecoder, ids: torch.Tensor, vqvae: VQVAE, steps: int =
         sampler: `euler` (`steps` calls of the network) or `heun` (2 `steps` - 1).
     """
     check_sampling(steps, sampler)
-    check_seed(seed)
+    check_seed(seed, optional=False)
     plain, codes = plain_and_codes(vqvae, ids)
     check_codes(codes, model.config["code_dim"])
     large = enlarge(plain, model.scale)

@@ -6,12 +6,12 @@ from mmcourse.show.diagrams import PAGE, Canvas, above, after, before, below
 def pipe(caption: str = "") -> None:
     """From the transformer's numbers to a picture: the plain decoder, then the flow. Sound has its plain decoder alone."""
     sheet = Canvas(88, 34)
-    source = sheet.box(0.5, 12, 11, 10, "transformer\n(05, 06)", "learnt", bold=True)
+    sheet.box(0.5, 12, 11, 10, "transformer\n(05, 06)", "learnt", bold=True)
     ids = sheet.tokens(17, 20.5, (75, 132, 132, "…"), width=4)
     sheet.text(25, 26, "64 picture tokens")
     plain = sheet.box(37, 20, 10, 7, "VQ-VAE\ndecoder\n(03)", "learnt", size=8)
     picture = sheet.box(51, 20, 10, 7, "plain\npicture", "image")
-    unet = sheet.box(66, 16, 11, 11, "U-Net,\nthis chapter:\none call\na step", "learnt", bold=True, size=8)
+    sheet.box(66, 16, 11, 11, "U-Net,\nthis chapter:\none call\na step", "learnt", bold=True, size=8)
     result = sheet.box(80, 19.5, 7.5, 7, "picture", "image", size=8)
     noise = sheet.box(51, 29, 10, 4.4, "noise", "fixed", size=8)
     codes = sheet.box(51, 12, 10, 6, "64 code\nvectors", "token", size=8)
