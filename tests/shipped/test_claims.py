@@ -22,10 +22,10 @@ def mean(values) -> float:
 
 def test_nothing_that_was_measured_is_missing_or_strange():
     names = {path.stem for path in RESULTS.glob("*.json")}
-    assert names >= {"ch02_benchmark", "ch03_benchmark", "ch03_gan", "ch03_jpeg", "ch03_limits", "ch03_moved", "ch03_sweep",
-                     "ch04_controls", "ch04_limits", "ch04_peers", "ch04_probes", "ch04_sweep", "ch04_vocoder", "ch05_benchmark",
-                     "ch06_ablations", "ch06_composition", "ch06_specialists", "ch07_decoder", "ch07_decoder128",
-                     "ch07_sampling", "ch07_sound", "evaluate"}
+    assert names >= {"ch01_prices", "ch01_text", "ch02_benchmark", "ch03_benchmark", "ch03_gan", "ch03_jpeg", "ch03_limits", "ch03_moved", "ch03_sweep",
+                     "ch04_controls", "ch04_limits", "ch04_peers", "ch04_probes", "ch04_sweep", "ch04_vocoder", "ch05_benchmark", "ch05_exclusion",
+                     "ch06_ablations", "ch06_composing", "ch06_composition", "ch06_said_first", "ch06_specialists",
+                     "ch07_decoder", "ch07_decoder128", "ch07_long", "ch07_sampling", "ch07_sound", "evaluate"}
     for name in names:                                                 # `results` refuses what is not JSON
 
         def look(value, name=name):
@@ -103,6 +103,18 @@ def test_what_the_probes_find():
     best = {view: facts["brightness"]["score"] for view, facts in results("ch04_probes")["views"].items()}
     assert {"level 0", "levels 0 to 1", "levels 0 to 3", "not rounded", "log-mel"} <= set(best)
     assert best["all levels, shuffled"] < 0.1 < best["level 0"] < best["not rounded"]
+
+
+def test_deep_voices_lose_their_pitch_and_a_longer_window_keeps_more_of_it():
+    found = results("ch04_controls")
+    deep, high = found["shipped"][0], found["shipped"][-3]
+    assert deep["ways"]["4 levels"]["right"] < 0.3 < deep["ways"]["no tokens"]["right"] < high["ways"]["4 levels"]["right"]
+    for seed, run in found["runs"]["as it is"].items():
+        other = found["runs"]["window of 64 ms"][seed]
+        for row, longer in zip(run["voices"][:4], other["voices"][:4], strict=True):
+            assert row["voice"] == longer["voice"] and row["hz"] < 120
+        kept, more = (mean(row["ways"]["4 levels"]["right"] for row in rows["voices"][:4]) for rows in (run, other))
+        assert more > kept + 0.05, seed
 
 
 def test_more_levels_are_heard_better_and_nothing_beats_the_uncoded_sound():
