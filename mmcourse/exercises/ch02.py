@@ -1,4 +1,4 @@
-"""Exercises of chapter 02: words, merges, safe prompts, half characters, bits a character, bare letters."""
+"""Exercises of chapter 02: the merge loop, words, merges, safe prompts, half characters, bits, bare letters."""
 import codecs
 import math
 import unicodedata
@@ -7,6 +7,101 @@ from collections import Counter
 from mmcourse import bpe
 from mmcourse.bpe import SPLIT_PATTERN, BPETokenizer, apply_merges, count_words, to_byte_chars
 from mmcourse.exercises import register
+
+# ---------------------------------------------------------------- the merge loop
+
+def naive_merge(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """`ids` with every `pair` replaced by `new`, from the left."""
+    out, i = [], 0
+    while i < len(ids):
+        hit = tuple(ids[i:i + 2]) == pair
+        out.append(new if hit else ids[i])
+        i += 2 if hit else 1
+    return out
+
+
+def naive_learn(words: list[list[int]], n_merges: int) -> list[tuple[int, int]]:
+    """The first `n_merges` merges of byte-pair encoding, everything counted again for each of them."""
+    merges = []
+    for new in range(256, 256 + n_merges):
+        count = Counter(pair for word in words for pair in zip(word, word[1:]))
+        if not count:
+            break
+        pair = min(count, key=lambda p: (-count[p], p))
+        words = [naive_merge(word, pair, new) for word in words]
+        merges.append(pair)
+    return merges
+
+
+def _learner(choose=lambda count: min(count, key=lambda p: (-count[p], p)), first=256, keep=False, whole=False,
+             result=lambda pair, new: pair, count_once=False):
+    """A loop with one thing done otherwise."""
+    def learn(words, n_merges):
+        merges = []
+        for new in range(first, first + n_merges):
+            if whole:
+                words = [[i for word in words for i in word]]
+            count = Counter(pair for word in words for pair in (set if count_once else list)(zip(word, word[1:])))
+            if not count:
+                break
+            pair = choose(count)
+            words = words if keep else [naive_merge(word, pair, new) for word in words]
+            merges.append(result(pair, new))
+        return merges
+    return learn
+
+
+def _never_stops(words, n_merges):
+    merges = []
+    for new in range(256, 256 + n_merges):
+        count = Counter(pair for word in words for pair in zip(word, word[1:]))
+        pair = min(count, key=lambda p: (-count[p], p))
+        words = [naive_merge(word, pair, new) for word in words]
+        merges.append(pair)
+    return merges
+
+
+def _in_place(words, n_merges):
+    found = naive_learn(words, n_merges)
+    for new, pair in enumerate(found, 256):
+        words[:] = [naive_merge(word, pair, new) for word in words]
+    return found
+
+
+MERGE_SLIPS = [
+    (_learner(choose=lambda count: max(count, key=count.get)), "of equally frequent pairs take the smaller one, and not "
+     "the one that was met first"),
+    (_learner(choose=lambda count: max(count, key=lambda p: (count[p], p))), "of equally frequent pairs take the smaller "
+     "one, and not the larger"),
+    (_learner(choose=min), "take the most frequent pair, and not the smallest"),
+    (_learner(keep=True), "replace the pair in the words before you count again"),
+    (_learner(first=257), "the first new id is 256, the next 257"),
+    (_learner(whole=True), "a pair must not reach from the end of one word into the start of the next"),
+    (_learner(result=lambda pair, new: new), "give the pairs that were merged, and not their new ids"),
+    (_learner(count_once=True), "a pair that stands twice in a word counts twice"),
+]
+
+
+@register("02.merge_loop", reference=naive_learn, minutes=10, difficulty=2,
+          wrong=[*(slip for slip, _ in MERGE_SLIPS), _never_stops, _in_place],
+          hint="Count the pairs of all words, take the smallest of (-count, pair), replace, and again.")
+def check_merge_loop(fn):
+    cases = [(["a cat, a cat, a cat"], 4), (["abab", "ba", "ba"], 3), (["banana", "bandana", "band"], 6), (["zz", "aa"], 2),
+             (["ab", "cd", "ab", "cd", "x"], 9), (["aaaa", "bc", "bc", "bc"], 3), (["a"], 2), ([], 2)]
+    for texts, n in cases:
+        words = [list(text.encode()) for text in texts]
+        given, expected = [list(word) for word in words], naive_learn(words, n)
+        try:
+            got = fn(given, n)
+        except ValueError as error:
+            raise AssertionError(f"{texts} has no pair left after {len(expected)} merges: stop there, even if {n} were "
+                                 f"asked for (your loop went on and said: {error})") from error
+        assert given == words, "the lists that were handed in must stay as they were: make new ones"
+        assert isinstance(got, list), f"give a list of pairs back, not {type(got).__name__}"
+        why = next((f": {reason}" for slip, reason in MERGE_SLIPS if got == slip(words, n)), "")
+        assert [tuple(p) if isinstance(p, (list, tuple)) else p for p in got] == expected, (
+            f"from {texts} the first {n} merges are {expected}, but you found {got}{why}")
+
 
 # ---------------------------------------------------------------- count the words
 
@@ -22,6 +117,22 @@ def _splits_at_spaces(text):
                    for word in part.split())
 
 
+def _counts_letters(text):
+    counts = Counter()
+    for part in [text] if isinstance(text, str) else text:
+        for word in SPLIT_PATTERN.findall(part):
+            counts.update(to_byte_chars(word))
+    return counts
+
+
+def _readable(counts: Counter) -> str:
+    """Spelled words as the text that they spell."""
+    try:
+        return str({bytes(bpe.BYTES[ord(c)] for c in word).decode("utf-8", "replace"): n for word, n in counts.items()})
+    except (IndexError, TypeError):
+        return str(dict(counts))
+
+
 def _does_not_spell(text):
     return Counter(word for part in ([text] if isinstance(text, str) else text)
                    for word in SPLIT_PATTERN.findall(part))
@@ -33,17 +144,26 @@ def _joins_the_texts(text):
 
 
 @register("02.count_words", reference=count_words, minutes=5, difficulty=1,
-          wrong=[_forgets_to_add_up, _splits_at_spaces, _does_not_spell, _joins_the_texts],
+          wrong=[_forgets_to_add_up, _splits_at_spaces, _does_not_spell, _joins_the_texts, _counts_letters],
           hint="Counter.update takes any iterable; SPLIT_PATTERN.findall(part) gives the words of one text.")
 def check_count_words(fn):
     for text in ["a cat, a cat", "  two  spaces", "Việt Nam", ["ab", "ab c", "ab"], ""]:
-        got = fn(text)
+        try:
+            got = fn(text)
+        except TypeError as error:
+            if isinstance(text, list):
+                raise AssertionError(f"`text` may be a list of texts, such as {text}: cut each of them ({error})") from error
+            raise
         expected = Counter()
         for part in [text] if isinstance(text, str) else text:
             for word in SPLIT_PATTERN.findall(part):
                 expected[to_byte_chars(word)] += 1
         assert isinstance(got, Counter), f"give a Counter back, not {type(got).__name__}"
-        assert got == expected, f"for {text!r} the counts must be {dict(expected)}, but they are {dict(got)}"
+        assert got != _counts_letters(text) or got == expected, (
+            f"for {text!r} you counted letters: `Counter.update` wants a list of words, a single str is taken letter by letter")
+        assert got != _does_not_spell(text) or got == expected, f"for {text!r} the words are right; spell them: to_byte_chars(word)"
+        assert got == expected, (f"for {text!r} the words are {_readable(expected)}, but you counted {_readable(got)}"
+                                 + (": let no word run from one text into the next" if isinstance(text, list) else ""))
 
 
 # ---------------------------------------------------------------- encode one word
@@ -72,20 +192,43 @@ def _latest_first(word, merged):
     return word
 
 
-@register("02.apply_merges", reference=apply_merges, minutes=15, difficulty=2,
-          wrong=[_merges_from_left_to_right, _merges_once, _latest_first],
+def _smallest_pair_first(word, merged):
+    while found := [p for p in bpe.pairs(word) if p in merged]:
+        word = word.replace(min(found), merged[min(found)])
+    return word
+
+
+def _leftmost_pair_first(word, merged):
+    while pair := next((p for p in bpe.pairs(word) if p in merged), None):
+        word = word.replace(pair, merged[pair])
+    return word
+
+
+APPLY_SLIPS = [
+    (_smallest_pair_first, "take the pair whose new character `merged[pair]` is smallest; the smallest pair is another"),
+    (_leftmost_pair_first, "take the earliest merge, wherever it stands in the word, and not the leftmost pair"),
+    (_merges_from_left_to_right, "take the earliest merge, wherever it stands in the word, and not the leftmost pair"),
+    (_latest_first, "take the earliest merge, and not the latest"),
+    (_merges_once, "go on until no pair of the word is left in `merged`"),
+]
+
+
+@register("02.apply_merges", reference=apply_merges, minutes=10, difficulty=2, wrong=[slip for slip, _ in APPLY_SLIPS],
           hint="While some pair of the word is in merged: take the one whose merged[pair] is smallest, then "
                "replace.")
 def check_apply_merges(fn):
-    tables = {"the cats sat there": 12, "banana bandana ananas": 9, "aaaa aaa aa": 3, "ab ab ab bc bc": 2}
+    # in "ab ab ab bc bc" the right pair of "abc" is also the leftmost and the smallest; in "bc bc bc ab ab" it is neither
+    tables = {"bc bc bc ab ab": 2, "ab ab ab bc bc": 2, "the cats sat there": 12, "banana bandana ananas": 9, "aaaa aaa aa": 3,
+              "zy zy zy yz yz": 2}
     for text, n in tables.items():
         merges = bpe.learn_merges(count_words(text), n)
         merged = {pair: chr(256 + i) for i, pair in enumerate(merges)}
         for word in [*text.split(), "x", "", "abc", "nab", "a" * 11, text.replace(" ", "")]:
             got, expected = fn(to_byte_chars(word), merged), apply_merges(to_byte_chars(word), merged)
             assert isinstance(got, str), f"give a str of chr(id) back, not {type(got).__name__}"
+            why = next((f": {reason}" for slip, reason in APPLY_SLIPS if got == slip(to_byte_chars(word), merged)), "")
             assert got == expected, (f"with the merges learned from {text!r}, the word {word!r} must become "
-                                     f"the ids {[*map(ord, expected)]}, but it became {[*map(ord, got)]}")
+                                     f"the ids {[*map(ord, expected)]}, but it became {[*map(ord, got)]}{why}")
 
 
 # ---------------------------------------------------------------- what a user types stays text
@@ -111,7 +254,7 @@ def _deletes_what_was_typed(tokenizer, typed):
     return chat_ids(tokenizer, typed)
 
 
-@register("02.chat_ids", reference=chat_ids, minutes=5, difficulty=1,
+@register("02.chat_ids", reference=chat_ids, minutes=3, difficulty=1,
           wrong=[_one_string, _all_as_text, _deletes_what_was_typed],
           hint="tokenizer.special_tokens is a dict from name to id; encode the typed text without "
                "allowed_special.")
@@ -147,7 +290,7 @@ def _drops_bytes(tokenizer, ids):
     return [tokenizer.tokens[i].decode("utf-8", errors="ignore") for i in ids]
 
 
-@register("02.stream", reference=stream, minutes=10, difficulty=2,
+@register("02.stream", reference=stream, minutes=8, difficulty=2,
           wrong=[_each_alone, _waits_for_the_end, _drops_bytes],
           hint="codecs.getincrementaldecoder('utf-8') makes a decoder that remembers unfinished bytes.")
 def check_stream(fn):
@@ -155,6 +298,7 @@ def check_stream(fn):
     for text in ["the cat", "ế", "😀 the 😀", "", "Tiếng Việt"]:
         ids = tokenizer.encode(text)
         got = fn(tokenizer, ids)
+        assert isinstance(got, (list, tuple)), f"give a list of str back, not {type(got).__name__}"
         assert len(got) == len(ids), f"{text!r} has {len(ids)} ids, so give {len(ids)} pieces, not {len(got)}"
         assert "".join(got) == text, f"the pieces of {text!r} join to {''.join(got)!r}"
         for k in range(len(ids) + 1):
@@ -194,7 +338,7 @@ def _total_without_the_ones(tokenizer, seen, text):
     return sum(math.log2(counts.total() / (counts[i] + 1)) for i in tokenizer.encode(text)) / len(text)
 
 
-@register("02.bits_per_character", reference=bits_per_character, minutes=10, difficulty=2,
+@register("02.bits_per_character", reference=bits_per_character, minutes=8, difficulty=2,
           wrong=[_bits_per_token, _bits_per_byte, _nats, _counts_in_the_text_itself, _total_without_the_ones],
           hint="share = (count + 1) / (all counts + vocab_size); add up log2(1 / share); divide by "
                "len(text).")
@@ -203,9 +347,14 @@ def check_bits_per_character(fn):
     for tokenizer in (plain, merged):
         for seen, text in [("the cat, the cat", "the cat"), ("the cat", "a dog, é"), ("aaaa aaaa", "a")]:
             got, expected = float(fn(tokenizer, seen, text)), bits_per_character(tokenizer, seen, text)
+            n, slips = len(tokenizer.encode(text)), {"you divided by the tokens": len(text) / len(tokenizer.encode(text)),
+                                                     "you divided by the bytes": len(text) / len(text.encode()),
+                                                     "you forgot to divide": len(text), "these are nats: use log2": math.log(2)}
+            why = next((f" ({slip}; divide by the {len(text)} characters)" for slip, factor in slips.items() if n and factor != 1
+                        and math.isclose(got, expected * factor, rel_tol=1e-4)), "")
             assert math.isclose(got, expected, rel_tol=1e-4), (
                 f"{tokenizer}, counted in {seen!r}: {text!r} costs {expected:.4f} bits a character, you say "
-                f"{got:.4f}")
+                f"{got:.4f}{why}")
 
 
 # ---------------------------------------------------------------- without diacritics
@@ -230,7 +379,7 @@ def _does_not_take_apart(text):
     return "".join(c for c in text if not unicodedata.combining(c)).replace("đ", "d").replace("Đ", "D")
 
 
-@register("02.without_marks", reference=without_marks, minutes=5, difficulty=1,
+@register("02.without_marks", reference=without_marks, minutes=4, difficulty=1,
           wrong=[_forgets_the_d, _drops_the_letters, _does_not_take_apart],
           hint="NFD sets letters and accents apart; unicodedata.combining(c) is not 0 for an accent; đ needs "
                "its own line.")
