@@ -8,6 +8,7 @@ USAGE = """Build a small model that reads, draws and speaks.
 
   mmcourse lab [CHAPTER]     open the course in JupyterLab (--check: start the server, ask its status, stop)
   mmcourse test              unit tests, oracle tests and every notebook (--fast: the quick tests only)
+  mmcourse run [CHAPTER ...] execute chapters from a clean kernel and save them with their outputs
   mmcourse check             are the notebooks clean, and do they agree with the package?
   mmcourse data              make the generated data now instead of at first use, and say where it is kept
                              (data human-digits: fetch recordings of real voices as well)
@@ -23,6 +24,7 @@ Each verb answers --help."""
 VERBS = {
     "lab": ("mmcourse.cli.lab", "lab"),
     "test": ("mmcourse.cli.test", "test"),
+    "run": ("mmcourse.cli.run", "run"),
     "check": ("mmcourse.cli.check", "check"),
     "data": ("mmcourse.cli.data", "data"),
     "train": ("mmcourse.cli.train", "train"),
