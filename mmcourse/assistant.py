@@ -87,7 +87,7 @@ class Assistant:
             steps: of a diffusion decoder.
         """
         painter = self._painter(decoder)
-        return self.vqvae.decode(ids) if painter is None else painter.decode(ids, self.vqvae, steps=steps, seed=seed)
+        return self.vqvae.decode(ids) if painter is None else painter.decode(ids, self.vqvae, steps=steps, seed=self.seed(seed))
 
     def _painter(self, decoder: str | None):
         """The diffusion decoder of that name; None: the tokenizer's own."""

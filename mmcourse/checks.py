@@ -48,8 +48,10 @@ def check_whole(number, name: str, most: int | None = None, hint: str = "") -> N
         raise ValueError(f"{name} is at most {most:,}, got {found:,}{hint}")
 
 
-def check_seed(seed) -> None:
-    """ValueError unless `seed` is None or a whole number that a generator takes."""
-    if seed is not None and (whole(seed) is None or not 0 <= whole(seed) < 2**63):
-        raise ValueError(f"seed is a whole number from 0 to 2^63 - 1, or None for another answer each time; "
-                         f"got {seed!r}")
+def check_seed(seed, optional: bool = True) -> None:
+    """ValueError unless `seed` is a whole number that a generator takes, or None if that is `optional`."""
+    if seed is None and optional:
+        return
+    if whole(seed) is None or not 0 <= whole(seed) < 2**63:
+        otherwise = ", or None for another answer each time" if optional else ""
+        raise ValueError(f"seed is a whole number from 0 to 2^63 - 1{otherwise}; got {seed!r}")

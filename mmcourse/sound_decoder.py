@@ -97,7 +97,7 @@ def sample_mel(model: SoundDecoder, ids, codec: AudioCodec, steps: int = 8, seed
         noise_scale: size of the noise at the start. 1 is a sample, as in training; 0 starts at the plain mel.
     """
     check_sampling(steps)
-    check_seed(seed)
+    check_seed(seed, optional=False)
     check_noise_scale(noise_scale)
     plain, codes = plain_mel_and_codes(codec, ids)
     check_bands(plain, model.config["bands"])

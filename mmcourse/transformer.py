@@ -179,6 +179,8 @@ class KVCache:
 def check_ids(ids: torch.Tensor, model: Transformer, cache: KVCache | None = None) -> None:
     """Clear errors for ids that are no batch of sequences, too many, or not of this vocabulary (looked at on
     the CPU only: on a GPU the look would wait for all work before it)."""
+    if not isinstance(ids, torch.Tensor) or ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"ids are a tensor of int64, got {getattr(ids, 'dtype', type(ids).__name__)}: use .long()")
     if ids.ndim != 2 or ids.shape[1] == 0:
         raise ValueError(f"ids have shape (B, T) with at least one token, got {tuple(ids.shape)}")
     length = ids.shape[1] + (cache.length if cache is not None else 0)

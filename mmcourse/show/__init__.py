@@ -59,14 +59,17 @@ def setup(seed: int = 0) -> None:
     """Make a chapter's kernel ready: threads (`MMCOURSE_THREADS`, else 2), the figure style, every seed."""
     import torch
 
+    from mmcourse.checks import check_seed
+
     asked = os.environ.get("MMCOURSE_THREADS") or "2"
     if not asked.isdigit() or int(asked) < 1:
         raise ValueError(f"MMCOURSE_THREADS is {asked!r}: set it to a whole number of threads, 1 or more")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(min(int(asked), cores))
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    check_seed(seed, optional=False)
+    random.seed(int(seed))
+    np.random.seed(int(seed) % 2**32)
+    torch.manual_seed(int(seed))
     style()
 
 
@@ -182,7 +185,8 @@ def upload(kind: str = "picture") -> Any:
     if _in_notebook():
         from IPython.display import display
 
-        display({**widget._repr_mimebundle_(), "text/plain": f"[A button to choose a {kind}; it needs a running kernel.]"}, raw=True)
+        sentence = f"[A button to choose a {kind}; it needs a running kernel.]"
+        display({**widget._repr_mimebundle_(), "text/plain": sentence}, raw=True)
     return widget
 
 

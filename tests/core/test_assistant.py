@@ -314,3 +314,4 @@ def test_decoders_of_pictures_take_the_same_numbers(parts):
     ids = torch.zeros(1, 8, 8, dtype=torch.int16)
     assert torch.equal(a.pixels(ids, steps=np.int64(1), seed=np.int64(2)), a.pixels(ids.long(), steps=1, seed=2))
     assert a.generate("cat", "image", seed=None, temperature=1.0, best_of=1).pixels.shape == (64, 64, 3)
+    assert a.pixels(ids, seed=None).shape == (1, 3, 64, 64)

@@ -84,6 +84,8 @@ def test_numbers_of_numpy_are_numbers(decoders):
     assert torch.equal(flow.decode(grid("flow"), vqvae, np.int64(2), np.int64(3)), same)
     check_best_of(np.int64(8))
     check_filter(np.int64(5), np.float64(0.5))
+    with pytest.raises(ValueError, match=r"seed is a whole number from 0 to 2\^63 - 1; got None"):
+        flow.decode(grid("flow"), vqvae, 1, None)
     with pytest.raises(ValueError, match=f"steps is at most {MOST_STEPS:,}, got 1,000,000,000; 8 is a good choice"):
         flow.decode(grid("flow"), vqvae, 10**9)
     with pytest.raises(ValueError, match=f"best_of is at most {MOST_DRAFTS}, got 1,000,000"):
@@ -116,3 +118,23 @@ def test_pictures_for_the_tokenizer(bad, says):
 def test_sounds_for_the_tokenizer(random_codec, bad):
     with pytest.raises(ValueError, match="not a meta or sparse one"):
         random_codec.encode(bad)
+
+
+@pytest.mark.parametrize("bad", [None, [[1, 2]], torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.uint16), torch.zeros(1, 2, dtype=torch.bool)])
+def test_what_the_transformer_cannot_look_up(tiny, bad):
+    with pytest.raises(TypeError, match="ids are a tensor of int64, got .*: use .long"):
+        tiny.transformer(bad)
+
+
+def test_a_chapters_seed(monkeypatch):
+    from mmcourse import show
+    monkeypatch.setattr(show, "style", lambda: None)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    drawn = []
+    for seed in (3, np.int64(3), torch.tensor(3)):
+        show.setup(seed)
+        drawn.append((np.random.rand(), torch.rand(1).item()))
+    assert drawn[0] == drawn[1] == drawn[2]
+    for bad in (None, -1, 2**64, "3"):
+        with pytest.raises(ValueError, match="seed is a whole number"):
+            show.setup(bad)
