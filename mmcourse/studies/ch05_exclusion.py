@@ -2,9 +2,9 @@
 
 The model of chapter 05, trained on its 20,000 captions for more and more steps, each time with the whole
 schedule, three seeds. A *held-out* pair of a thing and a ground is in none of these captions, so the perfect
-predictor of them gives it no chance. Expected before it was run: the cost of a held-out ground rises with
-training and the share of held-out pairs among written captions falls. The control is the grammar without the
-rule, which holds as many pairs as a writer who knows nothing of it.
+predictor of them gives it no chance. Expected (after one look at a single seed): the cost of a held-out
+ground rises with training, and the share of held-out pairs among written captions falls. The control is the
+grammar without the rule, which holds as many pairs as a writer who knows nothing of it.
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
