@@ -1,7 +1,7 @@
-"""How long should a frame be, and how large its codebook? Three seeds, about 18 CPU minutes.
+"""How long should a frame be, and how large its codebook? About 8 CPU minutes.
 
-Every configuration of chapter 04's table is trained for the same number of steps on the same sounds. STOI and
-PESQ need the `test` extra.
+Every configuration of chapter 04's table is trained for the same number of steps on the same sounds, the two that
+are compared with two seeds. STOI and PESQ need the `test` extra.
 """
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +25,9 @@ from mmcourse.training import Run, train
 FRAMES = (10, 20, 40)                   # milliseconds
 CODES = (1024, 2048, 8192)              # entries of the one codebook
 VOICES = 8                              # held out
-SEEDS = (0, 1, 2)                       # the sounds of the first are kept
+SEEDS = (0, 1)                          # the sounds of the first are kept
+# The rows that decide the second half of the chapter's hypothesis have both seeds, the others the first.
+COMPARED = ("40 ms, 4 x 512", "20 ms, 8192")
 DB_PER_NAT = 20 / np.log(10)            # of an amplitude
 
 
@@ -145,11 +147,12 @@ def ceiling(plan: Plan, name: str) -> dict:
 
 
 def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
-    """Two ceilings and every configuration with each seed."""
+    """Two ceilings and every configuration, the compared ones with each seed."""
     return [*(Job(name, partial(ceiling, plan, name), section=("reference",))
               for name in ("true", "log-mel, no tokens")),
             *(Job(name, partial(row, plan, spec, seed), section=("runs", name), key=str(seed), seed=seed)
-              for name, spec in configurations().items() for seed in seeds)]
+              for name, spec in configurations().items() for seed in seeds
+              if seed == SEEDS[0] or name in COMPARED)]
 
 
 def head(plan: Plan) -> dict:

@@ -86,6 +86,7 @@ def test_gains_of_the_sweep():
 def test_a_verdict_needs_an_interval_that_leaves_zero_out(values, word):
     said = show.audio.verdict(values, "gain ")
     assert said.startswith("gain +0" if values[0] > 0 else "gain -0") and said.endswith(f"3 seeds): {word}")
+    assert show.audio.verdict(values[:1]).endswith("(one seed): undecided")
 
 
 def test_rows_of_deep_and_high_voices():
