@@ -95,8 +95,10 @@ def repeats(seen: list[int], different: list[int], entries: int, caption: str = 
     axis.loglog(seen, different, "o-")
     axis.axhline(entries, color=show.COLOURS[2], linestyle=":")
     axis.annotate("if all were different", (seen[2], 1.15 * seen[2]), ha="right", va="bottom", fontsize=9)
-    axis.annotate(f"{different[-1]:,} different ones", (seen[-1], 0.8 * different[-1]), ha="right", va="top", fontsize=9)
+    axis.annotate(f"{different[-1]:,} different ones", (seen[-1], 1.2 * different[-1]), ha="right", va="bottom", fontsize=9)
     axis.annotate(f"a vocabulary of {entries}", (seen[-1], 0.92 * entries), ha="right", va="top", fontsize=9)
+    axis.set_xticks(seen, [f"{n:,}" for n in seen])
+    axis.minorticks_off()
     axis.set(xlabel="patches seen", ylabel="different patches", ylim=(entries / 3, 1.6 * seen[-1]))
     show.figure(fig, caption)
 
