@@ -36,8 +36,16 @@ def _one_range_for_all_levels(vocabulary, segments):
                                           CLOSE[s.modality])]
 
 
+def _never_opened(vocabulary, segments):
+    return [i for s in segments for i in (*vocabulary.shift(s), CLOSE[s.modality])]
+
+
+def _returns_too_early(vocabulary, segments):
+    return pack(vocabulary, segments[:1])
+
+
 @register("06.pack", reference=pack, minutes=4, difficulty=1,
-          wrong=[_not_shifted, _never_closed, _one_range_for_all_levels],
+          wrong=[_not_shifted, _never_closed, _one_range_for_all_levels, _never_opened, _returns_too_early],
           hint="For each segment: OPEN[segment.modality], then vocabulary.shift(segment), then "
                "CLOSE[segment.modality].")
 def check_pack(fn):
@@ -49,9 +57,12 @@ def check_pack(fn):
         kinds = " + ".join(s.modality for s in segments) or "nothing"
         assert isinstance(got, list | tuple) and not any(isinstance(i, list | tuple) for i in got), (
             f"give one flat list of ids back, not {got!r}")
-        unshifted = _not_shifted(TINY, segments)
-        rule = (" (the ids are the tokenizer's own: shift them)" if list(got) == unshifted != expected else
-                " (each segment ends with its closing token)" if len(got) < len(expected) else "")
+        slips = {" (the ids are the tokenizer's own: shift them)": _not_shifted,
+                 " (each segment ends with its closing token)": _never_closed,
+                 " (each segment begins with its opening token)": _never_opened,
+                 " (the other segments are missing: return after the loop, not in it)": _returns_too_early,
+                 " (each level of a sound has its own range: take vocabulary.shift)": _one_range_for_all_levels}
+        rule = next((said for said, wrong in slips.items() if list(got) == wrong(TINY, segments)), "")
         assert list(got) == expected, f"for {kinds} the row must be {expected}, but it is {list(got)}{rule}"
 
 
@@ -76,13 +87,25 @@ def _of_the_whole_text(ids):
     return unigram_bits(ids) * len(ids)
 
 
+def _each_token_counts(ids):
+    counts = Counter(ids)
+    return -sum(counts[i] / len(ids) * math.log2(counts[i] / len(ids)) for i in ids)
+
+
+def _no_minus(ids):
+    return -unigram_bits(ids)
+
+
 @register("06.unigram_bits", reference=unigram_bits, minutes=4, difficulty=1,
-          wrong=[_in_nats, _as_if_all_were_alike, _of_the_whole_text],
+          wrong=[_in_nats, _as_if_all_were_alike, _of_the_whole_text, _each_token_counts, _no_minus],
           hint="Counter(ids) counts; p = n / total; the entropy is the sum of -p log2(p).")
 def check_unigram_bits(fn):
     for ids, bits in (([7, 7, 7, 7], 0.0), ([1, 2], 1.0), ([0, 1, 2, 3] * 3, 2.0), ([5, 5, 5, 9], 0.8112781)):
         got = float(fn(ids))
         slip = (" (these are nats: take log2)" if bits and abs(got - bits * math.log(2)) < 1e-4 else
+                " (the minus sign is missing)" if bits and abs(got + bits) < 1e-4 else
+                " (sum over the different ids, each once)" if abs(got - _each_token_counts(ids)) < 1e-4 < abs(
+                    _each_token_counts(ids) - bits * len(ids)) else
                 " (that is the whole list: divide by its length)" if abs(got - bits * len(ids)) < 1e-4 else
                 " (ids that come more often have a larger share)" if abs(got - math.log2(len(set(ids)))) < 1e-4 else "")
         assert abs(got - bits) < 1e-4, f"the tokens {ids} carry {bits:.4f} bits each, but you say {got:.4f}{slip}"
@@ -177,12 +200,21 @@ def _ignores_the_limit(vocabulary, modality, index, limit):
     return modality_mask(vocabulary, modality, index, 10**9)
 
 
+def _a_picture_is_full_at_the_limit_only(vocabulary, modality, index, limit):
+    mask = modality_mask(vocabulary, modality, index, limit)
+    if modality == "image" and index < limit:
+        mask[list(vocabulary.ranges["image"])] = True
+    return mask
+
+
 @register("06.modality_mask", reference=modality_mask, minutes=10, difficulty=2,
-          wrong=[_closes_at_any_time, _forgets_the_levels, _never_closes, _ignores_the_limit],
+          wrong=[_closes_at_any_time, _forgets_the_levels, _never_closes, _ignores_the_limit,
+                 _a_picture_is_full_at_the_limit_only],
           hint="Start with zeros. Unless the segment is full, the ids of vocabulary.allowed(modality, index) "
                "become True; if vocabulary.may_close(modality, index), CLOSE[modality] does.")
 def check_modality_mask(fn):
-    for modality, limit, places in (("image", 4, range(5)), ("text", 3, range(4)), ("audio", 4, range(5))):
+    for modality, limit, places in (("image", 4, range(5)), ("image", 9, range(5)), ("text", 3, range(4)),
+                                    ("audio", 4, range(5))):
         for index in places:
             got, expected = fn(TINY, modality, index, limit), modality_mask(TINY, modality, index, limit)
             boolean = isinstance(got, torch.Tensor) and got.dtype == torch.bool
@@ -233,6 +265,15 @@ def _masked_with_zero(logits_of, row, vocabulary, want, limit, choose):
     return answer
 
 
+def _mask_the_wrong_way_round(logits_of, row, vocabulary, want, limit, choose):
+    answer = []
+    while True:
+        mask = modality_mask(vocabulary, want, len(answer), limit)
+        if (token := choose(logits_of([*row, *answer]).masked_fill(mask, -torch.inf))) == CLOSE[want]:
+            return answer
+        answer.append(token)
+
+
 def _always_asks_about_the_prompt(logits_of, row, vocabulary, want, limit, choose):
     return answering_loop(lambda ids: logits_of(list(row)), row, vocabulary, want, limit, choose)
 
@@ -280,7 +321,9 @@ class _Scripted:
         self.want, self.length, self.asked = want, length, []
 
     def __call__(self, ids) -> torch.Tensor:
-        assert len(self.asked) < 40, "the loop does not end: return when the closing token of `want` is chosen"
+        assert len(self.asked) < 40, "the loop does not end: return when the closing token of `want` is chosen" + (
+            " (yours took ids that may not come: is the mask the right way round?)"
+            if ids[-1] not in TINY.ranges[self.want] else "")
         self.asked.append([int(i) for i in ids])
         logits = torch.linspace(-1, 1, TINY.size) + 0.01 * ((torch.arange(TINY.size) * (sum(self.asked[-1]) + 1)) % 7)
         logits[[0, OPEN["text"], OPEN["image"]]] = 9.0                 # never allowed inside an answer
@@ -297,7 +340,8 @@ def _second_best(logits: torch.Tensor) -> int:
 
 
 @register("06.answering_loop", reference=answering_loop, minutes=15, difficulty=2,
-          wrong=[_without_a_mask, _masked_with_zero, _always_asks_about_the_prompt, _asks_about_the_last_token,
+          wrong=[_without_a_mask, _masked_with_zero, _mask_the_wrong_way_round, _always_asks_about_the_prompt,
+                 _asks_about_the_last_token,
                  _keeps_the_closing_token, _gives_the_whole_row, _always_the_likeliest, _the_place_counts_from_one,
                  _changes_the_prompt],
           hint="Keep a list `answer`, empty at first. In an endless loop: the logits of [*row, *answer]; the mask for place "
@@ -397,12 +441,16 @@ def _one_is_lost(confidence, correct, bins=10):
     return calibration_error([confidence[i] for i in kept], [correct[i] for i in kept], bins) if kept else 0.0
 
 
+def _always_ten_bins(confidence, correct, bins=10):
+    return calibration_error(confidence, correct)
+
+
 def _answer_by_answer(confidence, correct, bins=10):
     return sum(abs(c - r) for c, r in zip(confidence, correct)) / len(confidence)
 
 
 @register("06.calibration_error", reference=calibration_error, minutes=10, difficulty=2,
-          wrong=[_bins_weigh_alike, _signs_cancel, _one_is_lost, _answer_by_answer],
+          wrong=[_bins_weigh_alike, _signs_cancel, _one_is_lost, _always_ten_bins, _answer_by_answer],
           hint="The bin of c is min(int(c * bins), bins - 1). Within a bin the gap is |sum of confidence - "
                "number right|.")
 def check_calibration_error(fn):
@@ -414,6 +462,7 @@ def check_calibration_error(fn):
         got = float(fn(list(confidence), list(correct), bins))
         slips = {" (weigh each bin by its number of answers)": _bins_weigh_alike, " (take the absolute value in each bin, "
                  "not of the sum)": _signs_cancel, " (a confidence of exactly 1 belongs to the last bin)": _one_is_lost,
+                 " (make `bins` bins, not always ten)": _always_ten_bins,
                  " (compare means within a bin, not answer by answer)": _answer_by_answer}
         slip = next((said for said, wrong in slips.items() if abs(wrong(confidence, correct, bins) - got) < 1e-6), "")
         assert abs(got - expected) < 1e-6, (
