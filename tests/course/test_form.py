@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mmcourse import exercises
 from mmcourse.cli import form, notebooks
 from mmcourse.cli.notebooks import Notebook
 
@@ -21,10 +22,11 @@ def code(*lines, outputs=()):
     return {"cell_type": "code", "metadata": {}, "id": "c", "execution_count": 1, "source": "\n".join(lines), "outputs": list(outputs)}
 
 
+MINUTES = exercises.get("01.token_bits").minutes
 PICTURE = {"output_type": "display_data", "metadata": {}, "data": {"image/png": "aGFsbG8="}}
 GOOD = [
-    text("# 01 · A chapter", "word " * 390, "**Time:** about 3 minutes to read, 3 for the exercises, 1 for the machine."),
-    text("### Exercise 01.token_bits · 3 minutes · easy", "Write it.", "<details><summary>Hint</summary>", "", "Think.", "</details>"),
+    text("# 01 · A chapter", "word " * 390, f"**Time:** about 3 minutes to read, {MINUTES} for the exercises, 1 for the machine."),
+    text(f"### Exercise 01.token_bits · {MINUTES} minutes · easy", "Write it.", "<details><summary>Hint</summary>", "", "Think.", "</details>"),
     code('@exercise("01.token_bits")', "def token_bits(n):", "    raise NotImplementedError"),
     text("<details><summary>Solution</summary>", "", "```python", "x = 1", "```", "</details>"),
     code("# a comment", "show()", outputs=[PICTURE, PICTURE]),
@@ -52,8 +54,8 @@ def test_reading_counts_words_lines_and_figures_before_in_depth(tmp_path):
 @pytest.mark.parametrize("cell, old, new, said", [
     (0, "**Time:**", "Time:", "has no line"),
     (0, "about 3 minutes to read", "about 1 minutes to read", "promises 1 minutes of reading"),
-    (0, "3 for the exercises", "9 for the exercises", "they add up to 3"),
-    (1, "· 3 minutes", "· 4 minutes", "'### Exercise 01.token_bits · 3 minutes · easy' is missing"),
+    (0, f"{MINUTES} for the exercises", "99 for the exercises", f"they add up to {MINUTES}"),
+    (1, f"· {MINUTES} minutes", "· 99 minutes", f"'### Exercise 01.token_bits · {MINUTES} minutes · easy' is missing"),
     (1, "<details><summary>Hint</summary>", "", "no folded hint"),
     (1, "Write it.", "Write it. *Hint: log2.*", "a hint outside the fold"),
     (3, "<details><summary>Solution</summary>", "# Solution", "no folded solution"),
