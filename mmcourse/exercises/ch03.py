@@ -1,5 +1,7 @@
 """Exercises of chapter 03: the nearest code, a gradient through a step, a codebook that follows, how many codes
 are in use, FSQ, pictures of any size."""
+import math
+
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
@@ -329,7 +331,8 @@ def check_perplexity(fn):
         got = float(fn(ids, codebook_size))
         assert abs(got - expected) < 1e-3, (
             f"for {name} the perplexity is {expected:.4g}, but you say {got:.4g}"
-            + (": 0 times log 0; leave out the codes that do not occur" if got != got else ""))
+            + (": 0 times log 0; leave out the codes that do not occur" if got != got else
+               ": that is the entropy; the perplexity is exp of it" if abs(got - math.log(expected)) < 1e-3 else ""))
     ids = torch.randint(0, 64, (5, 8, 8)) ** 2 // 64
     got, expected = float(fn(ids, 64)), perplexity(ids, 64)
     assert abs(got - expected) < 1e-3 * expected, (
@@ -391,7 +394,10 @@ def check_fsq(fn):
         assert getattr(got, "dtype", None) == torch.int64 and got.shape == (len(x),), (
             "give one integer id for each row")
         wrong = (got != expected).nonzero().flatten().tolist()
-        assert not wrong, f"for {name} the id is {int(expected[wrong[0]])}, not {int(got[wrong[0]])}"
+        assert not wrong, (
+            f"for {name} the id is {int(expected[wrong[0]])}, not {int(got[wrong[0]])}"
+            + (": the first digit counts least, not most" if torch.equal(got, _first_counts_most(x, levels)) else
+               ": the largest digit of L levels is L - 1" if (got >= math.prod(levels)).any() else ""))
 
 
 # ---------------------------------------------------------------- pictures of any size

@@ -212,18 +212,27 @@ def beside_rows(sweep: dict, names: Mapping[str, str]) -> list[dict]:
              "seeds": len(runs)} for shown, runs in rows]
 
 
-def difference(sweep: dict, a: str, b: str, key: str = "psnr_db") -> tuple[float, float] | None:
-    """By how much configuration `a` exceeds `b`: mean over the seeds and half the width of its 95 % interval (Student's
-    t on the differences, seed by seed; infinite for one seed). None if one of them was not measured."""
+def difference(sweep: dict, a: str, b: str, key: str = "psnr_db") -> tuple[float, float, int] | None:
+    """By how much configuration `a` exceeds `b`: mean over the seeds that both have, half the width of its 95 % interval
+    (Student's t on the differences, seed by seed; infinite for fewer than three seeds), and the number of seeds. None
+    if one of them was not measured."""
     if not {a, b} <= set(sweep["runs"]):
         return None
     return _interval([x[key] - y[key] for x, y in zip(seeds(sweep, a), seeds(sweep, b))])
 
 
-def _signed(found: tuple[float, float] | None) -> str:
+def _signed(found: tuple[float, float, int] | None, unit: str = "") -> str:
     if found is None:
         return "–"
-    return f"{found[0]:+.1f}" + (f" ± {found[1]:.1f}" if np.isfinite(found[1]) else " (one seed)")
+    middle, half, n = found
+    some = f" ± {half:.1f}{unit}" if np.isfinite(half) else f"{unit} ({'one seed' if n == 1 else f'{n} seeds'})"
+    return f"{middle:+.1f}{some}"
+
+
+def optimizer_says(sweep: dict) -> str:
+    """What Muon is worth in place of AdamW, at 512 codes of 8x8 patches."""
+    found = ((kind, difference(sweep, f"Muon: {kind} 512 patch 8", f"{kind} 512 patch 8")) for kind in ("VQ", "FSQ"))
+    return "Muon in place of AdamW: " + ", ".join(f"{kind} {_signed(gain, ' dB')}" for kind, gain in found) + "."
 
 
 def sweep_verdict(sweep: dict) -> list[dict]:
@@ -240,7 +249,7 @@ def sweep_verdict(sweep: dict) -> list[dict]:
                    for patch in (8, 16) for n in (512, 8192, 65536)]
 
 
-def _judged(found: tuple[float, float] | None, positive: str, negative: str) -> str:
+def _judged(found: tuple[float, float, int] | None, positive: str, negative: str) -> str:
     """What an interval decides: the sentence for above 0, that for below 0, or that it is undecided."""
     if found is None or abs(found[0]) <= found[1]:
         return "undecided"
@@ -248,16 +257,19 @@ def _judged(found: tuple[float, float] | None, positive: str, negative: str) -> 
 
 
 def sweep_says(sweep: dict) -> str:
-    """The verdict on both halves of the sweep's hypothesis: codes against patches, FSQ at 65,536 codes."""
+    """The verdict on both halves of the sweep's hypothesis: codes against patches, FSQ at 65,536 codes; and of how
+    many rows it has three seeds."""
     codes, patches = (difference(sweep, a, b) for a, b in (("VQ 65536 patch 8", "VQ 512 patch 8"),
                                                            ("VQ 512 patch 8", "VQ 512 patch 16")))
     runs = [seeds(sweep, n) for n in ("VQ 65536 patch 8", "VQ 512 patch 8", "VQ 512 patch 16")]
     gaps = [a["psnr_db"] + c["psnr_db"] - 2 * b["psnr_db"] for a, b, c in zip(*runs)]
     lead = _interval(gaps)                                             # what codes gain, minus what patches gain
     fsq = difference(sweep, "FSQ 65536 patch 8", "VQ 65536 patch 8")
-    return (f"More codes help as much as smaller patches: {_judged(lead, 'holds', 'fails')} ({_signed(codes)} dB for 128 times "
-            f"as many codes, {_signed(patches)} dB for four times as many tokens). FSQ is ahead at 65,536 codes of 8x8 "
-            f"patches: {_judged(fsq, 'holds', 'fails')} ({_signed(fsq)} dB).")
+    counts = [len(seeds(sweep, n)) for n, r in sweep["runs"].items() if r["table"] == "sweep"]
+    return (f"More codes help as much as smaller patches: {_judged(lead, 'holds', 'fails')}. 128 times as many codes: "
+            f"{_signed(codes, ' dB')}; four times as many tokens: {_signed(patches, ' dB')}.\n"
+            f"FSQ is ahead at 65,536 codes of 8x8 patches: {_judged(fsq, 'holds', 'fails')}. {_signed(fsq, ' dB')}.\n"
+            f"Three seeds: {sum(n > 2 for n in counts)} of {len(counts)} rows. Fewer than three decide nothing here.")
 
 
 def null_span(sweep: dict) -> str:
@@ -459,7 +471,7 @@ def gan_verdict(measured: dict) -> str:
         runs = gan_seeds(measured, name)
         db, fd = (_interval([r[key] - c[key] for r, c in zip(runs, control)]) for key in ("psnr_db", "fd_same"))
         share = np.mean([r["fd_same"] / c["fd_same"] for r, c in zip(runs, control)])
-        lines.append(f"{name}: {_signed(db)} dB; {share:.2f} times the control's Frechet distance, "
+        lines.append(f"{name}: {_signed(db, ' dB')}; {share:.2f} times the control's Frechet distance, "
                      f"{_judged(fd, 'farther from the true pictures', 'nearer to the true pictures')}")
     true = measured["true pictures"]["sharpness"]
     duller = [n for n in gan_ways(measured) if mean(gan_seeds(measured, n), "sharpness") <= true]
@@ -467,8 +479,8 @@ def gan_verdict(measured: dict) -> str:
     return "\n".join(lines)
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    return t_interval(values) if len(values) > 1 else (float(values[0]), np.inf)
+def _interval(values: Sequence[float]) -> tuple[float, float, int]:
+    return float(np.mean(values)), t_interval(values)[1] if len(values) > 2 else np.inf, len(values)
 
 
 def gan_wall(measured: dict, caption: str = "") -> None:

@@ -29,6 +29,7 @@ class Job:
             which this job's rows are known in it (`measure` may then give several, in a list).
         seed: the seed that decides it, if the study has several.
         derived: computed from the rows that are already there: `measure(result)`.
+        optional: a row that the table may lack: measured only if `--only` asks for it.
     """
     name: str
     measure: Callable
@@ -36,6 +37,7 @@ class Job:
     key: str | dict | None = None
     seed: int | None = None
     derived: bool = False
+    optional: bool = False
 
     @property
     def listed(self) -> bool:
@@ -123,7 +125,8 @@ class Study:
         file = Path(file or folder / f"{self.name}.json")
         seeds = args.seeds if self.seeds else ()
         jobs = self.jobs(plan, sorted({*(self.seeds or ()), *seeds}))
-        wanted = [job for job in select(jobs, args.only) if job.seed is None or job.seed in seeds]
+        wanted = [job for job in select(jobs, args.only) if (job.seed is None or job.seed in seeds)
+                  and (args.only or not job.optional)]
         result = self.saved(file, plan, jobs, forget=args.fresh and not args.only)
         if args.fresh:
             for job in wanted:
@@ -155,7 +158,10 @@ class Study:
         meanwhile stays (`read()` gives it), unless the file is begun `anew`."""
         from tqdm.auto import tqdm
         if not todo:
-            print(f"{self.name}: nothing to do, {file} holds every row (--fresh measures again)")
+            spare = [f"{job.name}, seed {job.seed}" if job.seed is not None else job.name
+                     for job in jobs if job.optional and not job.done(result)]
+            print(f"{self.name}: nothing to do, {file} holds every row of the plan (--fresh measures again)",
+                  *["optional and not measured, --only NAME does it:", *spare] if spare else [], sep="\n  ")
             return
         bar = tqdm(todo, desc=self.name, unit="row")
         for job in bar:

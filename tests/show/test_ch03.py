@@ -125,12 +125,21 @@ def sweep_of(**decibels) -> dict:
 def test_the_sweeps_verdict_depends_on_the_intervals():
     few, small, large = [20.0, 20.2, 19.8], [17.0, 17.1, 16.9], [20.8, 21.0, 20.6]
     said = show.ch03.sweep_says(sweep_of(VQ_512_8=few, VQ_512_16=small, VQ_65536_8=large, FSQ_65536_8=[20.0, 20.1, 19.9]))
-    assert said.startswith("More codes help as much as smaller patches: fails (+0.8 ± 0.0 dB")
+    assert said.startswith("More codes help as much as smaller patches: fails. 128 times as many codes: +0.8 ± 0.0 dB; ")
+    assert said.endswith("Three seeds: 4 of 4 rows. Fewer than three decide nothing here.")
     assert "FSQ is ahead at 65,536 codes of 8x8 patches: fails" in said
     said = show.ch03.sweep_says(sweep_of(VQ_512_8=few, VQ_512_16=small, VQ_65536_8=[26, 26.3, 26.1], FSQ_65536_8=[26, 26.6, 25.9]))
     assert "smaller patches: holds" in said and "FSQ is ahead at 65,536 codes of 8x8 patches: undecided" in said
     said = show.ch03.sweep_says(sweep_of(VQ_512_8=[20], VQ_512_16=[17], VQ_65536_8=[21], FSQ_65536_8=[25]))
-    assert said.count("undecided") == 2, "one seed decides nothing"
+    assert said.count("undecided") == 2 and "+1.0 dB (one seed); " in said, "one seed decides nothing"
+    said = show.ch03.sweep_says(sweep_of(VQ_512_8=few[:2], VQ_512_16=small[:2], VQ_65536_8=large, FSQ_65536_8=large[:2]))
+    assert said.count("undecided") == 2 and "+3.0 dB (2 seeds)" in said and "Three seeds: 1 of 4 rows" in said
+
+
+def test_what_the_optimizer_is_worth_says_how_many_seeds_say_so():
+    sweep = sweep_of(VQ_512_8=[20.0, 20.2, 19.8], FSQ_512_8=[19.0])
+    sweep["runs"]["Muon: VQ 512 patch 8"] = {"table": "optimizer", "psnr_db": 24.0}
+    assert show.ch03.optimizer_says(sweep) == "Muon in place of AdamW: VQ +4.0 dB (one seed), FSQ –."
 
 
 def test_true_pictures_have_a_span_too():

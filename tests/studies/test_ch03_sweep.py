@@ -124,6 +124,8 @@ def test_every_configuration_has_further_seeds():
     jobs = ch03_sweep.jobs(ch03_sweep.Plan(), (0, 1, 2))
     for seed in (1, 2):
         assert [job.name for job in jobs if job.seed == seed] == list(ch03_sweep.configurations())
+        assert {job.name for job in jobs if job.seed == seed and not job.optional} == set(ch03_sweep.THREE_SEEDS)
+    assert not any(job.optional for job in jobs if job.seed in (None, 0))
 
 
 def test_true_pictures_have_a_distance_too():

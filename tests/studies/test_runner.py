@@ -183,6 +183,22 @@ def test_further_seeds_are_added_in_their_place(recorder):
     assert [row["seed"] for row in result["deep"]["list"]] == [0, 1, 5]
 
 
+def test_an_optional_row_is_measured_by_name_alone_and_its_lack_is_said(tmp_path, capsys):
+    measured, file = [], tmp_path / "optional.json"
+    study = Study("ch99_optional", None, None, lambda plan, seeds: [
+        Job(name, partial(measured.append, name), optional=name == "b") for name in "ab"], lambda plan: {})
+    study.run([], file)
+    study.run(["--fresh"], file)
+    assert measured == ["a", "a"]
+    capsys.readouterr()
+    study.run([], file)
+    assert "optional and not measured, --only NAME does it:\n  b" in capsys.readouterr().out
+    study.run(["--only", "b"], file)
+    assert measured == ["a", "a", "b"] and list(files.read_json(file)["rows"]) == ["a", "b"]
+    study.run([], file)
+    assert "optional" not in capsys.readouterr().out.split("nothing to do")[1].split(str(file))[1]
+
+
 def test_rows_stand_in_the_order_of_the_study(recorder):
     recorder.run("--only", "ab")
     recorder.run("--only", "b")

@@ -78,7 +78,7 @@ def test_a_study_runs_from_end_to_end(name, run, tmp_path):
     check(name, run)
     result, study = read_json(tmp_path / f"{name}.json"), importlib.import_module(f"mmcourse.studies.{name}").STUDY
     jobs = study.jobs(study.toy, study.seeds or ())
-    assert all(job.done(result) for job in jobs)
+    assert all(job.done(result) != job.optional for job in jobs)
     assert set(result) == set(results(name)) if isinstance(result, dict) else isinstance(results(name), list)
 
 
