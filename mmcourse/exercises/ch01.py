@@ -129,8 +129,13 @@ def _not_rounded(samples, mu=255):
     return ((squeezed + 1) / 2 * mu).astype(np.int64)
 
 
+def _divides_by_log_mu(samples):
+    x = np.asarray(samples, float)
+    return np.round((np.sign(x) * np.log1p(255 * np.abs(x)) / np.log(255) + 1) / 2 * 255).astype(np.int64)
+
+
 @register("01.mu_law", reference=mu_law, minutes=7, difficulty=2,
-          wrong=[_linear, _loses_the_sign, _one_too_many, _not_rounded],
+          wrong=[_linear, _loses_the_sign, _one_too_many, _not_rounded, _divides_by_log_mu],
           hint="np.sign(x) * np.log1p(mu * np.abs(x)) / np.log1p(mu) is in [-1, 1]; move it to 0..mu, round.")
 def check_mu_law(fn):
     for sample, expected in [(0.0, 128), (1.0, 255), (-1.0, 0), (0.01, 157), (-0.01, 98), (0.5, 239)]:
@@ -142,6 +147,10 @@ def check_mu_law(fn):
     assert np.issubdtype(got.dtype, np.integer), f"tokens are whole numbers (int64), got {got.dtype}"
     lost = tokens[got != tokens]
     assert not len(lost), f"token {lost[0]} must come back as itself, but it comes back as {got[lost[0]]}"
+    samples = np.linspace(-1, 1, 4001)
+    other = samples[np.asarray(fn(samples)) != mu_law(samples)]
+    assert not len(other), (f"the sample {other[0]:.4f} is token {mu_law(other[:1])[0]}, not {np.asarray(fn(other[:1]))[0]}: close, "
+                            "but is it log(1 + mu |x|) over log(1 + mu), and rounded to the nearest?")
 
 
 # ---------------------------------------------------------------- entropy
