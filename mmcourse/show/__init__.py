@@ -186,7 +186,8 @@ def upload(kind: str = "picture") -> Any:
         from IPython.display import display
 
         sentence = f"[A button to choose a {kind}; it needs a running kernel.]"
-        display({**widget._repr_mimebundle_(), "text/plain": sentence}, raw=True)
+        bundle = widget._repr_mimebundle_()                              # anywidget: data and metadata
+        display({**(bundle[0] if isinstance(bundle, tuple) else bundle), "text/plain": sentence}, raw=True)
     return widget
 
 
