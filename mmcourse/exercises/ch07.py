@@ -113,9 +113,9 @@ def check_euler(fn):
         times = []
         states = fn(lambda x, t, times=times: times.append(t) or torch.ones_like(x), torch.zeros(3), steps)
         assert len(states) == steps + 1, (
-            f"{steps} steps visit {steps + 1} states, the start among them; got {len(states)}")
+            f"with steps = {steps} there are {steps + 1} states, the start among them; got {len(states)}")
         assert torch.allclose(torch.tensor(times), torch.arange(steps) / steps), \
-            f"{steps} steps ask for the velocity at {[i / steps for i in range(steps)]}, yours at {times}"
+            f"with steps = {steps} ask for the velocity at {[i / steps for i in range(steps)]}, yours at {times}"
         assert torch.allclose(states[-1], torch.ones(3)), (
             f"velocity 1 for one unit of time leads from 0 to 1, not to {states[-1][0]:.3f}")
     start = torch.ones(2)
@@ -159,8 +159,19 @@ def _asks_at_the_end(velocity, x, steps):
     return states
 
 
+def _looks_at_the_old_time(velocity, x, steps):
+    states = [x]
+    for i in range(steps):
+        first = velocity(states[-1], i / steps)
+        ahead = states[-1] + first / steps
+        if i + 1 < steps:
+            ahead = states[-1] + (first + velocity(ahead, i / steps)) / (2 * steps)
+        states.append(ahead)
+    return states
+
+
 @register("07.heun", reference=heun, minutes=6, difficulty=2,
-          wrong=[_two_eulers, _looks_at_the_old_place, _forgets_the_half, _asks_at_the_end],
+          wrong=[_two_eulers, _looks_at_the_old_place, _looks_at_the_old_time, _forgets_the_half, _asks_at_the_end],
           hint="walk as Euler would, look at the arrow there, then walk by the mean of the two")
 def check_heun(fn):
     times = []
@@ -169,6 +180,9 @@ def check_heun(fn):
     assert max(times) < 1, "the velocity is not defined at t = 1: let the last step be Euler's"
     assert len(times) == 5, (
         f"3 steps ask for the velocity 5 times, the last step only once; yours asked {len(times)} times")
+    assert torch.allclose(torch.tensor(times), torch.tensor([0, 1, 1, 2, 2]) / 3), (
+        "the second arrow of step i is that of time (i + 1) / steps, where the step ends: 3 steps ask at "
+        f"0, 1/3, 1/3, 2/3, 2/3, yours at {', '.join(f'{t:.2f}' for t in times)}")
     assert torch.allclose(states[-1], torch.ones(2)), (
         f"velocity 1 for one unit of time leads from 0 to 1, not to {states[-1][0]:.3f}: each step begins at the last "
         "state and goes by the mean of two arrows, not by their sum")
