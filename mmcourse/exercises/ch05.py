@@ -62,8 +62,23 @@ def _nothing_added(before, after, V):
     return table / table.sum(1, keepdim=True).clamp(min=1)
 
 
+def _no_keepdim(before, after, V):
+    table = torch.full((V, V), 0.01).index_put_((before, after), torch.ones(len(before)), accumulate=True)
+    return table / table.sum(1)
+
+
+def _softmax_of_counts(before, after, V):
+    return _only_counted(before, after, V).softmax(1)
+
+
+def _added_too_late(before, after, V):
+    table = torch.zeros(V, V).index_put_((before, after), torch.ones(len(before)), accumulate=True)
+    return (table + 0.01) / table.sum(1, keepdim=True)
+
+
 @register("05.bigram", reference=bigram, minutes=5, difficulty=1,
-          wrong=[_each_pair_once, _what_came_before, _of_all_pairs, _by_column, _only_counted, _nothing_added],
+          wrong=[_each_pair_once, _what_came_before, _of_all_pairs, _by_column, _only_counted, _nothing_added,
+                 _no_keepdim, _softmax_of_counts, _added_too_late],
           hint="Start from torch.full((V, V), 0.01); index_put_ with accumulate=True counts; divide by the "
                "sum of each row.")
 def check_bigram(fn):
@@ -77,7 +92,11 @@ def check_bigram(fn):
              "`index_put_(..., accumulate=True)`": _each_pair_once,
              "you divided by the sum of the whole table: divide each row by its own sum": _of_all_pairs,
              "these are counts: divide each row by its sum, so that it becomes probabilities": _only_counted,
-             "the 0.01 is missing: add it to every count before you divide": _nothing_added}
+             "the 0.01 is missing: add it to every count before you divide": _nothing_added,
+             "each row must be divided by its OWN sum: `table.sum(1, keepdim=True)`, else row i is divided by "
+             "all the sums": _no_keepdim,
+             "no softmax here: divide the counts by their sum": _softmax_of_counts,
+             "the 0.01 belongs to the sum of the row too: add it before you take the sum": _added_too_late}
     reason = why(got, {sentence: answer(before, after, V) for sentence, answer in known.items()})
     for i in range(V):
         for j in range(V):
@@ -109,21 +128,27 @@ def _at_everything(T):
     return torch.ones(T, T, dtype=torch.bool)
 
 
+def _what_must_not_be_seen(T):
+    return torch.ones(T, T, dtype=torch.bool).triu(1)
+
+
 def _as_numbers(T):
     return torch.ones(T, T).tril()
 
 
 @register("05.causal_mask", reference=causal_mask, minutes=2, difficulty=1,
-          wrong=[_not_at_itself, _at_the_future, _at_everything, _as_numbers],
+          wrong=[_not_at_itself, _at_the_future, _at_everything, _as_numbers, _what_must_not_be_seen],
           hint="torch.ones(T, T, dtype=torch.bool) and one method of tensors: tril or triu.")
 def check_causal_mask(fn):
-    for T in (1, 4, 7):
+    for T in (4, 1, 7):
         got = fn(T)
         assert isinstance(got, torch.Tensor) and got.dtype == torch.bool, (
-            f"for T={T}: give a bool tensor back, not {got!r}")
+            f"for T={T}: give a bool tensor back, not {getattr(got, 'dtype', type(got).__name__)}")
         assert got.shape == (T, T), f"for T={T} the shape must be ({T}, {T}), but it is {tuple(got.shape)}"
         reason = why(got.float(), {"everyone sees the whole future": torch.ones(T, T),
                                    "this is the upper triangle, which is the future": torch.ones(T, T).triu(),
+                                   "this marks the future, which must NOT be seen: the other way round":
+                                       torch.ones(T, T).triu(1),
                                    "a token sees itself too": torch.ones(T, T).tril(-1)})
         for i in range(T):
             for j in range(T):
@@ -168,6 +193,18 @@ def _keys_ask(q, k, v):
     return attention_head(k, q, v)
 
 
+def _masks_the_past(q, k, v):
+    return (q @ k.T / math.sqrt(q.shape[1])).masked_fill(causal_mask(len(q)), -math.inf).softmax(dim=1) @ v
+
+
+def _by_the_number_of_tokens(q, k, v):
+    return attention_head(q * math.sqrt(q.shape[1] / len(q)), k, v)
+
+
+def _times_the_root(q, k, v):
+    return attention_head(q * q.shape[1], k, v)
+
+
 HEAD_MISTAKES = {
     "the scores were not divided: divide them by the root of d": _no_scale,
     "divide by the ROOT of d, not by d": _scaled_by_d,
@@ -176,7 +213,10 @@ HEAD_MISTAKES = {
         _masked_with_zero,
     "the softmax runs down the columns: each ROW must sum to one (dim=1)": _over_columns,
     "the mask came after the softmax: the weights that are left no longer sum to one": _mask_after_softmax,
-    "the keys ask the queries: the scores are q @ k.T": _keys_ask}
+    "the keys ask the queries: the scores are q @ k.T": _keys_ask,
+    "you masked what may be seen: `masked_fill` overwrites where it finds True, so give it ~mask": _masks_the_past,
+    "d is the length of a query (q.shape[1]), not the number of tokens": _by_the_number_of_tokens,
+    "you multiplied by the root of d: divide": _times_the_root}
 
 
 @register("05.attention_head", reference=attention_head, minutes=8, difficulty=2, wrong=list(HEAD_MISTAKES.values()),
@@ -375,6 +415,10 @@ def _over_the_batch(logits, temperature, top_k):
     return filter_logits(logits / temperature, top_k).softmax(0).nan_to_num()
 
 
+def _only_the_likeliest(logits, temperature, top_k):
+    return filter_logits(logits / temperature, 1).softmax(-1)
+
+
 SAMPLING_MISTAKES = {
     "you multiplied by the temperature: divide": _times_temperature,
     "the temperature changes nothing here: divide the logits by it": _no_temperature,
@@ -385,7 +429,8 @@ SAMPLING_MISTAKES = {
     "a dropped logit must be -infinity: e to the power of 0 is 1, not 0": _zero_is_not_impossible,
     "the k likeliest were sought in the whole batch: each row has its own": _top_k_of_the_batch,
     "the k-th likeliest token was dropped: it stays (`<`, not `<=`)": _one_too_few,
-    "the softmax runs over the batch: it belongs over the tokens of a row (dim=-1)": _over_the_batch}
+    "the softmax runs over the batch: it belongs over the tokens of a row (dim=-1)": _over_the_batch,
+    "only the likeliest token is left: the k-th largest is the LAST that topk gives": _only_the_likeliest}
 
 
 @register("05.probabilities", reference=probabilities, minutes=5, difficulty=2,
@@ -593,13 +638,18 @@ def _neighbours(x, frequencies):
     return torch.stack(turned, -1).flatten(-2)
 
 
+def _halves_interleaved(x, frequencies):
+    return torch.stack(rotate(x, frequencies).chunk(2, dim=-1), -1).flatten(-2)
+
+
 ROTATION_MISTAKES = {
     "each pair has a frequency of its own": _all_by_one_angle,
     "the angle grows with the position: position x frequency": _not_by_position,
     "a sign is wrong: a cos - b sin, and a sin + b cos": _a_mirror,
     "it was turned the other way": _the_other_way,
     "the first token stands at position 0 and is not turned": _from_one,
-    "a pair is a number of the first half with its partner in the second half, not with its neighbour": _neighbours}
+    "a pair is a number of the first half with its partner in the second half, not with its neighbour": _neighbours,
+    "the turned halves were interleaved: put one behind the other (`torch.cat(..., -1)`)": _halves_interleaved}
 
 
 @register("05.rotate", reference=rotate, minutes=8, difficulty=2, wrong=list(ROTATION_MISTAKES.values()),
