@@ -26,7 +26,11 @@ def tidy(content: dict) -> dict:
             was_widget = data.pop(VIEW, None) is not None
             text = "".join(data.get("text/plain", "")) or "".join(output.get("text", ""))
             bare = set(data) <= {"text/plain"}
-            if not (bare and (_BAR.search(text) or was_widget and not text) and (was_widget or output.get("name") == "stderr")):
+            if bare and (_BAR.search(text) or was_widget and not text) and (was_widget or output.get("name") == "stderr"):
+                continue
+            if kept and output["output_type"] == "stream" and kept[-1].get("name") == output["name"]:
+                kept[-1]["text"] = "".join(kept[-1]["text"]) + text     # one print may arrive in two pieces
+            else:
                 kept.append(output)
         if "outputs" in cell:
             cell["outputs"] = kept

@@ -149,8 +149,8 @@ def check_mu_law(fn):
     assert not len(lost), f"token {lost[0]} must come back as itself, but it comes back as {got[lost[0]]}"
     samples = np.linspace(-1, 1, 4001)
     other = samples[np.asarray(fn(samples)) != mu_law(samples)]
-    assert not len(other), (f"the sample {other[0]:.4f} is token {mu_law(other[:1])[0]}, not {np.asarray(fn(other[:1]))[0]}: close, "
-                            "but is it log(1 + mu |x|) over log(1 + mu), and rounded to the nearest?")
+    assert not len(other), (f"the sample {other[0]:.4f} is token {mu_law(other[:1])[0]}, not {np.asarray(fn(other[:1]))[0]}: "
+                            "close, but is it log(1 + mu |x|) over log(1 + mu), and rounded to the nearest?")
 
 
 # ---------------------------------------------------------------- entropy

@@ -33,6 +33,12 @@ def test_tidy_leaves_what_a_page_can_show():
     assert "widgets" not in content["metadata"]
 
 
+def test_what_was_printed_in_two_pieces_is_one_output():
+    pieces = [{"output_type": "stream", "name": "stdout", "text": ["one\n", "two"]}, {"output_type": "stream", "name": "stdout", "text": "\n"}]
+    content = run.tidy(book(("a", [*pieces, stderr("careful\n")])))
+    assert content["cells"][0]["outputs"] == [{"output_type": "stream", "name": "stdout", "text": "one\ntwo\n"}, stderr("careful\n")]
+
+
 def test_a_chapter_is_executed_and_saved(tmp_path, capsys):
     path = tmp_path / "03_planted.ipynb"
     path.write_text(json.dumps(book(("x = 20 + 1", []), ("print(2 * x)", []))))
