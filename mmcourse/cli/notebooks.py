@@ -180,8 +180,9 @@ def _lengths(book: Notebook) -> list[int]:
 
 
 def _words(book: Notebook) -> int:
-    """Words of prose; folded solutions (<details>) and code blocks do not count."""
-    text = re.sub(r"<details>.*?</details>|```.*?```", " ", "\n\n".join(book.prose), flags=re.DOTALL)
+    """Words of prose before "In depth"; folded solutions (<details>) and code blocks do not count."""
+    first_reading = "\n\n".join(book.prose).partition("\n## In depth")[0]
+    text = re.sub(r"<details>.*?</details>|```.*?```", " ", first_reading, flags=re.DOTALL)
     return len(re.findall(r"[^\W\d_][\w'’-]*", text))
 
 
@@ -203,7 +204,7 @@ def notes(book: Notebook) -> list[str]:
     if sum(n > 20 for n in lines) > 0.1 * len(lines):
         said.append("more than one cell in ten is over 20 lines")
     if not 2000 <= _words(book) <= 3500:
-        said.append(f"{_words(book):,} words of prose; chapters have 2,000 to 3,500")
+        said.append(f"{_words(book):,} words of prose in the first reading; chapters have 2,000 to 3,500")
     long = sum(len(line) > 110 for cell in book.code for line in source(cell).splitlines())
     if long:
         said.append(f"{long} lines of code are wider than 110 characters")
