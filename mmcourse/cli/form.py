@@ -13,7 +13,7 @@ WIDEST = 92  # columns of code that a page of 1,280 pixels shows
 WORDS_A_MINUTE = 200
 LINES_A_MINUTE = 20
 FIGURES_A_MINUTE = 3
-SLACK = 0.25  # what is said of the reading time may be this far from what is counted
+SLACK = 0.12  # what is said of the reading time may be this far from what is counted
 DIFFICULTY = ("easy", "medium", "hard")
 _FOLD = re.compile(r"<details>.*?</details>", re.DOTALL)
 _TIME = re.compile(r"\*\*Time:\*\* about (\d+) minutes to read, (\d+) for the exercises?, (\d+) for the machine")
@@ -21,11 +21,14 @@ _HEADING = re.compile(r"^### Exercise (\S+) · (\d+) minutes? · (\w+)$", re.MUL
 
 
 def main_line(book: Notebook) -> list[dict]:
-    """The cells that a first reader reads: all before "In depth"."""
-    cells = book.content["cells"]
-    end = next((i for i, c in enumerate(cells) if c["cell_type"] == "markdown"
-                and re.search(r"^## In depth", source(c), re.MULTILINE)), len(cells))
-    return cells[:end]
+    """The cells that a first reader reads: all before "In depth", of whose cell only what stands above the heading."""
+    cells = []
+    for cell in book.content["cells"]:
+        heading = re.search(r"^## In depth", source(cell), re.MULTILINE) if cell["cell_type"] == "markdown" else None
+        if heading:
+            return [*cells, {**cell, "source": source(cell)[: heading.start()]}]
+        cells.append(cell)
+    return cells
 
 
 def reading_minutes(book: Notebook) -> float:

@@ -47,8 +47,8 @@ def test_the_good_chapter_passes(tmp_path):
 
 
 def test_reading_counts_words_lines_and_figures_before_in_depth(tmp_path):
-    book = chapter(tmp_path, [text("one two three four"), code("x = 1", "# no", "", "y = 2", outputs=[PICTURE]), text("## In depth"), code("z")])
-    assert form.reading_minutes(book) == pytest.approx(4 / 200 + 2 / 20 + 1 / 3)
+    book = chapter(tmp_path, [text("one two three four"), code("x = 1", "# no", "", "y = 2", outputs=[PICTURE]), text("five", "## In depth", "six"), code("z")])
+    assert form.reading_minutes(book) == pytest.approx(5 / 200 + 2 / 20 + 1 / 3)
 
 
 @pytest.mark.parametrize("cell, old, new, said", [
