@@ -38,7 +38,7 @@ def vqvae() -> VQVAE:
 def model() -> FlowDecoder:
     torch.manual_seed(0)
     model = FlowDecoder(code_dim=8, width=16, depth=1, time=16)
-    nn.init.normal_(model.conv_out[-1].weight, std=0.05)                  # as if it had learnt something
+    nn.init.normal_(model.conv_out[-1].weight, std=0.05)                  # as if it had learned something
     return model.eval()
 
 

@@ -25,7 +25,7 @@ FILLS = {
     "image": "#F8DBA0",
     "sound": "#B5E3D3",
     "token": "#EBCBDD",
-    "learnt": "#DDE2E8",  # has weights
+    "learned": "#DDE2E8",  # has weights
     "fixed": "#F5F6F7",  # has none
 }
 
@@ -49,7 +49,7 @@ class Canvas:
         self.axes.set(xlim=(0, width), ylim=(0, height))
         self.axes.set_axis_off()
 
-    def box(self, x: float, y: float, width: float, height: float, text: str = "", kind: str = "learnt", *,
+    def box(self, x: float, y: float, width: float, height: float, text: str = "", kind: str = "learned", *,
             size: float = 9, bold: bool = False) -> tuple[float, float, float, float]:
         """A box with its lower left corner at (x, y) and `text` in its middle; returns (x, y, width, height)."""
         self.axes.add_patch(patches.FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.7",

@@ -8,14 +8,14 @@ def vqvae(caption: str = "") -> None:
     sheet = Canvas(90, 35)
     y, h = 19, 8
     picture = sheet.box(0.5, y, 9, h, "picture\n64×64×3", "image")
-    encoder = sheet.box(12, y, 9, h, "encoder", "learnt", bold=True)
+    encoder = sheet.box(12, y, 9, h, "encoder", "learned", bold=True)
     vectors = sheet.box(23.5, y, 9.5, h, "vectors\n8×8×16", "fixed")
     nearest = sheet.box(36, y, 9, h, "nearest\nof 512", "fixed", bold=True)
     ids = sheet.box(47.5, y, 8.5, h, "64 ids\n8×8\n9 bits each", "token", size=8)
     codes = sheet.box(58.5, y, 8.5, h, "codes\n8×8×16", "fixed")
-    decoder = sheet.box(69.5, y, 8.5, h, "decoder", "learnt", bold=True)
+    decoder = sheet.box(69.5, y, 8.5, h, "decoder", "learned", bold=True)
     rebuilt = sheet.box(80.5, y, 9, h, "rebuilt\n64×64×3", "image")
-    sheet.box(41, 7, 19, 5.5, "codebook: 512 × 16", "learnt", bold=True)
+    sheet.box(41, 7, 19, 5.5, "codebook: 512 × 16", "learned", bold=True)
     row = (picture, encoder, vectors, nearest, ids, codes, decoder, rebuilt)
     for left, right in zip(row, row[1:]):
         sheet.arrow(after(left), before(right))
@@ -35,7 +35,7 @@ def vqvae(caption: str = "") -> None:
     sheet.arrow((below(vectors)[0], y), (41, 9), bend=0.25, dashed=True)
     sheet.text(22.5, 9, "each code follows the mean\nof the vectors that chose it\n(EMA, no gradient)", size=8)
     sheet.text(77, 9.8, "commitment: a second loss pulls\neach vector towards its code", size=8, colour=GRADIENT)
-    sheet.box(1, 1.2, 6, 2.6, "learnt", "learnt", size=8)
+    sheet.box(1, 1.2, 6, 2.6, "learned", "learned", size=8)
     sheet.box(8.5, 1.2, 8, 2.6, "no weights", "fixed", size=8)
     sheet.text(18.5, 2.5, "solid: forwards     dashed red: the gradient's way back     dashed grey: no gradient", size=8,
                align="left")

@@ -10,8 +10,8 @@ def codec(caption: str = "") -> None:
     there, back = 19, 4
     sound = sheet.box(1, there, 12, 7, "sound\n8,000 a second", "sound")
     mel = sheet.box(23, there, 12, 7, "log-mel\n100 frames a s", "fixed")
-    encoder = sheet.box(46, there, 12, 7, "encoder\n4 frames → 1", "learnt")
-    books = sheet.box(70, there, 19, 7, "residual quantizer\n4 books of 512 codes", "learnt")
+    encoder = sheet.box(46, there, 12, 7, "encoder\n4 frames → 1", "learned")
+    books = sheet.box(70, there, 19, 7, "residual quantizer\n4 books of 512 codes", "learned")
     sheet.arrow(after(sound), before(mel), "(1, 4800)")
     sheet.arrow(after(mel), before(encoder), "(1, 64, 60)")
     sheet.arrow(after(encoder), before(books), "(1, 64, 15)")
@@ -20,7 +20,7 @@ def codec(caption: str = "") -> None:
     sheet.text(68.8, 13.5, "4 ids for each 40 ms\n(1, 15, 4)", align="right")
     codes = sheet.box(70, back - 1, 19, 6, "look the codes up,\nadd them", "fixed")
     sheet.arrow(below(ids), above(codes))
-    decoder = sheet.box(46, back - 1, 12, 6, "decoder\n1 → 4 frames", "learnt")
+    decoder = sheet.box(46, back - 1, 12, 6, "decoder\n1 → 4 frames", "learned")
     again = sheet.box(23, back - 1, 12, 6, "log-mel again", "fixed")
     out = sheet.box(1, back - 1, 12, 6, "sound again", "sound")
     sheet.arrow(before(codes), after(decoder), "(1, 64, 15)")
@@ -45,7 +45,7 @@ def residual(caption: str = "") -> None:
     rests = [sheet.box(1 + 20 * i, 15, 8, 5, name, "sound" if i == 0 else "fixed") for i, name in enumerate(names)]
     for level, (rest, following, number) in enumerate(zip(rests, rests[1:], ids)):
         x = rest[0] + 10.6
-        book = sheet.box(x - 5, 7.4, 10, 4.6, f"book {level}:\nnearest code", "learnt", size=8)
+        book = sheet.box(x - 5, 7.4, 10, 4.6, f"book {level}:\nnearest code", "learned", size=8)
         sheet.arrow((rest[0] + 4, 15), (x - 1.5, 12))
         sheet.arrow((x + 2.5, 12), (following[0] + 3, 15), "subtract", size=8, offset=(5.6, -0.9))
         sheet.arrow(after(rest), before(following))

@@ -48,7 +48,7 @@ def answering(caption: str = "") -> None:
     """The loop: one row goes on, token by token, until the closing token of what was wanted."""
     sheet, y = Canvas(88, 22), 9
     row = sheet.box(0.5, y, 15, 6, "the row so far:\nprompt + <image> …", "token")
-    model = sheet.box(19.5, y, 12, 6, "transformer", "learnt", bold=True)
+    model = sheet.box(19.5, y, 12, 6, "transformer", "learned", bold=True)
     logits = sheet.box(35.5, y, 12, 6, "2,567 logits", "fixed")
     mask = sheet.box(51.5, y, 13.5, 6, "modality mask:\nwhat may come?", "fixed")
     choose = sheet.box(69, y, 14, 6, "choose one:\ntemperature, top-p", "fixed")
