@@ -28,7 +28,8 @@ from mmcourse.world.scene import sample_scene
 
 LEVELS = {512: (8, 8, 8), 8192: (8, 8, 8, 4, 4), 65536: (8, 8, 8, 8, 4, 4)}     # of FSQ, by the number of codes
 NOT_THE_QUANTIZERS = ("patch", "table", "optimizer", "sign_weight")
-THREE_SEEDS = ("VQ 512 patch 8", "FSQ 512 patch 8", *(f"cure: {name}" for name in (     # of the rest one is enough
+THREE_SEEDS = ("VQ 512 patch 8", "FSQ 512 patch 8", "VQ 65536 patch 8", "FSQ 65536 patch 8", "VQ 512 patch 16", *(
+    f"cure: {name}" for name in (                       # of the rest one is enough
     "nothing", "moving averages", "k-means start", "restart", "8 numbers", "8 numbers of length 1", "SimVQ", "rotation trick")))
 KEPT = ("psnr_db", "fd", "objects", "signs_ocr", "codes_used", "perplexity", "cpu_minutes")    # of a further seed
 
