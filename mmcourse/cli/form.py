@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from mmcourse.cli.notebooks import Notebook, exercises_in, source
+from mmcourse.cli.notebooks import Notebook, exercises_in, source, words
 
 WIDEST = 92  # columns of code that a page of 1,280 pixels shows
 WORDS_A_MINUTE = 200
@@ -21,27 +21,19 @@ _HEADING = re.compile(r"^### Exercise (\S+) · (\d+) minutes? · (\w+)$", re.MUL
 
 
 def main_line(book: Notebook) -> list[dict]:
-    """The cells that a first reader reads: all before "In depth", of whose cell only what stands above the heading."""
-    cells = []
-    for cell in book.content["cells"]:
-        heading = re.search(r"^## In depth", source(cell), re.MULTILINE) if cell["cell_type"] == "markdown" else None
-        if heading:
-            return [*cells, {**cell, "source": source(cell)[: heading.start()]}]
-        cells.append(cell)
-    return cells
+    """The cells that a first reader reads: all before "In depth"."""
+    cells = book.content["cells"]
+    end = next((i for i, c in enumerate(cells) if c["cell_type"] == "markdown"
+                and re.search(r"^## In depth", source(c), re.MULTILINE)), len(cells))
+    return cells[:end]
 
 
 def reading_minutes(book: Notebook) -> float:
     """Minutes of a first reading, without the exercises: words outside folds, lines of code, figures, each at its pace."""
-    words = lines = figures = 0
-    for cell in main_line(book):
-        if cell["cell_type"] == "markdown":
-            prose = re.sub(r"```.*?```", " ", _FOLD.sub(" ", source(cell)), flags=re.DOTALL)
-            words += len(re.findall(r"[^\W\d_][\w'’-]*", prose))
-        else:
-            lines += sum(1 for line in source(cell).splitlines() if line.strip() and not line.lstrip().startswith("#"))
-            figures += sum("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
-    return words / WORDS_A_MINUTE + lines / LINES_A_MINUTE + figures / FIGURES_A_MINUTE
+    code = [cell for cell in main_line(book) if cell["cell_type"] == "code"]
+    lines = sum(1 for cell in code for line in source(cell).splitlines() if line.strip() and not line.lstrip().startswith("#"))
+    figures = sum("image/png" in output.get("data", {}) for cell in code for output in cell.get("outputs", []))
+    return words(book) / WORDS_A_MINUTE + lines / LINES_A_MINUTE + figures / FIGURES_A_MINUTE
 
 
 def time_problems(book: Notebook) -> list[str]:

@@ -179,7 +179,7 @@ def _lengths(book: Notebook) -> list[int]:
     ]
 
 
-def _words(book: Notebook) -> int:
+def words(book: Notebook) -> int:
     """Words of prose before "In depth"; folded solutions (<details>) and code blocks do not count."""
     first_reading = "\n\n".join(book.prose).partition("\n## In depth")[0]
     text = re.sub(r"<details>.*?</details>|```.*?```", " ", first_reading, flags=re.DOTALL)
@@ -192,7 +192,7 @@ def statistics(book: Notebook) -> str:
     long = sum(n > 20 for n in lines) / len(lines)
     return (
         f"{len(book.code)} code cells, median {median(lines):g} lines, {long:.0%} over 20, "
-        f"{sum(lines)} lines, {_words(book):,} words, {book.size / 1e6:.2f} MB"
+        f"{sum(lines)} lines, {words(book):,} words, {book.size / 1e6:.2f} MB"
     )
 
 
@@ -203,8 +203,8 @@ def notes(book: Notebook) -> list[str]:
         said.append(f"the median code cell has {median(lines):g} lines; 3 to 6 keeps a reader with you")
     if sum(n > 20 for n in lines) > 0.1 * len(lines):
         said.append("more than one cell in ten is over 20 lines")
-    if not 2000 <= _words(book) <= 3500:
-        said.append(f"{_words(book):,} words of prose in the first reading; chapters have 2,000 to 3,500")
+    if not 2000 <= words(book) <= 3500:
+        said.append(f"{words(book):,} words of prose in the first reading; chapters have 2,000 to 3,500")
     long = sum(len(line) > 110 for cell in book.code for line in source(cell).splitlines())
     if long:
         said.append(f"{long} lines of code are wider than 110 characters")

@@ -8,6 +8,12 @@ from mmcourse import bpe
 from mmcourse.bpe import SPLIT_PATTERN, BPETokenizer, apply_merges, count_words, to_byte_chars
 from mmcourse.exercises import register
 
+
+def reason(got, slips: list[tuple], *arguments) -> str:
+    """What was done wrong, if `got` is what one of the known slips (function, sentence) gives for the arguments, or ""."""
+    return next((f": {said}" for slip, said in slips if got == slip(*arguments)), "")
+
+
 # ---------------------------------------------------------------- the merge loop
 
 def naive_merge(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
@@ -103,7 +109,7 @@ def check_merge_loop(fn):
                                  f"asked for (your loop went on and said: {error})") from error
         assert given == words, "the lists that were handed in must stay as they were: make new ones"
         assert isinstance(got, list), f"give a list of pairs back, not {type(got).__name__}"
-        why = next((f": {reason}" for slip, reason in MERGE_SLIPS if got == slip(words, n)), "")
+        why = reason(got, MERGE_SLIPS, words, n)
         assert got == expected, (
             f"from {texts} the merges (at most {n}) are {expected}, but you found {got}{why}")
 
@@ -233,7 +239,7 @@ def check_apply_merges(fn):
         for word in [*text.split(), "x", "", "abc", "cba", "nab", "a" * 11, text.replace(" ", "")]:
             got, expected = fn(to_byte_chars(word), merged), apply_merges(to_byte_chars(word), merged)
             assert isinstance(got, str), f"give a str of chr(id) back, not {type(got).__name__}"
-            why = next((f": {reason}" for slip, reason in APPLY_SLIPS if got == slip(to_byte_chars(word), merged)), "")
+            why = reason(got, APPLY_SLIPS, to_byte_chars(word), merged)
             assert got == expected, (f"with the merges learned from {text!r}, the word {word!r} must become "
                                      f"the ids {[*map(ord, expected)]}, but it became {[*map(ord, got)]}{why}")
 

@@ -9,6 +9,11 @@ from mmcourse.world.scene import BACKGROUNDS
 STATIC = Path(__file__).parent / "static"
 
 
+def scripts(*names: str) -> str:
+    """The files of a widget's page as one script: anywidget takes one."""
+    return "\n".join((STATIC / name).read_text("utf-8") for name in names)
+
+
 def css(rgb: tuple[int, int, int]) -> str:
     """(226, 88, 80) -> `#e25850`."""
     return "#{:02x}{:02x}{:02x}".format(*rgb)
@@ -45,7 +50,7 @@ class Canvas(FromBrowser):
 class Microphone(FromBrowser):
     """Records up to `seconds` s: `file` is a WAV file at the browser's own rate."""
 
-    _esm = STATIC / "microphone.js"
+    _esm = scripts("wav.js", "microphone.js")
     seconds = traitlets.Float(3.0).tag(sync=True)
 
 
@@ -53,7 +58,7 @@ class Upload(FromBrowser):
     """A button that chooses a file: `kind` is `picture` or `sound`. What is too large to be sent is made smaller in the browser;
     a preview and the file's name stand beside it."""
 
-    _esm = STATIC / "upload.js"
+    _esm = scripts("wav.js", "upload.js")
     kind = traitlets.Unicode("picture").tag(sync=True)
 
 

@@ -111,4 +111,8 @@ def test_every_way_to_ask_is_answered(open_chapter):
     upload(panel, "tone.wav", wav(0.6), "audio/wav")
     said, _ = panel.ask("text")
     assert "sound in, text out" in said.lower(), said
+    upload(panel, "long.wav", wav(200), "audio/wav")                    # 3.2 MB: the page makes it a WAV file of its own
+    panel.box.get_by_text("long.wav (3.2 MB, 200.0 s)").wait_for(timeout=20_000)
+    said, _ = panel.ask("text")
+    assert "sound in, text out" in said.lower() and "200.0 s is more than one word" in said, said
     assert tab.complaints() == []

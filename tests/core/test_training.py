@@ -195,18 +195,8 @@ def test_a_resumed_run_keeps_the_rates_of_this_call(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(frozen.parameters(), again.parameters())), "a rate of 0 moved nothing"
 
 
-@pytest.mark.parametrize("where", ["batch", "loss", "clip"])
-def test_ctrl_c_in_the_middle_of_a_step_finishes_the_step_and_resumes_exactly(tmp_path, monkeypatch, where):
-    """A real signal, at the worst moments: a half-done step must not be done twice after the resume."""
-    straight = make()
-    train(straight, batch, loss, steps=12, optim=OPTIM, run=QUIET)
-    pressed = []
-
-    def press():
-        if not pressed:
-            pressed.append(True)
-            os.kill(os.getpid(), signal.SIGINT)
-
+def pressing(where: str, press, monkeypatch):
+    """A `batch` and a `loss` that call `press` in step 5: while the batch is made, with the loss, or at the clipping."""
     def my_batch(rng):
         data = batch(rng)
         if where == "batch" and np.allclose(data[0], batch(np.random.default_rng((0, 5)))[0]):
@@ -219,11 +209,26 @@ def test_ctrl_c_in_the_middle_of_a_step_finishes_the_step_and_resumes_exactly(tm
             press()
         return out
 
-    model, run = make(), saved(tmp_path / "run.pt")
     if where == "clip":
-        clip = nn.utils.clip_grad_norm_
-        monkeypatch.setattr(nn.utils, "clip_grad_norm_",
-                            lambda p, c: (press() if model.seen == 16 * 6 else None, clip(p, c))[1])
+        clip, count = nn.utils.clip_grad_norm_, iter(range(99))
+        monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda p, c: (press() if next(count) == 5 else None, clip(p, c))[1])
+    return my_batch, my_loss
+
+
+@pytest.mark.parametrize("where", ["batch", "loss", "clip"])
+def test_ctrl_c_in_the_middle_of_a_step_finishes_the_step_and_resumes_exactly(tmp_path, monkeypatch, where):
+    """A real signal, at the worst moments: a half-done step must not be done twice after the resume."""
+    straight = make()
+    train(straight, batch, loss, steps=12, optim=OPTIM, run=QUIET)
+    pressed = []
+
+    def press():
+        if not pressed:
+            pressed.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    model, run = make(), saved(tmp_path / "run.pt")
+    my_batch, my_loss = pressing(where, press, monkeypatch)
     history = train(model, my_batch, my_loss, steps=12, optim=OPTIM, run=run)
     assert pressed and history.interrupted and len(history.rows) == 6
     assert not model.training and torch.isfinite(model(torch.ones(1, 3))).all()        # usable as it is
@@ -285,28 +290,9 @@ def test_a_full_disk_on_the_way_does_not_end_the_run(tmp_path, monkeypatch, caps
 
 # ---- what a stranger, a second kernel, a second press of stop does to a run
 
-def press_twice(where: str, monkeypatch):
-    """A `batch` and a `loss` that press Ctrl-C twice in step 5: while the batch is made, or within the step."""
-    def press():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    def my_batch(rng):
-        data = batch(rng)
-        if where == "batch" and np.allclose(data[0], batch(np.random.default_rng((0, 5)))[0]):
-            press()
-        return data
-
-    def my_loss(model, x, y):
-        out = loss(model, x, y)
-        if where == "loss" and model.seen == 16 * 6:
-            press()
-        return out
-    if where == "clip":
-        clip = nn.utils.clip_grad_norm_
-        count = iter(range(99))
-        monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda p, c: (press() if next(count) == 5 else None, clip(p, c))[1])
-    return my_batch, my_loss
+def press_twice():
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize("where, said", [
@@ -317,7 +303,7 @@ def test_two_presses_of_stop_never_save_a_step_that_was_cut(tmp_path, monkeypatc
     straight, model, run = make(), make(), saved(tmp_path / "run.pt", save_every=2)
     train(straight, batch, loss, steps=12, optim=OPTIM, run=QUIET)
     with monkeypatch.context() as patch:
-        my_batch, my_loss = press_twice(where, patch)
+        my_batch, my_loss = pressing(where, press_twice, patch)
         assert train(model, my_batch, my_loss, steps=12, optim=OPTIM, run=run).interrupted
     assert re.search(said, capsys.readouterr().out) and not model.training
     assert torch.load(tmp_path / "run.pt", weights_only=True)["step"] == (5 if where == "batch" else 4)

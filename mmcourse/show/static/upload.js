@@ -2,18 +2,6 @@
 // sounds to one channel of 16 kHz. (A message of more than 10 MiB would end the connection without a word.)
 const LARGE = 3e6, MOST = 9e6, PIXELS = 1024, RATE = 16000, SECONDS = 240;
 
-function wavFile(samples, rate) {
-  const bytes = new DataView(new ArrayBuffer(44 + 2 * samples.length));
-  const text = (at, s) => [...s].forEach((c, i) => bytes.setUint8(at + i, c.charCodeAt(0)));
-  text(0, "RIFF"); bytes.setUint32(4, 36 + 2 * samples.length, true); text(8, "WAVEfmt ");
-  bytes.setUint32(16, 16, true); bytes.setUint16(20, 1, true); bytes.setUint16(22, 1, true);   // PCM, one channel
-  bytes.setUint32(24, rate, true); bytes.setUint32(28, 2 * rate, true);
-  bytes.setUint16(32, 2, true); bytes.setUint16(34, 16, true);
-  text(36, "data"); bytes.setUint32(40, 2 * samples.length, true);
-  samples.forEach((x, i) => bytes.setInt16(44 + 2 * i, Math.max(-1, Math.min(1, x)) * 32767, true));
-  return bytes.buffer;
-}
-
 async function smallerPicture(file) {
   const picture = await createImageBitmap(file), times = Math.min(1, PIXELS / Math.max(picture.width, picture.height));
   const canvas = document.createElement("canvas");
