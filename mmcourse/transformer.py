@@ -11,11 +11,12 @@ from torch import nn
 
 
 class Attention(nn.Module):
-    """Causal self-attention with several heads: (B, T, C) -> (B, T, C)."""
+    """Self-attention with several heads: (B, T, C) -> (B, T, C). Causal: a token sees
+    those before it and itself; if not, it sees all (chapter 08)."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, causal: bool = True):
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
@@ -28,7 +29,7 @@ class Attention(nn.Module):
         past = k.shape[2] - T                                          # tokens that were seen before these
         mask = (torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
                 if past and T > 1 else None)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=past == 0)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal and past == 0)
         return self.out(y.transpose(1, 2).reshape(B, T, C))            # the heads side by side
 
 
@@ -48,9 +49,9 @@ class Block(nn.Module):
     """Attention moves information between tokens, the MLP works on each alone; both add to the
     residual stream."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, causal: bool = True):
         super().__init__()
-        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads)
+        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads, causal)
         self.norm2, self.mlp = nn.LayerNorm(width), MLP(width)
 
     def forward(self, x, cache=None):

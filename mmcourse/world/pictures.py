@@ -120,7 +120,8 @@ def _paint_sign(picture: np.ndarray, scene: Scene, unit: float, world: World) ->
     width = int(world.signs.letter * unit)                              # of a letter, in pixels
     x, y = (round(v * unit) for v in sign_corner(scene.sign, world, scene.shift))
     edge, ink, board = (np.array(c, dtype=np.float32) / 255 for c in (INK, INK, BOARD))
-    for colour, inset, beyond in ((edge, 1, 3), (board, 2, 2)):         # in eighths of a letter's width
+    frame = world.signs.frame
+    for colour, inset, beyond in ((edge, 1, frame), (board, 2, max(frame - 1, 0))):  # in eighths of a letter's width
         inset, beyond = round(inset * width / 8), round(beyond * width / 8)
         picture[y + inset:y + 2 * width - inset, x - beyond:x + width * len(scene.sign) + beyond] = colour
     for i, letter in enumerate(scene.sign):

@@ -61,12 +61,14 @@ class SignRule:
         share: how often a scene has a sign; a scene without objects always has one.
         letter: the width of a letter, in units (`GRID`); it is twice as high.
         top: the upper edge of the letters, in units.
+        frame: how far the board reaches beyond the letters on each side, in eighths of a letter's width.
     """
     lengths: tuple[int, ...] = ()
     words: tuple[str, ...] = ()
     share: float = 0.5
     letter: int = 8
     top: int = 48
+    frame: int = 3
 
     def __post_init__(self):
         if bad := [word for word in self.words if not re.fullmatch("[A-Z]+", word)]:
@@ -81,7 +83,7 @@ class SignRule:
     @property
     def border(self) -> float:
         """How far the board reaches beyond the letters on each side, in units."""
-        return 3 * self.letter / 8
+        return self.frame * self.letter / 8
 
     def left(self, n: int) -> float:
         """Where the first of `n` letters begins: near the middle, if it can at the edge of an image token."""
