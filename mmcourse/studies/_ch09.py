@@ -1,0 +1,233 @@
+"""What the studies of chapter 09 share: the small tokenizer, the batches, the net, how it is asked, two judges.
+
+The world of invented names is `mmcourse.world.facts`; here its texts and scenes become tokens. A picture has
+32x32 pixels and 16 tokens, so that a net is trained in a minute or two.
+"""
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+
+from mmcourse import checkpoints
+from mmcourse.dataset import GIVEN_WEIGHT, mixture_loss, pad
+from mmcourse.generate import generate
+from mmcourse.judges.picture_net import PictureNet, picture_loss, targets
+from mmcourse.optim import Optim
+from mmcourse.paths import cache_dir
+from mmcourse.recipes.transformer import LR
+from mmcourse.studies import finished
+from mmcourse.training import History, Run, train
+from mmcourse.transformer import Transformer
+from mmcourse.vocabulary import OPEN, Segment, Vocabulary
+from mmcourse.vqvae import VQVAE, vqvae_loss
+from mmcourse.world.facts import FACT_WORLD, NOUNS, SCALE, Facts, Prompt, scene
+from mmcourse.world.grammar import PLACES
+from mmcourse.world.scene import BACKGROUNDS, Scene
+
+SMALL = {"width": 96, "layers": 3, "heads": 4, "context": 96}
+CODES = 256                             # of the small image tokenizer
+SIDE = 4                                # tokens across a picture
+WARMUP = 30                             # steps
+TEXT_WEIGHT = 4.0                       # of a token of an answer in words: there are few of them
+
+
+# ---------------------------------------------------------------- the tokenizer, and the second judge
+
+def every_scene() -> list[Scene]:
+    """All 192 scenes of the world."""
+    return [scene(noun, place, ground) for noun in NOUNS for place in PLACES for ground in BACKGROUNDS]
+
+
+def moved(scenes: Sequence[Scene], rng: np.random.Generator, by: int = 4) -> list[Scene]:
+    """The same scenes, each drawn up to `by` 64ths of the picture further up, down, left or right."""
+    shifts = rng.integers(-by, by + 1, size=(len(scenes), 2)).tolist()
+    return [Scene(s.groups, s.background, shift=tuple(shift), scale=s.scale) for s, shift in zip(scenes, shifts)]
+
+
+@cache
+def tokenizer(steps: int = 1500, progress: bool = False) -> VQVAE:
+    """32x32 pixels <-> 4x4 tokens: trained on all the scenes there are, then kept in the cache."""
+    pictures = FACT_WORLD.draw(every_scene())
+    torch.manual_seed(0)
+    model = VQVAE(codebook_size=CODES, dim=16, width=64, context=1)
+    history = train(model, lambda rng: (pictures[rng.integers(len(pictures), size=32)],), vqvae_loss, steps=steps,
+                    optim=Optim("muon", lr=2e-3, muon_lr=0.04),
+                    run=Run(resume=_file("tokenizer", steps), progress=progress))
+    finished(history)
+    return model
+
+
+@cache
+def picture_judge(steps: int = 600, progress: bool = False) -> PictureNet:
+    """A small net that names what is drawn: trained on true drawings that are moved about; kept in the cache."""
+    scenes = every_scene()
+
+    def batch(rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+        some = moved([scenes[i] for i in rng.integers(len(scenes), size=32)], rng)
+        return FACT_WORLD.draw(some), *targets(some, FACT_WORLD)
+    torch.manual_seed(1)
+    net = PictureNet(32, NOUNS, tuple(BACKGROUNDS))
+    finished(train(net, batch, picture_loss, steps=steps, optim=Optim(lr=2e-3),
+                   run=Run(seed=1, resume=_file("judge", steps), progress=progress)))
+    return net
+
+
+def _file(what: str, steps: int):
+    return cache_dir() / "runs" / f"ch09-{what}-{FACT_WORLD.identity[:8]}-{SCALE}-{steps}.pt"
+
+
+@torch.no_grad()
+def read_by_net(net: PictureNet, pictures: torch.Tensor) -> list[str]:
+    """The second judge: the noun it sees, wherever it stands, (B, 3, 32, 32) -> B nouns."""
+    left, right, _ = net(pictures)
+    return [NOUNS[i] for i in torch.maximum(left, right).argmax(1).tolist()]
+
+
+@cache
+def _true_drawings() -> tuple[list[Scene], torch.Tensor]:
+    scenes = every_scene()
+    return scenes, FACT_WORLD.draw(scenes)
+
+
+def read_scenes(pictures: torch.Tensor) -> list[Scene]:
+    """The first judge, by analysis through synthesis: the scene whose true drawing is nearest in squared error,
+    (B, 3, 32, 32) -> B scenes."""
+    scenes, drawings = _true_drawings()
+    nearest = torch.cdist(pictures.flatten(1), drawings.flatten(1)).argmin(1)
+    return [scenes[i] for i in nearest.tolist()]
+
+
+# ---------------------------------------------------------------- rows become tokens
+
+READ = {"fact": 16, "question": 4, "property of a noun": 2, "property of a name": 2, "reverse": 2, "draw a noun": 6,
+        "draw a name": 4}               # rows of each kind in a batch
+GIVEN = {"fact": 0}                     # segments that are the question; of all other kinds the first, or two:
+GIVEN_TWO = ("told in the prompt",)
+
+
+class FactData:
+    """Batches of facts, questions and pictures as ids: what `train` needs of them.
+
+    Attributes:
+        rows: how many rows of each kind (`facts.ROWS`) a batch has.
+        own: pictures that a net has drawn itself, [(caption, image segment)], the rows of the kind `own picture`.
+    """
+
+    def __init__(self, facts: Facts, bpe, vqvae: VQVAE, rows: dict[str, int] | None = None):
+        self.facts, self.bpe, self.vqvae = facts, bpe, vqvae
+        self.rows, self.own = dict(READ if rows is None else rows), []
+        self.vocabulary = Vocabulary(bpe.vocab_size, vqvae.vocab_size, audio=0, image_tokens=SIDE * SIDE)
+        scenes = every_scene()
+        ids = vqvae.encode(FACT_WORLD.draw(scenes)).flatten(1).tolist()        # (192, 4, 4) -> (192, 16)
+        self._images = {s: Segment("image", tuple(row)) for s, row in zip(scenes, ids)}
+        self._texts: dict[str, Segment] = {}
+
+    def text(self, text: str) -> Segment:
+        """A text as a segment."""
+        if text not in self._texts:
+            self._texts[text] = Segment("text", tuple(self.bpe.encode(" " + text)))
+        return self._texts[text]
+
+    def image(self, scene: Scene) -> Segment:
+        """The true drawing of a scene as a segment."""
+        return self._images[scene]
+
+    def segments(self, kind: str, rng: np.random.Generator) -> list[Segment]:
+        """One row of a kind."""
+        if kind == "own picture":
+            caption, image = self.own[rng.integers(len(self.own))]
+            return [self.text(caption), image]
+        return [self.text(part) if isinstance(part, str) else self.image(part) for part in self.facts.row(kind, rng)]
+
+    def weighted(self, kind: str, segments: list[Segment]) -> tuple[list[int], list[float]]:
+        """ids and what the loss counts each: sentences in full, of anything else the answers, and a tenth of
+        what was given."""
+        given = GIVEN.get(kind, 2 if kind in GIVEN_TWO else 1)
+        ids, weights = [], []
+        for number, segment in enumerate(segments):
+            packed = self.vocabulary.pack([segment])
+            weight = TEXT_WEIGHT if segment.modality == "text" and given else 1.0
+            ids += packed
+            weights += [GIVEN_WEIGHT["text"] if number < given else weight] * len(packed)
+            if number == given:
+                weights[-len(packed)] = GIVEN_WEIGHT["text"]           # that an answer opens is decided by who asks
+        return ids, weights
+
+    def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+        """ids and weights (B, T), the short rows and the long ones apart: little is padding."""
+        rows = [self.weighted(kind, self.segments(kind, rng)) for kind, n in self.rows.items() for _ in range(n)]
+        rows.sort(key=lambda row: len(row[0]))
+        parts = [rows[:len(rows) // 2], rows[len(rows) // 2:]]
+        return tuple(pad([row[k] for row in part], dtype) for part in parts if part
+                     for k, dtype in ((0, torch.long), (1, torch.float)))
+
+
+# ---------------------------------------------------------------- a net, and how it is asked
+
+@dataclass
+class Net:
+    """A net that has read a `FactData`, with all that it takes to ask it."""
+    model: Transformer
+    data: FactData
+    history: History | None = None
+
+    def ask(self, questions: Sequence[str]) -> list[str]:
+        """Each question answered in words, the likeliest ones: `what is a dax?` -> `a fish`."""
+        prompts = [[self.data.text(question)] for question in questions]
+        said = generate(self.model, self.data.vocabulary, prompts, "text", temperature=0.0, limit=12)
+        return [self.data.bpe.decode(segment.ids).strip() for segment in said]
+
+    def draw(self, prompts: Sequence[Sequence[str]]) -> list[Segment]:
+        """A picture after one or several texts, the likeliest one token by token."""
+        asked = [[self.data.text(text) for text in texts] for texts in prompts]
+        return generate(self.model, self.data.vocabulary, asked, "image", temperature=0.0)
+
+    def paint(self, segments: Sequence[Segment]) -> torch.Tensor:
+        """Image segments as pictures (B, 3, 32, 32)."""
+        return self.data.vqvae.decode(torch.tensor([s.ids for s in segments]).view(-1, SIDE, SIDE))    # (B, 16)
+
+    # the ways of drawing a name: each gives one picture a prompt, and the texts that were said on the way
+
+    def direct(self, prompts: Sequence[Prompt]) -> tuple[list[Segment], list[str]]:
+        """The caption with the name, then the picture."""
+        return self.draw([[p.text] for p in prompts]), [""] * len(prompts)
+
+    def said_first(self, prompts: Sequence[Prompt]) -> tuple[list[Segment], list[str]]:
+        """Two calls: what is it? Then the caption with that answer in the place of the name."""
+        names = list(dict.fromkeys(p.name for p in prompts))
+        answers = dict(zip(names, self.ask([f"what is a {name}?" for name in names])))
+        said = [answers[p.name] for p in prompts]
+        return self.draw([[f"{answer} on the {p.place}, {p.ground} ground"] for p, answer in zip(prompts, said)]), said
+
+    def chain(self, prompts: Sequence[Prompt]) -> tuple[list[Segment], list[str]]:
+        """One sequence: the caption with the name, the caption again in the net's own words, the picture."""
+        said = self.ask_limit([p.text for p in prompts], 24)
+        return self.draw([[p.text, words] for p, words in zip(prompts, said)]), said
+
+    def ask_limit(self, texts: Sequence[str], limit: int) -> list[str]:
+        """As `ask`, with room for longer answers."""
+        prompts = [[self.data.text(text)] for text in texts]
+        said = generate(self.model, self.data.vocabulary, prompts, "text", temperature=0.0, limit=limit)
+        return [self.data.bpe.decode(segment.ids).strip() for segment in said]
+
+    def told_in_prompt(self, prompts: Sequence[Prompt]) -> tuple[list[Segment], list[str]]:
+        """The fact stands before the caption: copying, no knowledge."""
+        facts = [f"a {p.name} is {'an' if p.noun[0] in 'aeiou' else 'a'} {p.noun}." for p in prompts]
+        return self.draw([[fact, p.text] for fact, p in zip(facts, prompts)]), [""] * len(prompts)
+
+    def noun_itself(self, prompts: Sequence[Prompt]) -> tuple[list[Segment], list[str]]:
+        """The caption with the noun: the ceiling, drawing alone."""
+        return self.draw([[p.told] for p in prompts]), [""] * len(prompts)
+
+
+def read_facts(data: FactData, steps: int, seed: int = 0, model: Transformer | None = None, progress: bool = False,
+               resume=None, after_step: Callable | None = None) -> Net:
+    """Train a fresh net (or go on with `model`) on the rows of `data`."""
+    if model is None:
+        torch.manual_seed(seed)
+        model = Transformer(data.vocabulary.size, segment_starts=tuple(OPEN.values()), segments=4, **SMALL)
+    history = train(model, data.batch, mixture_loss, steps=steps, optim=Optim("muon", lr=LR, warmup=min(WARMUP, steps)),
+                    run=Run(seed=seed, progress=progress, resume=resume), after_step=after_step)
+    return Net(model, data, finished(history))
