@@ -22,9 +22,12 @@ CLASSES = {
     "Transformer": "mmcourse.transformer",
     "FlowDecoder": "mmcourse.diffusion",
     "SoundDecoder": "mmcourse.sound_decoder",
+    "TokenPainter": "mmcourse.painters",
+    "FlowPainter": "mmcourse.painters",
     "PictureNet": "mmcourse.judges.picture_net",
     "WordJudge": "mmcourse.judges.hearing",
     "SecondListener": "mmcourse.judges.second_listener",
+    "SignReader": "mmcourse.judges.signs",
 }
 
 

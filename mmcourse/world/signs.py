@@ -12,13 +12,14 @@ import numpy as np
 import regex
 
 from mmcourse.world.rules import SPLITS, SignRule, SplitRule
-from mmcourse.world.pictures import draw
+from mmcourse.world.pictures import draw, sign_corner
 from mmcourse.world.scene import BACKGROUNDS, Scene, World
 
 FILE = Path(__file__).with_name("words.txt")
 LENGTHS = range(3, 9)                   # letters of a word
 HEIGHT, WIDTH = 32, 64                  # pixels of a picture
 ROWS = (-8, 0, 8)                       # how far a board stands from the middle, in pixels
+MOVED = 3                               # pixels off the token grid, each way, where boards are moved at all
 
 
 def counted(text: str) -> Counter[str]:
@@ -59,10 +60,14 @@ def check_word(word: str) -> None:
                          + (f" in {word!r}" if word else ": type a word"))
 
 
-def sign_scene(word: str, background: str = "white", row: int = 0) -> Scene:
-    """The scene of a word: `row` is one of `ROWS`."""
+def sign_scene(word: str, background: str = "white", row: int = 0, moved: tuple[int, int] = (0, 0)) -> Scene:
+    """The scene of a word: `row` is one of `ROWS`, and `moved` (dx, dy) leads off the token grid, in pixels. A board
+    that would fall off the picture stays on it."""
     check_word(word)
-    return Scene((), background, word.upper(), shift=(0, row))
+    rule, half = signs().signs, (signs().size - HEIGHT) // 2
+    x, y = (int(v) for v in sign_corner(word, signs(), (moved[0], row + moved[1])))
+    y = min(max(y, half), half + HEIGHT - 2 * rule.letter)
+    return Scene((), background, word.upper(), shift=(x - int(rule.left(len(word))), y - rule.top))
 
 
 @lru_cache(maxsize=None)
@@ -82,15 +87,19 @@ def draw_signs(scenes: list[Scene]):
     import torch
     pixels = np.empty((len(scenes), HEIGHT, WIDTH, 3), np.uint8)
     for picture, scene in zip(pixels, scenes):
-        board, ground = _board(scene.sign)
+        board, ground = (np.roll(part, scene.shift[0], 1) for part in _board(scene.sign))
         picture[:] = signs().colour(scene.background)
         top = (HEIGHT - len(board)) // 2 + scene.shift[1]
         picture[top:top + len(board)][~ground] = board[~ground]
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255     # (B, H, W, 3) -> (B, 3, H, W)
 
 
-def all_pictures(split: str = "train", seed: int = 0) -> list[Scene]:
-    """Every picture that the words of a split have, each word on each ground in each row, in random order."""
-    scenes = [sign_scene(word, ground, row) for word in words_of(split) for ground in BACKGROUNDS for row in ROWS]
-    order = np.random.default_rng((seed, 8)).permutation(len(scenes))
-    return [scenes[i] for i in order]
+def all_pictures(split: str = "train", seed: int = 0, moved: bool = False) -> list[Scene]:
+    """Every picture that the words of a split have, each word on each ground in each row, in random order.
+
+    `moved`: each board stands up to `MOVED` pixels off the token grid, by chance.
+    """
+    rng = np.random.default_rng((seed, 8, moved))
+    scenes = [sign_scene(word, ground, row, tuple(rng.integers(-MOVED, MOVED + 1, 2).tolist()) if moved else (0, 0))
+              for word in words_of(split) for ground in BACKGROUNDS for row in ROWS]
+    return [scenes[i] for i in rng.permutation(len(scenes))]

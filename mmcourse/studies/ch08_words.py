@@ -1,0 +1,212 @@
+"""Who writes words in pictures? Four painters with one trunk, three prompts. About 4 CPU hours.
+
+The painters differ in how they paint (in order; all at once, the surest first; from noise, on pixels; from noise,
+on latents) and in nothing else: the same trunk, the same batches, the same training FLOPs. Written down before
+anything was measured, with the sign that was expected:
+
+- H1 (prompt): on new words with a piece that was never drawn, letters beat pieces by far more than any painter
+  beats another: who knows no spelling cannot write.
+- H2 (paradigm): at this low compute the painter that goes in order spells best with letters (2405.13218 has
+  next-token ahead at equal FLOPs).
+- H3 (both): pieces do not harm where letters are told too: both = letters within five points on new words.
+- H4 (data): with 2,000 pictures repeated the order turns: masked above in order (2507.15857 has it so).
+- H5 (tokenizer): off the token grid the painters on tokens lose more words than the flow on pixels.
+- H6 (search): at equal passes, the best of n by its own score helps the painter that goes in order most
+  (2509.24974).
+
+Guidance and the number of steps of each painter are chosen on validation words, once, with seed 0 (`settings`).
+Test words: 200 that were drawn in training, and all of the held-out test words. Reports: `SignReader`, trained on
+other typefaces; audit: an OCR engine on every third word.
+"""
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache, partial
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmcourse import checkpoints
+from mmcourse.files import atomic_write
+from mmcourse.judges.signs import edit_distance, ocr_word
+from mmcourse.paths import cache_dir
+from mmcourse.spelling import PROMPTS, STRATA, prompt_ids, stratum
+from mmcourse.studies import Job, Study, finished
+from mmcourse.studies._ch08 import ARMS, LOSSES, OPTIM, Case, Size, batches, decode_latents, make, paint, tokenizer
+from mmcourse.training import Run, train
+from mmcourse.world.scene import BACKGROUNDS
+from mmcourse.world.signs import LENGTHS, ROWS, draw_signs, sign_scene, words_of
+
+AUDITED = 3                             # every third word is read by the OCR engine too
+SEEN = 200                              # words of the test that were drawn in training
+GUIDANCES = (1.0, 2.0, 3.0)
+STEPS = (4, 8, 16, 32)
+UNIQUE = (2_000, 20_000)
+PARTS = (0.25, 0.5, 0.75)               # of the training, when a painter is looked at
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides the numbers."""
+    flops: float = 7.5e12               # of training, a painter
+    size: Size = field(default_factory=Size)
+    words: int | None = None            # of each kind in the test; None: all. For a toy
+    scored: int = 8                     # passes in which a painter on tokens or a flow marks a draft
+
+
+# ---------------------------------------------------------------- training
+
+def step_flops(case: Case, size: Size) -> int:
+    """Multiplications and additions of a training step, forward and backward."""
+    model, batch = make(case, size), batches(case, size)(np.random.default_rng(0))
+    with FlopCounterMode(display=False) as counter:
+        LOSSES[case.arm](model, *batch).backward()
+    return counter.get_total_flops()
+
+
+def steps_of(case: Case, plan: Plan) -> int:
+    """As many steps as the plan's FLOPs pay."""
+    return max(1, round(plan.flops / step_flops(case, plan.size)))
+
+
+def painter(case: Case, plan: Plan, look=None):
+    """A trained painter with the CPU minutes that it took; what was trained once is kept in the cache.
+
+    `look(model, step)`: called after each step of a training.
+    """
+    model, steps = make(case, plan.size), steps_of(case, plan)
+    name = "-".join(str(v) for v in (*asdict(case).values(), *asdict(plan.size).values(), steps)).replace(" ", "_")
+    file = cache_dir() / "ch08" / f"{name}.pt"
+    if not file.exists():
+        history = finished(train(model, batches(case, plan.size), LOSSES[case.arm], steps=steps, optim=OPTIM,
+                                 run=Run(seed=case.seed, progress=False), after_step=look))
+        with atomic_write(file) as draft:
+            torch.save({"model": model.state_dict(), "minutes": history.cpu_minutes,
+                        "loss": float(np.mean(history.column("loss")[-5:]))}, draft)
+    saved = torch.load(file, weights_only=True)
+    model.load_state_dict(saved["model"])
+    return model.eval(), saved
+
+
+# ---------------------------------------------------------------- words to write, and reading them
+
+@cache
+def reader():
+    """The judge that reports."""
+    return checkpoints.load("sign_judge")
+
+
+def test_words(plan: Plan) -> list[str]:
+    """Words that were drawn in training, then all held-out test words; the same for everyone."""
+    train_words = words_of("train")
+    seen = [train_words[i] for i in np.random.default_rng(16).choice(len(train_words), SEEN, replace=False)]
+    return [*seen[:plan.words], *words_of("test")[:plan.words]]
+
+
+def validation_words(plan: Plan) -> tuple[str, ...]:
+    """Held-out words that no published figure is read from."""
+    return words_of("validation")[:plan.words]
+
+
+def written(model, case: Case, plan: Plan, words: Sequence[str], setting: dict, seed: int = 0) -> torch.Tensor:
+    """What a painter makes of words: (n, 3, 32, 64)."""
+    prompts = torch.tensor([prompt_ids(word, case.prompt) for word in words])
+    return paint(model, case, plan.size, prompts, setting["guidance"], setting["steps"], 1000 * case.seed + seed)
+
+
+def share_right(pictures: torch.Tensor, words: Sequence[str]) -> float:
+    """Of the words, how many the judge reads letter for letter."""
+    return float(np.mean([a == b for a, b in zip(reader().read(pictures), words)]))
+
+
+def marked(pictures: torch.Tensor, words: Sequence[str]) -> dict:
+    """What judge and audit say of pictures of words: counts by stratum, length and place, and each word's mark."""
+    said, kinds = reader().read(pictures), [stratum(word) for word in words]
+    right = [a == b for a, b in zip(said, words)]
+    heard = {i: ocr_word(pictures[i]) == words[i] for i in range(0, len(words), AUDITED)}
+    out = {"words": {}, "letters": {}, "audit": {}, "agree": sum(heard[i] == right[i] for i in heard)}
+    for kind in STRATA:
+        own = [i for i, k in enumerate(kinds) if k == kind]
+        out["words"][kind] = [sum(right[i] for i in own), len(own)]
+        out["letters"][kind] = [sum(edit_distance(said[i], words[i]) for i in own), sum(len(words[i]) for i in own)]
+        out["audit"][kind] = [sum(heard[i] for i in own if i in heard), sum(i in heard for i in own)]
+    new = [i for i, k in enumerate(kinds) if k != STRATA[0]]
+    out["by_length"] = {str(n): [sum(right[i] for i in new if len(words[i]) == n),
+                                 sum(len(words[i]) == n for i in new)] for n in LENGTHS}
+    out["by_place"] = [[sum(said[i][p:p + 1] == words[i][p] for i in new if len(words[i]) > p),
+                        sum(len(words[i]) > p for i in new)] for p in range(max(LENGTHS))]
+    return out | {"marks": "".join(str(int(r)) for r in right)}
+
+
+# ---------------------------------------------------------------- the rows
+
+def settings(plan: Plan, arm: str) -> dict:
+    """The share of validation words that a painter writes right at each guidance and number of steps, and the
+    best of them (of equal ones that with fewer passes)."""
+    case, words = Case(arm), validation_words(plan)
+    model, _ = painter(case, plan)
+    table = [{"guidance": g, "steps": n, "right": round(share_right(written(
+              model, case, plan, words, {"guidance": g, "steps": n}), words), 4)}
+             for g in GUIDANCES for n in ((0,) if arm == ARMS[0] else STEPS)]
+    best = max(table, key=lambda row: (row["right"], -row["steps"] * (1 + (row["guidance"] > 1)), -row["guidance"]))
+    return {"n": len(words), "table": table, "chosen": {key: best[key] for key in ("guidance", "steps")}}
+
+
+def row(plan: Plan, case: Case, result: dict) -> dict:
+    """One painter: trained, looked at on validation words on the way, and read on the test words."""
+    setting, steps, curve = result["settings"][case.arm]["chosen"], steps_of(case, plan), []
+    looks, words = {max(1, int(part * steps)): part for part in PARTS}, validation_words(plan)[:100]
+
+    def look(model, step: int) -> None:
+        if part := looks.get(step + 1):
+            model.eval()
+            curve.append([part, round(share_right(written(model, case, plan, words, setting), words), 4)])
+            model.train()
+
+    file_is_new = painter(case, plan, look)
+    model, saved = file_is_new
+    asked = test_words(plan)
+    return {**asdict(case), **marked(written(model, case, plan, asked, setting), asked), "curve": curve,
+            "steps": steps, "loss": round(saved["loss"], 4), "cpu_minutes": round(saved["minutes"], 3)}
+
+
+def ceiling(plan: Plan, moved: bool) -> dict:
+    """True pictures of the test words, read as they are, after the token ids, and after the unquantised latents."""
+    rng, words, vqvae = np.random.default_rng(17), test_words(plan), tokenizer(moved, plan.size)
+    grounds = list(BACKGROUNDS)
+    off = rng.integers(-3, 4, (len(words), 2)) * moved
+    truth = draw_signs([sign_scene(word, grounds[rng.integers(8)], ROWS[rng.integers(3)], tuple(d.tolist()))
+                        for word, d in zip(words, off)])
+    with torch.no_grad():
+        ways = {"true": truth, "tokens": vqvae.decode(vqvae.encode(truth)),
+                "latents": decode_latents(vqvae.vectors(truth).flatten(1, 2), moved, plan.size)}
+    return {name: marked(pictures, words) for name, pictures in ways.items()}
+
+
+def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
+    """Settings first; then the grid of painters and prompts, boards off the grid, few pictures."""
+    out = [Job(f"ceiling, {name}", partial(ceiling, plan, moved), section=("ceilings",), key=name)
+           for name, moved in (("on the grid", False), ("off the grid", True))]
+    out += [Job(f"settings, {arm}", partial(settings, plan, arm), section=("settings",), key=arm) for arm in ARMS]
+    cases = [Case(arm, prompt, seed=seed) for seed in seeds for prompt in ("letters", "bpe", "both") for arm in ARMS]
+    cases += [Case(arm, moved=True, seed=seed) for seed in seeds for arm in ARMS]
+    cases += [Case(arm, unique=n, seed=seed) for seed in seeds for n in UNIQUE for arm in ARMS]
+    return out + [Job(name_of(case), partial(row, plan, case), key=asdict(case), seed=case.seed, derived=True)
+                  for case in cases]
+
+
+def name_of(case: Case) -> str:
+    """`in order, bpe`; with what else is not as usual."""
+    more = ["off the grid"] * case.moved + [f"{case.unique} pictures"] * bool(case.unique)
+    return ", ".join([case.arm, case.prompt, *more])
+
+
+def head(plan: Plan) -> dict:
+    """The plan, how large the painters are, the tokenizer and the judge."""
+    return {"plan": asdict(plan), "optim": asdict(OPTIM), "seen": SEEN, "audited": AUDITED, "prompts": dict(PROMPTS),
+            "made_with": {name: checkpoints.identity(name)[:8] for name in ("sign_vqvae", "sign_judge")}}
+
+
+STUDY = Study("ch08_words", Plan(), Plan(flops=1.0, size=Size(width=16, layers=1, heads=2, batch=4, pictures=200, tokenizer=2),
+                                         words=4), jobs, head, seeds=(0, 1, 2))
+main = STUDY.run
