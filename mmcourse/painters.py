@@ -2,7 +2,7 @@
 
 In order, a token at a time; all tokens at once, the surest first; from noise. Sources: van den Oord et al. 2017
 and Ramesh et al. 2021 (in order, over VQ ids), Chang et al. 2022 (MaskGIT), Peebles and Xie 2023 (a transformer
-inside the diffusion), Lipman et al. 2022 (flow matching).
+inside the diffusion), Lipman et al. 2022 (flow matching), Esser et al. 2024 (more noise in training).
 """
 import math
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmcourse.diffusion import euler, time_features, velocity_of
+from mmcourse.diffusion import interpolate, time_features, velocity_of
 from mmcourse.generate import sample
 from mmcourse.transformer import Block, LayerCache
 
@@ -118,6 +118,19 @@ def masked_loss(model: TokenPainter, prompts: torch.Tensor, ids: torch.Tensor) -
     return F.cross_entropy(logits[hidden], ids[hidden])
 
 
+def early(u: torch.Tensor, shift: float = 3.0) -> torch.Tensor:
+    """Times 0 ... 1 (0: noise) moved towards noise, where it is decided *what* is painted; at
+    shift 3 half of them lie below 1/4 (Esser et al. 2024)."""
+    return u / (u + shift * (1 - u))
+
+
+def from_noise_loss(model: FlowPainter, prompts: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Flow matching (chapter 07) of the values (B, N, D), at early times above all. Each time
+    counts the same: weights for late times, 1 / (1 - t)^2, would train edges, not letters."""
+    t, noise = early(torch.rand(len(values), device=values.device)), torch.randn_like(values)
+    return (model(interpolate(values, noise, t), t, prompts) - values).square().mean()
+
+
 # ---------------------------------------------------------------- how they paint
 
 def guided(model: nn.Module, prompts: torch.Tensor, guidance: float):
@@ -173,9 +186,49 @@ def paint_surest_first(model: TokenPainter, prompts: torch.Tensor, steps: int = 
 @torch.no_grad()
 def paint_from_noise(model: FlowPainter, prompts: torch.Tensor, steps: int = 16, guidance: float = 1.0,
                      generator: torch.Generator | None = None) -> torch.Tensor:
-    """From noise to values (B, N, D) in `steps` steps of Euler's method along the learned flow."""
-    noise = torch.randn(len(prompts), model.trunk.places, model.dim, generator=generator)
-    return euler(velocity_of(guided(model, prompts, guidance)), noise, steps)[-1]
+    """From noise to values (B, N, D) in `steps` steps of Euler's method along the learned flow,
+    short ones first (`early`)."""
+    velocity = velocity_of(guided(model, prompts, guidance))
+    x = torch.randn(len(prompts), model.trunk.places, model.dim, generator=generator)
+    times = early(torch.linspace(0, 1, steps + 1)).tolist()
+    for now, then in zip(times, times[1:]):
+        x = x + (then - now) * velocity(x, now)
+    return x
+
+
+# ---------------------------------------------------------------- how they mark a draft of their own
+
+@torch.no_grad()
+def score_in_order(model: TokenPainter, prompts: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """The log probability of pictures (B, N) given their prompts, exactly: (B,), in one pass."""
+    logp = model(shifted(ids, model.codes), prompts).log_softmax(-1)   # (B, N, codes)
+    return logp.gather(2, ids[..., None]).sum((1, 2))
+
+
+@torch.no_grad()
+def score_masked(model: TokenPainter, prompts: torch.Tensor, ids: torch.Tensor, passes: int = 8) -> torch.Tensor:
+    """A pseudo-log-likelihood (Salazar et al. 2020): (B,). Each place is hidden once, N / `passes`
+    of them at a time, and asked for given the others. No probability of the whole picture."""
+    total = torch.zeros(len(ids))
+    for turn in range(passes):
+        hidden = torch.arange(ids.shape[1]) % passes == turn           # (N,)
+        logp = model(ids.masked_fill(hidden, model.codes), prompts).log_softmax(-1)
+        total += (logp.gather(2, ids[..., None])[..., 0] * hidden).sum(1)
+    return total
+
+
+@torch.no_grad()
+def score_from_noise(model: FlowPainter, prompts: torch.Tensor, values: torch.Tensor, passes: int = 8,
+                     generator: torch.Generator | None = None) -> torch.Tensor:
+    """How well the painter finds pictures (B, N, D) again that were hidden in noise: minus its
+    squared error at `passes` early times, the same noise for all. A flow has no cheap likelihood;
+    this is what comes nearest (Li et al. 2023)."""
+    total = torch.zeros(len(values))
+    for t in early(torch.linspace(0, 1, passes + 2))[1:-1]:
+        noise = torch.randn(values.shape[1:], generator=generator).expand_as(values)
+        t = t.expand(len(values))
+        total -= (model(interpolate(values, noise, t), t, prompts) - values).square().sum((1, 2))
+    return total
 
 
 # ---------------------------------------------------------------- pictures <-> places

@@ -3,7 +3,7 @@
 Source of the question: Liu et al. 2022 (character-aware text encoders).
 """
 from collections import Counter
-from functools import cache, lru_cache
+from functools import cache
 
 from mmcourse.bpe import BPETokenizer
 from mmcourse.world.signs import LENGTHS, check_word, counted, word_counts, words_of
@@ -29,7 +29,7 @@ def sign_bpe() -> BPETokenizer:
     return learn_pieces(word_counts())
 
 
-@lru_cache(maxsize=None)
+@cache
 def pieces(word: str) -> tuple[int, ...]:
     """The BPE ids of a word. ValueError for what no prompt or picture has room for."""
     check_word(word)

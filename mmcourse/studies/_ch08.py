@@ -7,11 +7,23 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.diffusion import flow_loss
 from mmcourse.files import atomic_write
 from mmcourse.optim import Optim
-from mmcourse.painters import (FlowPainter, TokenPainter, from_patches, in_order_loss, masked_loss, paint_from_noise,
-                               paint_in_order, paint_surest_first, to_patches)
+from mmcourse.painters import (
+    FlowPainter,
+    TokenPainter,
+    from_noise_loss,
+    from_patches,
+    in_order_loss,
+    masked_loss,
+    paint_from_noise,
+    paint_in_order,
+    paint_surest_first,
+    score_from_noise,
+    score_in_order,
+    score_masked,
+    to_patches,
+)
 from mmcourse.paths import cache_dir
 from mmcourse.recipes import sign_vqvae
 from mmcourse.spelling import PROMPTS, VOCAB_SIZE, prompt_ids
@@ -136,31 +148,47 @@ def make(case: Case, size: Size):
     return FlowPainter(VOCAB_SIZE + 1, PATCH if case.arm == PIXELS else vqvae.config["dim"], **trunk)
 
 
-def flow_painter_loss(model: FlowPainter, prompts: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Flow matching (chapter 07) of a picture's values, told the prompt."""
-    return flow_loss(model, values, prompts)
-
-
-LOSSES = dict(zip(ARMS, (in_order_loss, masked_loss, flow_painter_loss, flow_painter_loss)))
+LOSSES = dict(zip(ARMS, (in_order_loss, masked_loss, from_noise_loss, from_noise_loss)))
 
 
 @torch.no_grad()
-def paint(model, case: Case, size: Size, prompts: torch.Tensor, guidance: float, steps: int, seed: int) -> torch.Tensor:
-    """Pictures (B, 3, 32, 64) for prompts (B, P); `steps` says nothing to the arm that goes in order."""
-    generator, out = torch.Generator().manual_seed(seed), []
-    for part in prompts.split(128):
-        if case.arm == PIXELS:
-            out.append(from_patches(paint_from_noise(model, part, steps, guidance, generator), ROWS))
-        elif case.arm == LATENTS:
-            mean, std = spread(case.moved, size)
-            latents = paint_from_noise(model, part, steps, guidance, generator) * std + mean
-            out.append(decode_latents(latents, case.moved, size))
-        else:
-            way = dict(guidance=guidance, generator=generator)
-            ids = (paint_in_order(model, part, **way) if case.arm == ARMS[0]
-                   else paint_surest_first(model, part, steps, **way))
-            out.append(tokenizer(case.moved, size).decode(ids.view(-1, ROWS, COLUMNS)))   # (B, 32) -> (B, 4, 8)
-    return torch.cat(out)
+def draft(model, case: Case, prompts: torch.Tensor, setting: dict, generator: torch.Generator) -> torch.Tensor:
+    """What a painter paints, before it is a picture: ids (B, 32) or values (B, 32, D), for prompts (B, P).
+
+    `setting`: its guidance and number of steps; steps say nothing to the arm that goes in order.
+    """
+    way = dict(guidance=setting["guidance"], generator=generator)
+    if case.arm == ARMS[0]:
+        return paint_in_order(model, prompts, **way)
+    return (paint_surest_first if case.arm in TOKEN_ARMS else paint_from_noise)(model, prompts, setting["steps"], **way)
+
+
+@torch.no_grad()
+def score(model, case: Case, prompts: torch.Tensor, drafts: torch.Tensor, passes: int) -> torch.Tensor:
+    """How a painter marks its own drafts, more is better: (B,)."""
+    if case.arm == ARMS[0]:
+        return score_in_order(model, prompts, drafts)
+    if case.arm in TOKEN_ARMS:
+        return score_masked(model, prompts, drafts, passes)
+    return score_from_noise(model, prompts, drafts, passes, torch.Generator().manual_seed(5))
+
+
+@torch.no_grad()
+def to_pictures(drafts: torch.Tensor, case: Case, size: Size) -> torch.Tensor:
+    """Drafts -> pictures (B, 3, 32, 64) in [0, 1]."""
+    if case.arm == PIXELS:
+        return from_patches(drafts, ROWS)
+    if case.arm == LATENTS:
+        mean, std = spread(case.moved, size)
+        return decode_latents(drafts * std + mean, case.moved, size)
+    return tokenizer(case.moved, size).decode(drafts.view(-1, ROWS, COLUMNS))        # (B, 32) -> (B, 4, 8)
+
+
+def paint(model, case: Case, size: Size, prompts: torch.Tensor, setting: dict, seed: int) -> torch.Tensor:
+    """Pictures (B, 3, 32, 64) for prompts (B, P)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.cat([to_pictures(draft(model, case, part, setting, generator), case, size)
+                      for part in prompts.split(128)])
 
 
 @torch.no_grad()

@@ -28,13 +28,29 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmcourse import checkpoints
 from mmcourse.files import atomic_write
+from mmcourse.judges.metrics import count_flops, cpu_milliseconds
+from mmcourse.judges.pictures import read_sign
 from mmcourse.judges.signs import edit_distance, ocr_word
 from mmcourse.paths import cache_dir
 from mmcourse.spelling import PROMPTS, STRATA, prompt_ids, stratum
 from mmcourse.studies import Job, Study, finished
-from mmcourse.studies._ch08 import ARMS, LOSSES, OPTIM, Case, Size, batches, decode_latents, make, paint, tokenizer
+from mmcourse.studies._ch08 import (
+    ARMS,
+    LOSSES,
+    OPTIM,
+    Case,
+    Size,
+    batches,
+    decode_latents,
+    draft,
+    make,
+    paint,
+    score,
+    to_pictures,
+    tokenizer,
+)
 from mmcourse.training import Run, train
-from mmcourse.world.scene import BACKGROUNDS
+from mmcourse.world.scene import BACKGROUNDS, WORLD
 from mmcourse.world.signs import LENGTHS, ROWS, draw_signs, sign_scene, words_of
 
 AUDITED = 3                             # every third word is read by the OCR engine too
@@ -43,6 +59,9 @@ GUIDANCES = (1.0, 2.0, 3.0)
 STEPS = (4, 8, 16, 32)
 UNIQUE = (2_000, 20_000)
 PARTS = (0.25, 0.5, 0.75)               # of the training, when a painter is looked at
+DRAFTS = (1, 2, 4, 8)
+SEARCHED = 200                          # new words of the search
+PIPED, PIPE_SEED = 300, 1800            # signs of the shipped pipe, and a seed that nobody looked at before
 
 
 @dataclass(frozen=True)
@@ -111,7 +130,7 @@ def validation_words(plan: Plan) -> tuple[str, ...]:
 def written(model, case: Case, plan: Plan, words: Sequence[str], setting: dict, seed: int = 0) -> torch.Tensor:
     """What a painter makes of words: (n, 3, 32, 64)."""
     prompts = torch.tensor([prompt_ids(word, case.prompt) for word in words])
-    return paint(model, case, plan.size, prompts, setting["guidance"], setting["steps"], 1000 * case.seed + seed)
+    return paint(model, case, plan.size, prompts, setting, 1000 * case.seed + seed)
 
 
 def share_right(pictures: torch.Tensor, words: Sequence[str]) -> float:
@@ -163,9 +182,7 @@ def row(plan: Plan, case: Case, result: dict) -> dict:
             curve.append([part, round(share_right(written(model, case, plan, words, setting), words), 4)])
             model.train()
 
-    file_is_new = painter(case, plan, look)
-    model, saved = file_is_new
-    asked = test_words(plan)
+    (model, saved), asked = painter(case, plan, look), test_words(plan)
     return {**asdict(case), **marked(written(model, case, plan, asked, setting), asked), "curve": curve,
             "steps": steps, "loss": round(saved["loss"], 4), "cpu_minutes": round(saved["minutes"], 3)}
 
@@ -183,6 +200,68 @@ def ceiling(plan: Plan, moved: bool) -> dict:
     return {name: marked(pictures, words) for name, pictures in ways.items()}
 
 
+# ---------------------------------------------------------------- search, prices, the shipped pipe
+
+def passes_of(arm: str, setting: dict, drafts: int, plan: Plan) -> int:
+    """Calls of the network for the best of some drafts: to paint each, twice a step under guidance, and to mark
+    it. One draft needs no mark."""
+    steps = 32 if arm == ARMS[0] else setting["steps"]
+    marks = 0 if drafts == 1 else 1 if arm == ARMS[0] else plan.scored
+    return drafts * (steps * (1 + (setting["guidance"] > 1)) + marks)
+
+
+def search(plan: Plan, arm: str, prompt: str, seed: int, result: dict) -> dict:
+    """New words right if of 1, 2, 4, ... drafts that one is taken which the painter's own score likes best; and if
+    the judge itself might choose, which no score can beat."""
+    case, setting = Case(arm, prompt, seed=seed), result["settings"][arm]["chosen"]
+    (model, _), words = painter(case, plan), words_of("test")[:plan.words or SEARCHED]
+    prompts = torch.tensor([prompt_ids(word, prompt) for word in words])
+    scores, right = [], []
+    for k in range(max(DRAFTS)):
+        drafts = draft(model, case, prompts, setting, torch.Generator().manual_seed(90_000 + 100 * seed + k))
+        scores.append(score(model, case, prompts, drafts, plan.scored))
+        said = reader().read(to_pictures(drafts, case, plan.size))
+        right.append(torch.tensor([a == b for a, b in zip(said, words)]))
+    scores, right = torch.stack(scores), torch.stack(right)                        # (drafts, words)
+    best = {n: right[:n].gather(0, scores[:n].argmax(0)[None])[0] for n in DRAFTS}
+    return {"arm": arm, "prompt": prompt, "seed": seed, "n": len(words),
+            "rows": [{"drafts": n, "passes": passes_of(arm, setting, n, plan), "right": int(best[n].sum()),
+                      "possible": int(right[:n].any(0).sum()), "marks": "".join(str(int(r)) for r in best[n])}
+                     for n in DRAFTS]}
+
+
+def price(plan: Plan, arm: str, result: dict) -> dict:
+    """What one picture costs: calls of the network, multiplications and additions, CPU milliseconds; tokenizer's
+    decoder included."""
+    case, setting = Case(arm), result["settings"][arm]["chosen"]
+    model, prompt = make(case, plan.size).eval(), torch.tensor([prompt_ids("picture", "both")])
+
+    def one(seed: int = 0) -> torch.Tensor:
+        return paint(model, case, plan.size, prompt, setting, seed)
+    return {**setting, "passes": passes_of(arm, setting, 1, plan), "flops": count_flops(one),
+            "ms": round(cpu_milliseconds(one, calls=8), 1), "parameters": sum(p.numel() for p in model.parameters()),
+            "step_flops": {prompt: step_flops(Case(arm, prompt), plan.size) for prompt in PROMPTS}}
+
+
+def pipe(plan: Plan) -> dict:
+    """The shipped model writes signs on held-out scenes, one draft each: whose pixels can the OCR engine read,
+    the plain decoder's or the diffusion decoder's? Of the same tokens; and of the true pictures' tokens."""
+    from mmcourse.assistant import load
+    rng, scenes, assistant = np.random.default_rng((PIPE_SEED, 8)), [], load()
+    while len(scenes) < (plan.words or PIPED):
+        if (scene := WORLD.sample(rng, "test")).sign:
+            scenes.append(scene)
+    written_ids = torch.tensor([assistant.tokens(WORLD.caption(scene), "image", PIPE_SEED + i, best_of=1).ids
+                                for i, scene in enumerate(scenes)]).view(-1, 8, 8)
+    out = {"n": len(scenes), "seed": PIPE_SEED}
+    for name, ids in {"written": written_ids, "true": assistant.vqvae.encode(WORLD.draw(scenes))}.items():
+        for decoder in ("vq", "diffusion"):
+            pictures = assistant.pixels(ids, decoder, seed=PIPE_SEED)
+            marks = [read_sign(picture) == scene.sign for picture, scene in zip(pictures, scenes)]
+            out[f"{name}, {decoder}"] = "".join(str(int(mark)) for mark in marks)
+    return out
+
+
 def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     """Settings first; then the grid of painters and prompts, boards off the grid, few pictures."""
     out = [Job(f"ceiling, {name}", partial(ceiling, plan, moved), section=("ceilings",), key=name)
@@ -191,8 +270,13 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     cases = [Case(arm, prompt, seed=seed) for seed in seeds for prompt in ("letters", "bpe", "both") for arm in ARMS]
     cases += [Case(arm, moved=True, seed=seed) for seed in seeds for arm in ARMS]
     cases += [Case(arm, unique=n, seed=seed) for seed in seeds for n in UNIQUE for arm in ARMS]
-    return out + [Job(name_of(case), partial(row, plan, case), key=asdict(case), seed=case.seed, derived=True)
-                  for case in cases]
+    out += [Job(name_of(case), partial(row, plan, case), key=asdict(case), seed=case.seed, derived=True)
+            for case in cases]
+    out += [Job(f"search, {arm}, {prompt}", partial(search, plan, arm, prompt, seed), section=("search",), seed=seed,
+                key={"arm": arm, "prompt": prompt, "seed": seed}, derived=True)
+            for seed in seeds for prompt in ("letters", "bpe") for arm in ARMS]
+    out += [Job(f"price, {arm}", partial(price, plan, arm), section=("price",), key=arm, derived=True) for arm in ARMS]
+    return [*out, Job("pipe", partial(pipe, plan), section=(), key="pipe")]
 
 
 def name_of(case: Case) -> str:

@@ -5,14 +5,14 @@ The words are those of three to eight letters in Python's manual (`mmcourse.worl
 `python -m mmcourse.spelling` counts them anew. One word in five is held out.
 """
 from collections import Counter
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import regex
 
-from mmcourse.world.rules import SPLITS, SignRule, SplitRule
 from mmcourse.world.pictures import draw, sign_corner
+from mmcourse.world.rules import SPLITS, SignRule, SplitRule
 from mmcourse.world.scene import BACKGROUNDS, Scene, World
 
 FILE = Path(__file__).with_name("words.txt")
@@ -70,7 +70,7 @@ def sign_scene(word: str, background: str = "white", row: int = 0, moved: tuple[
     return Scene((), background, word.upper(), shift=(x - int(rule.left(len(word))), y - rule.top))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _board(word: str) -> tuple[np.ndarray, np.ndarray]:
     """A word's board as the world draws it: (16, 64, 3) uint8, and where it is not but shows the ground (16, 64)."""
     rule = signs().signs
