@@ -89,6 +89,8 @@ class FlowPainter(nn.Module):
         width = self.trunk.width
         self.value_embed, self.head = nn.Linear(dim, width), nn.Linear(width, dim)
         self.time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
+        for layer in (self.value_embed, self.time[-1]):     # or noise would drown prompt and position
+            nn.init.normal_(layer.weight, std=0.03 / math.sqrt(layer.in_features))
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
         time = self.time(time_features(t))[:, None]                    # (B, 1, C)

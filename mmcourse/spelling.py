@@ -6,11 +6,14 @@ from collections import Counter
 from functools import cache
 
 from mmcourse.bpe import BPETokenizer
-from mmcourse.world.signs import LENGTHS, check_word, counted, word_counts, words_of
+from mmcourse.world.scene import BACKGROUNDS
+from mmcourse.world.signs import LENGTHS, ROWS, check_word, counted, word_counts, words_of
 
 PIECES, LETTERS = 4, max(LENGTHS)       # the most that a prompt has room for
-PROMPTS = {"letters": LETTERS, "bpe": PIECES, "both": PIECES + LETTERS}     # and how many places each has
+LAYOUT = 2                              # places that say where the sign stands: its ground, its row
+PROMPTS = {"letters": LETTERS + LAYOUT, "bpe": PIECES + LAYOUT, "both": PIECES + LETTERS + LAYOUT}    # places of each
 VOCAB_SIZE = 2048                       # ids of the words' own BPE
+PROMPT_VOCAB = 1 + VOCAB_SIZE + len(BACKGROUNDS) + len(ROWS)     # silence, pieces, grounds, rows
 STRATA = ("seen", "new, drawn pieces", "new, a piece never drawn")
 
 
@@ -41,22 +44,21 @@ def pieces(word: str) -> tuple[int, ...]:
     return ids
 
 
-def prompt_ids(word: str, kind: str) -> list[int]:
-    """A word as the painters are told it: BPE ids moved up by one, filled up with 0.
+def prompt_ids(word: str, kind: str, background: str = "white", row: int = 0) -> list[int]:
+    """A sign as the painters are told it: its word, filled up with 0, then its ground and its row.
 
-    `bpe`: its pieces, four places. `letters`: the ids of its letters, eight places. `both`: the one, then the
-    other. ValueError as `pieces`.
+    `bpe`: the word's pieces, four places. `letters`: the ids of its letters, eight places. `both`: the one, then
+    the other. BPE ids are moved up by one. ValueError as `pieces`.
     """
     if kind not in PROMPTS:
         raise ValueError(f"a prompt is {', '.join(map(repr, PROMPTS))}, got {kind!r}")
     check_word(word)
-    spelled = [i for letter in word.lower() for i in sign_bpe().encode(letter)]
-    parts = {"bpe": [(pieces, PIECES)], "letters": [(None, LETTERS)], "both": [(pieces, PIECES), (None, LETTERS)]}
-    row = []
-    for cut, places in parts[kind]:
-        ids = [i + 1 for i in (cut(word) if cut else spelled)]
-        row += ids + [0] * (places - len(ids))
-    return row
+    spelled = tuple(i for letter in word.lower() for i in sign_bpe().encode(letter))
+    parts = [(pieces(word), PIECES)] if kind != "letters" else []
+    parts += [(spelled, LETTERS)] if kind != "bpe" else []
+    ids = [i for cut, places in parts for i in [*(i + 1 for i in cut), *[0] * (places - len(cut))]]
+    ground = 1 + VOCAB_SIZE + list(BACKGROUNDS).index(background)
+    return [*ids, ground, 1 + VOCAB_SIZE + len(BACKGROUNDS) + ROWS.index(row)]
 
 
 @cache

@@ -9,7 +9,7 @@ from mmcourse.recipes import begin, finished, options, run_file, ship
 from mmcourse.training import History, Run, train
 from mmcourse.world.signs import all_pictures, draw_signs
 
-STEPS = 3000
+STEPS = 2400
 BATCH = 32
 LR = 2e-3
 

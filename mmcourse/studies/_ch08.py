@@ -26,14 +26,15 @@ from mmcourse.painters import (
 )
 from mmcourse.paths import cache_dir
 from mmcourse.recipes import sign_vqvae
-from mmcourse.spelling import PROMPTS, VOCAB_SIZE, prompt_ids
+from mmcourse.spelling import LAYOUT, PROMPT_VOCAB, PROMPTS, prompt_ids
 from mmcourse.training import Run, train
 from mmcourse.vqvae import VQVAE, vqvae_loss
-from mmcourse.world.signs import all_pictures, draw_signs, words_of
+from mmcourse.world.scene import BACKGROUNDS, Scene
+from mmcourse.world.signs import ROWS, all_pictures, draw_signs, words_of
 
 ARMS = ("in order", "surest first", "flow on pixels", "flow on latents")
 TOKEN_ARMS, PIXELS, LATENTS = ARMS[:2], ARMS[2], ARMS[3]
-ROWS, COLUMNS = 4, 8                    # places of a picture
+HIGH, WIDE = 4, 8                       # places of a picture
 PATCH = 3 * 8 * 8                       # numbers in a place's pixels
 SILENT = 0.1                            # how often training leaves the prompt out: guidance needs it
 OPTIM = Optim("muon", lr=3e-3, muon_lr=0.02, warmup=30)
@@ -104,27 +105,28 @@ def spread(moved: bool, size: Size) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @lru_cache(maxsize=4)
-def prompt_table(prompt: str) -> torch.Tensor:
-    """The prompts of all training words, (words, places)."""
-    return torch.tensor([prompt_ids(word, prompt) for word in words_of("train")])
+def prompt_table(prompt: str, moved: bool, size: Size) -> torch.Tensor:
+    """The prompt of each training picture, (n, places)."""
+    cut = {word.upper(): prompt_ids(word, prompt)[:-LAYOUT] for word in words_of("train")}
+    layout = {(ground, row): prompt_ids("any", "letters", ground, row)[-LAYOUT:] for ground in BACKGROUNDS for row in ROWS}
+    return torch.tensor([cut[scene.sign] + layout[scene.background, row_of(scene)] for scene in scenes(moved, size)])
 
 
-@lru_cache(maxsize=2)
-def word_numbers(moved: bool, size: Size) -> torch.Tensor:
-    """Which training word each picture shows, (n,)."""
-    number = {word.upper(): i for i, word in enumerate(words_of("train"))}
-    return torch.tensor([number[scene.sign] for scene in scenes(moved, size)])
+def row_of(scene: Scene) -> int:
+    """The row that a sign stands in, off the grid or not: the nearest of `ROWS`."""
+    return min(ROWS, key=lambda row: abs(scene.shift[1] - row))
 
 
 def batches(case: Case, size: Size) -> Callable:
     """`batch(rng)`: prompts and what the arm learns to paint. All arms of a seed and step have the same pictures."""
-    key, table = (case.moved, size), prompt_table(case.prompt)
+    key = (case.moved, size)
+    table = prompt_table(case.prompt, *key)
     pool = min(case.unique or len(scenes(*key)), len(scenes(*key)))
 
     def batch(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         which = torch.from_numpy(rng.integers(pool, size=size.batch))
         silent = torch.from_numpy(rng.random(size.batch) < SILENT)
-        prompts = table[word_numbers(*key)[which]].masked_fill(silent[:, None], 0)
+        prompts = table[which].masked_fill(silent[:, None], 0)
         if case.arm == PIXELS:
             return prompts, to_patches(draw_signs([scenes(*key)[i] for i in which.tolist()]))
         ids, latents = encoded(*key)
@@ -140,12 +142,12 @@ def batches(case: Case, size: Size) -> Callable:
 def make(case: Case, size: Size):
     """A fresh painter; the seed decides its first weights."""
     torch.manual_seed(case.seed)
-    trunk = dict(prompt=PROMPTS[case.prompt], places=ROWS * COLUMNS, width=size.width, layers=size.layers,
+    trunk = dict(prompt=PROMPTS[case.prompt], places=HIGH * WIDE, width=size.width, layers=size.layers,
                  heads=size.heads)
     vqvae = tokenizer(case.moved, size)
     if case.arm in TOKEN_ARMS:
-        return TokenPainter(VOCAB_SIZE + 1, vqvae.vocab_size, causal=case.arm == ARMS[0], **trunk)
-    return FlowPainter(VOCAB_SIZE + 1, PATCH if case.arm == PIXELS else vqvae.config["dim"], **trunk)
+        return TokenPainter(PROMPT_VOCAB, vqvae.vocab_size, causal=case.arm == ARMS[0], **trunk)
+    return FlowPainter(PROMPT_VOCAB, PATCH if case.arm == PIXELS else vqvae.config["dim"], **trunk)
 
 
 LOSSES = dict(zip(ARMS, (in_order_loss, masked_loss, from_noise_loss, from_noise_loss)))
@@ -177,11 +179,11 @@ def score(model, case: Case, prompts: torch.Tensor, drafts: torch.Tensor, passes
 def to_pictures(drafts: torch.Tensor, case: Case, size: Size) -> torch.Tensor:
     """Drafts -> pictures (B, 3, 32, 64) in [0, 1]."""
     if case.arm == PIXELS:
-        return from_patches(drafts, ROWS)
+        return from_patches(drafts, HIGH)
     if case.arm == LATENTS:
         mean, std = spread(case.moved, size)
         return decode_latents(drafts * std + mean, case.moved, size)
-    return tokenizer(case.moved, size).decode(drafts.view(-1, ROWS, COLUMNS))        # (B, 32) -> (B, 4, 8)
+    return tokenizer(case.moved, size).decode(drafts.view(-1, HIGH, WIDE))        # (B, 32) -> (B, 4, 8)
 
 
 def paint(model, case: Case, size: Size, prompts: torch.Tensor, setting: dict, seed: int) -> torch.Tensor:
@@ -194,5 +196,5 @@ def paint(model, case: Case, size: Size, prompts: torch.Tensor, setting: dict, s
 @torch.no_grad()
 def decode_latents(latents: torch.Tensor, moved: bool, size: Size) -> torch.Tensor:
     """Unquantised latents (B, 32, D) -> pictures (B, 3, 32, 64), by the tokenizer's own decoder."""
-    grid = latents.unflatten(1, (ROWS, COLUMNS)).permute(0, 3, 1, 2)               # (B, 32, D) -> (B, D, 4, 8)
+    grid = latents.unflatten(1, (HIGH, WIDE)).permute(0, 3, 1, 2)               # (B, 32, D) -> (B, D, 4, 8)
     return (tokenizer(moved, size).decoder(grid) + 0.5).clamp(0, 1)
