@@ -18,39 +18,22 @@ Guidance and the number of steps of each painter are chosen on validation words,
 Test words: 200 that were drawn in training, and all of the held-out test words. Reports: `SignReader`, trained on
 other typefaces; audit: an OCR engine on every third word.
 """
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from mmcourse import checkpoints
-from mmcourse.files import atomic_write
 from mmcourse.judges.metrics import count_flops, cpu_milliseconds
 from mmcourse.judges.pictures import read_sign
 from mmcourse.judges.signs import edit_distance, ocr_word
-from mmcourse.paths import cache_dir
+from mmcourse.recipes.sign_painters import FLOPS, OPTIM, Case, Size, make, painter, step_flops, tokenizer
+from mmcourse.sign_data import ARMS, decode_latents, draft, score
 from mmcourse.spelling import PROMPTS, STRATA, prompt_ids, stratum
-from mmcourse.studies import Job, Study, finished
-from mmcourse.studies._ch08 import (
-    ARMS,
-    LOSSES,
-    OPTIM,
-    Case,
-    Size,
-    batches,
-    decode_latents,
-    draft,
-    make,
-    paint,
-    score,
-    to_pictures,
-    tokenizer,
-)
-from mmcourse.training import Run, train
+from mmcourse.studies import Job, Study
+from mmcourse.studies._ch08 import paint, picture
 from mmcourse.world.scene import BACKGROUNDS, WORLD
 from mmcourse.world.signs import LENGTHS, ROWS, draw_signs, sign_scene, words_of
 
@@ -67,7 +50,7 @@ PIPED, PIPE_SEED = 300, 1800            # signs of the shipped pipe, and a seed 
 @dataclass(frozen=True)
 class Plan:
     """What decides the numbers."""
-    flops: float = 6e12                 # of training, a painter
+    flops: float = FLOPS                # of training, a painter
     size: Size = field(default_factory=Size)
     words: int | None = None            # of each kind in the test; None: all. For a toy
     scored: int = 8                     # passes in which a painter on tokens or a flow marks a draft
@@ -75,34 +58,14 @@ class Plan:
 
 # ---------------------------------------------------------------- training
 
-def step_flops(case: Case, size: Size) -> int:
-    """Multiplications and additions of a training step, forward and backward."""
-    model, batch = make(case, size), batches(case, size)(np.random.default_rng(0))
-    with FlopCounterMode(display=False) as counter:
-        LOSSES[case.arm](model, *batch).backward()
-    return counter.get_total_flops()
-
-
 def steps_of(case: Case, plan: Plan) -> int:
     """As many steps as the plan's FLOPs pay."""
     return max(1, round(plan.flops / step_flops(case, plan.size)))
 
 
-def painter(case: Case, plan: Plan):
-    """A trained painter, and what is known of its training; what was trained once is kept in the cache."""
-    model, steps = make(case, plan.size), steps_of(case, plan)
-    made_of = hashlib.sha256(repr((case, plan.size, OPTIM, steps)).encode()).hexdigest()[:8]
-    name = "-".join(map(str, (*asdict(case).values(), steps, made_of))).replace(" ", "_")
-    file = cache_dir() / "ch08" / f"{name}.pt"
-    if not file.exists():
-        history = finished(train(model, batches(case, plan.size), LOSSES[case.arm], steps=steps, optim=OPTIM,
-                                 run=Run(seed=case.seed, progress=False)))
-        with atomic_write(file) as draft:
-            torch.save({"model": model.state_dict(), "minutes": history.cpu_minutes,
-                        "loss": float(np.mean(history.column("loss")[-5:]))}, draft)
-    saved = torch.load(file, weights_only=True)
-    model.load_state_dict(saved["model"])
-    return model.eval(), saved
+def trained(case: Case, plan: Plan):
+    """A trained painter, and what is known of its training."""
+    return painter(case, plan.size, steps_of(case, plan))
 
 
 # ---------------------------------------------------------------- words to write, and reading them
@@ -167,7 +130,7 @@ def settings(plan: Plan, arm: str) -> dict:
     """The share of validation words that a painter writes right at each guidance and number of steps, and the
     best of them (of equal ones that with fewer passes)."""
     case, words = Case(arm), validation_words(plan)
-    model, _ = painter(case, plan)
+    model, _ = trained(case, plan)
     table = [{"guidance": g, "steps": n, "right": round(share_right(written(
               model, case, plan, words, {"guidance": g, "steps": n}), words), 4)}
              for g in GUIDANCES for n in ((0,) if arm == ARMS[0] else STEPS)]
@@ -177,7 +140,7 @@ def settings(plan: Plan, arm: str) -> dict:
 
 def row(plan: Plan, case: Case, result: dict) -> dict:
     """One painter: trained, and read on the test words."""
-    (model, saved), words = painter(case, plan), test_words(plan)
+    (model, saved), words = trained(case, plan), test_words(plan)
     marks = marked(written(model, case, plan, words, result["settings"][case.arm]["chosen"]), words)
     return {**asdict(case), **marks, "steps": steps_of(case, plan), "loss": round(saved["loss"], 4),
             "cpu_minutes": round(saved["minutes"], 3)}
@@ -192,7 +155,7 @@ def ceiling(plan: Plan, moved: bool) -> dict:
                         for word, d in zip(words, off)])
     with torch.no_grad():
         ways = {"true": truth, "tokens": vqvae.decode(vqvae.encode(truth)),
-                "latents": decode_latents(vqvae.vectors(truth).flatten(1, 2), moved, plan.size)}
+                "latents": decode_latents(vqvae.vectors(truth).flatten(1, 2), vqvae)}
     return {name: marked(pictures, words) for name, pictures in ways.items()}
 
 
@@ -210,13 +173,13 @@ def search(plan: Plan, arm: str, prompt: str, seed: int, result: dict) -> dict:
     """New words right if of 1, 2, 4, ... drafts that one is taken which the painter's own score likes best; and if
     the judge itself might choose, which no score can beat."""
     case, setting = Case(arm, prompt, seed=seed), result["settings"][arm]["chosen"]
-    (model, _), words = painter(case, plan), words_of("test")[:plan.words or SEARCHED]
+    (model, _), words = trained(case, plan), words_of("test")[:plan.words or SEARCHED]
     prompts = prompts_of(words, prompt)
     scores, right = [], []
     for k in range(max(DRAFTS)):
-        drafts = draft(model, case, prompts, setting, torch.Generator().manual_seed(90_000 + 100 * seed + k))
-        scores.append(score(model, case, prompts, drafts, plan.scored))
-        said = reader().read(to_pictures(drafts, case, plan.size))
+        drafts = draft(model, arm, prompts, **setting, generator=torch.Generator().manual_seed(90_000 + 100 * seed + k))
+        scores.append(score(model, arm, prompts, drafts, plan.scored))
+        said = reader().read(picture(drafts, case, plan.size))
         right.append(torch.tensor([a == b for a, b in zip(said, words)]))
     scores, right = torch.stack(scores), torch.stack(right)                        # (drafts, words)
     best = {n: right[:n].gather(0, scores[:n].argmax(0)[None])[0] for n in DRAFTS}
