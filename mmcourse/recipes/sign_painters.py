@@ -18,7 +18,7 @@ from mmcourse.files import atomic_write
 from mmcourse.optim import Optim
 from mmcourse.paths import cache_dir
 from mmcourse.recipes import finished, options, run_file, ship, sign_vqvae
-from mmcourse.sign_data import ARMS, LOSSES, SignData, SignPainters, key, make_painter
+from mmcourse.experiments.sign_data import ARMS, LOSSES, SignData, SignPainters, key, make_painter
 from mmcourse.training import History, Run, train
 from mmcourse.vqvae import VQVAE, vqvae_loss
 from mmcourse.world.signs import all_pictures

@@ -2,7 +2,7 @@
 import torch
 
 from mmcourse.recipes.sign_painters import Case, Size, data, tokenizer
-from mmcourse.sign_data import LATENTS, draft, to_pictures
+from mmcourse.experiments.sign_data import LATENTS, draft, to_pictures
 
 
 def picture(drafts: torch.Tensor, case: Case, size: Size) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 The words are those of three to eight letters in Python's manual (`mmcourse.world.corpus.prose`), frozen in
 `words.txt` with how often they occur there, because manuals differ from one Python to the next;
-`python -m mmcourse.spelling` counts them anew. One word in five is held out.
+`python -m mmcourse.experiments.spelling` counts them anew. One word in five is held out.
 """
 from collections import Counter
 from functools import cache

@@ -21,7 +21,7 @@ from mmcourse.painters import (
     score_masked,
     to_patches,
 )
-from mmcourse.spelling import LAYOUT, PROMPT_VOCAB, PROMPTS, prompt_ids
+from mmcourse.experiments.spelling import LAYOUT, PROMPT_VOCAB, PROMPTS, prompt_ids
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.scene import BACKGROUNDS, Scene
 from mmcourse.world.signs import ROWS, all_pictures, draw_signs, words_of

@@ -88,7 +88,7 @@ def main() -> None:
     """Print the list of words as this Python's manual has it: `mmcourse/world/words.txt`."""
     from mmcourse.world.corpus import prose
     print("# Words of three to eight letters in Python's manual, with how often they occur there:\n"
-          "# python -m mmcourse.spelling (those that the vocabulary cuts into more than four pieces are left out)")
+          "# python -m mmcourse.experiments.spelling (those that the vocabulary cuts into more than four pieces are left out)")
     for word, n in shortened(counted(prose())).items():
         print(word, n)
 
