@@ -43,6 +43,7 @@ GUIDANCES = (1.0, 2.0, 3.0)
 STEPS = (4, 8, 16)
 UNIQUE = (2_000, 20_000)
 DRAFTS = (1, 2, 4, 8)
+FACTORS = (0.5, 2, 4)                   # of the training FLOPs
 SEARCHED = 200                          # new words of the search
 PIPED, PIPE_SEED = 300, 1800            # signs of the shipped pipe, and a seed that nobody looked at before
 
@@ -146,6 +147,17 @@ def row(plan: Plan, case: Case, result: dict) -> dict:
             "cpu_minutes": round(saved["minutes"], 3)}
 
 
+def longer(plan: Plan, arm: str, factor: float, result: dict) -> dict:
+    """A painter that is told the letters, trained with `factor` times the FLOPs: who is ahead at low compute need
+    not stay ahead. Seed 0."""
+    case, words = Case(arm, "letters"), test_words(plan)
+    steps = max(1, round(factor * steps_of(case, plan)))
+    model, saved = painter(case, plan.size, steps)
+    marks = marked(written(model, case, plan, words, result["settings"][arm]["chosen"]), words)
+    return {"arm": arm, "factor": factor, "words": marks["words"], "marks": marks["marks"], "steps": steps,
+            "cpu_minutes": round(saved["minutes"], 3)}
+
+
 def ceiling(plan: Plan, moved: bool) -> dict:
     """True pictures of the test words, read as they are, after the token ids, and after the unquantised latents."""
     rng, words, vqvae = np.random.default_rng(17), test_words(plan), tokenizer(moved, plan.size)
@@ -235,6 +247,8 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
                 key={"arm": arm, "prompt": prompt, "seed": seed}, derived=True)
             for seed in seeds for prompt in ("letters", "bpe") for arm in ARMS]
     out += [Job(f"price, {arm}", partial(price, plan, arm), section=("price",), key=arm, derived=True) for arm in ARMS]
+    out += [Job(f"{factor:g} times the FLOPs, {arm}", partial(longer, plan, arm, factor), section=("longer",),
+                key={"arm": arm, "factor": factor}, derived=True) for factor in FACTORS for arm in ARMS]
     return [*out, Job("pipe", partial(pipe, plan), section=(), key="pipe")]
 
 
