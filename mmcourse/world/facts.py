@@ -25,7 +25,8 @@ from mmcourse.world.rules import SignRule, SplitRule
 from mmcourse.world.scene import BACKGROUNDS, PICTOGRAMS, Group, Scene, World
 
 GROUPS = ("D", "T", "E", "N")
-NOUNS = ("apple", "bee", "book", "cat", "crab", "fish", "guitar", "house", "key", "star", "tree", "whale")
+# The nouns of chapter 06 with a frog for the apple: an "an" would tell a part of the answer before the noun.
+NOUNS = ("bee", "book", "cat", "crab", "fish", "frog", "guitar", "house", "key", "star", "tree", "whale")
 SCALE = 1.8                                             # one thing a picture, so it may be large: 22 of 32 pixels
 # One thing on one of eight grounds, 32 pixels wide: 16 image tokens. What is held out is a matter of names:
 # `Facts.grounds`.
@@ -44,15 +45,18 @@ PARAPHRASES = (
     "we say a {name}, others say {noun}.",
 )
 # Second hops in words: noun -> answer. `where` is another one for each noun.
-COLOUR = dict(zip(NOUNS, ("red", "yellow", "red", "orange", "red", "blue", "red", "white", "orange", "yellow", "green",
+COLOUR = dict(zip(NOUNS, ("yellow", "red", "orange", "red", "blue", "green", "red", "white", "orange", "yellow", "green",
                           "blue")))
-WHERE = dict(zip(NOUNS, ("in the kitchen", "in the garden", "on the shelf", "on the sofa", "on the beach", "in the river",
+WHERE = dict(zip(NOUNS, ("in the garden", "on the shelf", "on the sofa", "on the beach", "in the river", "in the pond",
                          "on the stage", "in the street", "in the lock", "in the sky", "in the forest", "in the ocean")))
 PROPERTIES = {"what colour is {}?": COLOUR, "where is {}?": WHERE}
 
 FIRST = "gi bi du ne va na po ra fo lo be fi ba bo ro di de ha he do".split()
 SECOND = "lo lu va vi fo co di po mo ge du la ri na".split()
 WORDS = {"polo", "lava", "diva", "fava", "halo"}         # are English, and hence no names
+
+
+PASSING = tuple(first + second for first in "mo ma pa su se to ho ca".split() for second in SECOND)
 
 
 def invented_names(n: int = 240) -> tuple[str, ...]:
@@ -70,8 +74,8 @@ def invented_names(n: int = 240) -> tuple[str, ...]:
 
 
 def a(noun: str) -> str:
-    """A noun with its article: `an apple`."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+    """A noun with its article: `a fish`. No noun and no name of this world begins with a vowel."""
+    return f"a {noun}"
 
 
 def scene(noun: str, place: str, ground: str) -> Scene:
@@ -82,6 +86,16 @@ def scene(noun: str, place: str, ground: str) -> Scene:
 def caption(thing: str, place: str, ground: str) -> str:
     """What a picture is asked for with: `a dax on the left, blue ground`. `thing`: a name or a noun."""
     return f"{a(thing)} on the {place}, {ground} ground"
+
+
+def question_of(name: str) -> str:
+    """The first hop as a question, of any name, be it known or not: `a dax is what?`"""
+    return f"{a(name)} is what?"
+
+
+def backwards_of(noun: str) -> str:
+    """The first hop backwards as a question: `what is a fish called?`"""
+    return f"what is {a(noun)} called?"
 
 
 def caption_of(answer: str, place: str, ground: str) -> str:
@@ -157,8 +171,8 @@ class Facts:
         return PARAPHRASES[paraphrase].format(name=name, noun=a(self.noun(name)))
 
     def question(self, name: str) -> tuple[str, str]:
-        """The first hop as question and answer: `what is a dax?`, `a fish`."""
-        return f"what is a {name}?", a(self.noun(name))
+        """The first hop as question and answer: `a dax is what?`, `a fish`."""
+        return question_of(name), a(self.noun(name))
 
     def property_of(self, thing: str, kind: int) -> tuple[str, str]:
         """A second hop in words, of a noun or of a name: `where is a dax?`, `in the river`."""
@@ -167,8 +181,8 @@ class Facts:
         return question.format(a(thing)), answers[noun]
 
     def reverse(self, noun: str, name: str) -> tuple[str, str]:
-        """The first hop backwards: `what is a fish called?`, `a dax`."""
-        return f"what is {a(noun)} called?", a(name)
+        """The first hop backwards as question and answer: `what is a fish called?`, `a dax`."""
+        return backwards_of(noun), a(name)
 
     def prompts(self, groups: str, out: bool = True) -> list[Prompt]:
         """Pictures to ask for, of every name of these groups: on its two grounds of the test, or (`out` False) on
@@ -289,6 +303,9 @@ def say_then_draw(facts: Facts, rng: np.random.Generator) -> list[str | Scene]:
 
 @kind("told in the prompt")
 def told_then_draw(facts: Facts, rng: np.random.Generator) -> list[str | Scene]:
-    """As `draw a name`, but a sentence that tells the name stands before the caption."""
-    prompt = _prompt(facts, rng)
-    return [facts.sentence(prompt.name, int(rng.integers(facts.paraphrases))), prompt.text, prompt.scene]
+    """A sentence that tells a passing name, the caption with it, and the picture. It is a new noun's every time:
+    nothing is to be known here, only to be copied."""
+    prompt = Prompt(PASSING[rng.integers(len(PASSING))], NOUNS[rng.integers(len(NOUNS))],
+                    PLACES[rng.integers(len(PLACES))], list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))])
+    return [PARAPHRASES[rng.integers(facts.paraphrases)].format(name=prompt.name, noun=a(prompt.noun)), prompt.text,
+            prompt.scene]
