@@ -26,12 +26,12 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
+from mmcourse.experiments.sign_data import ARMS, decode_latents, draft, score
+from mmcourse.experiments.spelling import PROMPTS, STRATA, prompt_ids, stratum
 from mmcourse.judges.metrics import count_flops, cpu_milliseconds
 from mmcourse.judges.pictures import read_sign
 from mmcourse.judges.signs import edit_distance, ocr_word
 from mmcourse.recipes.sign_painters import FLOPS, OPTIM, Case, Size, make, painter, step_flops, tokenizer
-from mmcourse.experiments.sign_data import ARMS, decode_latents, draft, score
-from mmcourse.experiments.spelling import PROMPTS, STRATA, prompt_ids, stratum
 from mmcourse.studies import Job, Study
 from mmcourse.studies._ch08 import paint, picture
 from mmcourse.world.scene import BACKGROUNDS, WORLD
