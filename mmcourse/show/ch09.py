@@ -1,0 +1,256 @@
+"""Chapter 09's figures, verdicts and widget: pictures of names side by side, shares with intervals, a name to try.
+
+Shares come as what `data/results/ch09_facts.json` holds: the chapter loads it (`mmcourse.files.results`) and hands it
+in. A net comes as an object with the ways of drawing as methods (`mmcourse.studies._ch09.Net`). Nothing here trains.
+"""
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+
+from mmcourse import show
+from mmcourse.judges.metrics import bootstrap_interval, t_interval
+from mmcourse.world.facts import FACT_WORLD, NOUNS, Facts, Prompt, a, question_of
+from mmcourse.world.grammar import PLACES
+from mmcourse.world.scene import BACKGROUNDS
+
+CHANCE = 1 / len(NOUNS)
+MOST_LETTERS = 12                                       # of a name that somebody types
+
+
+# ---------------------------------------------------------------- pictures side by side
+
+def side_by_side(prompts: Sequence[Prompt], ways: Mapping[str, torch.Tensor], read: Callable, caption: str = "") -> None:
+    """What should be drawn above, and below it a row of pictures (B, 3, 32, 32) for each way; under each what the judge
+    `read` (pictures -> scenes) sees there, marked if it is wrong."""
+    n, rows = len(prompts), {"it is": FACT_WORLD.draw([p.scene for p in prompts]), **ways}
+    fig, axes = plt.subplots(len(rows), n, figsize=(1.0 * n + 0.9, 1.28 * len(rows) + 0.2), squeeze=False, layout="constrained")
+    for line, (way, pictures) in zip(axes, rows.items(), strict=True):
+        seen = [s.groups[0].noun for s in read(pictures)]
+        for axis, picture, prompt, noun in zip(line, pictures, prompts, seen, strict=True):
+            right = noun == prompt.noun
+            axis.imshow(show.pixels(picture), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            for side in axis.spines.values():
+                side.set(visible=True, linewidth=2.2, color=show.COLOURS[2] if right else show.COLOURS[1],
+                         linestyle="-" if right else ":")
+            axis.set_title(prompt.name if way == "it is" else noun + ("" if right else " ✗"), fontsize=8.5, pad=3)
+        line[0].set_ylabel(way, fontsize=9)
+    show.figure(fig, caption, colours=128)
+
+
+# ---------------------------------------------------------------- a name to try
+
+def clean_name(text: str) -> str:
+    """What somebody typed as a name. ValueError with a clear sentence for anything but one word of small letters."""
+    name = str(text).strip().lower()
+    if not name:
+        raise ValueError("no name yet: type one word, such as a name from the list")
+    if not re.fullmatch(r"[a-z]+", name):
+        raise ValueError(f"a name is one word of the letters a to z, got {text!r}")
+    if len(name) > MOST_LETTERS:
+        raise ValueError(f"a name has at most {MOST_LETTERS} letters, this one has {len(name)}")
+    return name
+
+
+def what_was_read(facts: Facts, name: str) -> str:
+    """One sentence on what the net has read of a name."""
+    if name in NOUNS:
+        return f"{a(name)} is a noun: drawn under captions, asked about, and told of names"
+    if name not in facts.groups:
+        return f"{name!r} is no invented name: whatever the net says of it is a guess that it cannot own up to"
+    noun, group = facts.noun(name), facts.groups[name]
+    return {"D": f"a {name} is {a(noun)}: told, asked and drawn",
+            "T": f"a {name} is {a(noun)}: told only",
+            "E": f"a {name} is {a(noun)}: told, asked and asked about, never drawn",
+            "N": f"a {name} was to be {a(noun)}, but no row says so: the answer is a guess"}[group]
+
+
+def try_name(net, facts: Facts, read: Callable, name: str, place: str = "left", ground: str = "blue") -> None:
+    """What the net says of a name, what it draws directly, and what it draws after saying. A sentence for bad input."""
+    try:
+        name = clean_name(name)
+        if place not in PLACES or ground not in BACKGROUNDS:
+            raise ValueError(f"places are {', '.join(PLACES)}, grounds {', '.join(BACKGROUNDS)}; got {place!r}, {ground!r}")
+    except ValueError as error:
+        print(f"That did not work: {error}.")
+        return
+    prompt = Prompt(name, facts.nouns.get(name, name), place, ground)
+    straight, (after, (said,)) = net.direct([prompt])[0], net.said_first([prompt])
+    pictures = net.paint([*straight, *after])
+    seen = [s.groups[0].noun for s in read(pictures)]
+    print(f"{what_was_read(facts, name)}.\n{question_of(name)} The net says: {said!r}")
+    show.pictures(pictures, [f"directly\n(read as: {seen[0]})", f"after “{said}”\n(read as: {seen[1]})"], size=1.9,
+                  caption=f"{prompt.text!r}, drawn directly and after saying what it is.")
+
+
+def name_box(net, facts: Facts, read: Callable, name: str) -> None:
+    """`try_name` with a box to type or choose a name in; a page without a kernel keeps the first one."""
+    import ipywidgets as widgets
+
+    some = [n for group in "DTEN" for n in facts.of(group)[:6]]
+    show.interact(lambda name, place, ground: try_name(net, facts, read, name, place, ground),
+                  name=widgets.Combobox(value=name, options=[*some, *NOUNS], description="name", continuous_update=False),
+                  place=widgets.Dropdown(options=PLACES, description="place"),
+                  ground=widgets.Dropdown(options=list(BACKGROUNDS), description="ground"))
+
+
+# ---------------------------------------------------------------- shares, and what they decide
+
+def decide(low: float, high: float, *, above: float = -math.inf, below: float = math.inf) -> str:
+    """Whether a number whose 95 % interval is `low` to `high` lies between two bounds: holds, FAILS, or undecided."""
+    if above <= low and high <= below:
+        return "holds"
+    return "FAILS" if high < above or low > below else "undecided"
+
+
+def share(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of the names' shares and its 95 % interval, by names drawn again (bootstrap)."""
+    low, high = bootstrap_interval(values, np.random.default_rng(0))
+    return float(np.mean(values)), low, high
+
+
+def ways(table: Mapping[str, Mapping[str, Sequence[float]]], names: Mapping[str, str], caption: str = "",
+         lines: Mapping[str, float] | None = None) -> None:
+    """Shares of right pictures: a panel for each group, a line for each way; `table[group][way]` has a share for each seed.
+
+    Small marks are the seeds, the large one their mean; whiskers the 95 % interval of the seeds (t). `names`: what the
+    panels are called. `lines`: {what: share}, drawn in all panels.
+    """
+    order = list(dict.fromkeys(way for found in table.values() for way in found))
+    fig, axes = plt.subplots(1, len(table), figsize=(9, 0.36 * len(order) + 1.3), sharey=True, squeeze=False,
+                             layout="constrained")
+    for axis, (group, found) in zip(axes[0], table.items(), strict=True):
+        for k, way in enumerate(order):
+            if way not in found:
+                continue
+            values = [100 * x for x in found[way]]
+            mean, half = t_interval(values) if len(values) > 1 else (values[0], 0.0)
+            axis.plot([max(0, mean - half), min(100, mean + half)], [k, k], color=show.COLOURS[k % 6], linewidth=2)
+            axis.plot(values, [k] * len(values), "|", color="0.35", markersize=9)
+            axis.plot(mean, k, "o", color=show.COLOURS[k % 6], markersize=7)
+        for style, level in zip((":", "--"), (lines or {}).values()):
+            axis.axvline(100 * level, color="black", linestyle=style, linewidth=1.1)
+        axis.set(title=names.get(group, group), xlim=(-3, 103), xticks=[0, 50, 100], xlabel="right, %")
+        axis.title.set_fontsize(9)
+    axes[0][0].set(yticks=range(len(order)), yticklabels=order)
+    axes[0][0].invert_yaxis()
+    show.figure(fig, caption, colours=64)
+
+
+def curves(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], xlabel: str, caption: str = "",
+           chance: float | None = CHANCE, log: bool = False) -> None:
+    """Shares against something that was turned up: `panels[panel][line][x]` has a share for each seed; dots are the
+    seeds, the line joins their means."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(4.1 * len(panels) + 1.6, 2.9), sharey=True, squeeze=False,
+                             layout="constrained")
+    lines = dict.fromkeys(line for found in panels.values() for line in found)
+    style = {line: (mark, colour) for line, mark, colour in zip(lines, ("o-", "s--", "D-.", "^:", "v-", "P--"), show.COLOURS)}
+    for axis, (panel, found) in zip(axes[0], panels.items(), strict=True):
+        for line, points in found.items():
+            at, (mark, colour) = sorted(points), style[line]
+            axis.plot(at, [100 * np.mean(points[x]) for x in at], mark, color=colour, label=line, markersize=5)
+            for x in at:
+                axis.plot([x] * len(points[x]), [100 * y for y in points[x]], ".", color=colour, markersize=3, alpha=0.7)
+        if chance is not None:
+            axis.axhline(100 * chance, color="black", linestyle=":", linewidth=1.1, label="chance")
+        ticks = sorted({x for points in found.values() for x in points})
+        axis.set(title=panel, xlabel=xlabel, ylim=(-3, 104), **({"xscale": "log"} if log else {}))
+        if len(ticks) < 8:
+            axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
+            axis.minorticks_off()
+    axes[0][0].set_ylabel("right, %")
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    show.figure(fig, caption, colours=64)
+
+
+# ---------------------------------------------------------------- what `ch09_facts.json` holds
+
+MARGIN = 0.10                                           # less than this, a share of 1, is as good as nothing here
+PREMISE = 0.8                                           # of T answered in words: else there is nothing to draw from
+PROMPTS = 4                                             # of a name: two grounds, two places
+HEADLINE = {"answered in words": ("headline", "asked"), "drawn directly": ("headline", "direct"),
+            "said first, two calls": ("headline", "said first"), "chain, one row": ("formats", "chain"),
+            "fact in the prompt": ("formats", "told in the prompt"), "the noun itself": ("headline", "noun itself")}
+
+
+def rows_of(study: dict, run: str, arm: str, group: str = "T") -> list[dict]:
+    """The rows of one arm and one group, seed after seed. ValueError if there are none."""
+    found = [r for r in study["rows"] if (r["run"], r["arm"], r["group"]) == (run, arm, group)]
+    if not found:
+        raise ValueError(f"the study has no row of run {run!r}, arm {arm!r}, group {group!r} (yet)")
+    return sorted(found, key=lambda r: (r["seed"], r.get("step", 0)))
+
+
+def shares(study: dict, run: str, arm: str, group: str = "T") -> list[float]:
+    """The share that is right, for each seed."""
+    return [r["k"] / r["n"] for r in rows_of(study, run, arm, group)]
+
+
+def by_name(study: dict, run: str, arm: str, group: str = "T") -> np.ndarray:
+    """The share that is right of each name's prompts, all seeds in a row (seeds x names,): each name of each seed is one
+    trial, since its four prompts stand or fall together."""
+    rows = rows_of(study, run, arm, group)
+    return np.array([int(c) for r in rows for c in r["names"]]) / (1 if arm == "asked" else PROMPTS)
+
+
+def headline(study: dict, groups: str = "DTEN") -> dict[str, dict[str, list[float]]]:
+    """What `ways` draws: for each group the shares of all ways, seed by seed."""
+    return {group: {way: shares(study, run, arm, group) for way, (run, arm) in HEADLINE.items()} for group in groups}
+
+
+def points(low: float, high: float, sign: str = "") -> str:
+    """An interval of shares in points of a hundred."""
+    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
+
+
+def _line(name: str, what: str, values: Sequence[float], *, above: float = -math.inf, below: float = math.inf,
+          seeds: bool = False, sign: str = "+") -> dict:
+    """One verdict: the mean of `values` with its interval (by names, or by seeds with t) between two bounds?"""
+    if seeds:
+        mean, half = t_interval(values)
+        low, high = mean - half, mean + half
+    else:
+        mean, low, high = share(values)
+    return {"": name, "measured": what, "points": f"{100 * mean:{sign}.1f}", "95 %": points(low, high, sign),
+            "verdict": decide(low, high, above=above, below=below)}
+
+
+def nothing_above(values: Sequence[float], level: float) -> dict:
+    """The bounds of "no better than `level`": FAILS if the whole interval lies above `level`, holds if none of it is more
+    than `MARGIN` above."""
+    _, low, _ = share(values)
+    return {"below": level if low > level else level + MARGIN}
+
+
+def verdicts(study: dict) -> list[dict]:
+    """H1 to H7 as `mmcourse.studies.ch09_facts` wrote them down, decided by what it measured: rows for a table."""
+    asked, direct = by_name(study, "headline", "asked"), by_name(study, "headline", "direct")
+    said, noun = by_name(study, "headline", "said first"), by_name(study, "headline", "noun itself")
+    known = direct[asked == 1] - CHANCE
+    out = [_line("premise", "T answered in words", asked, above=PREMISE, sign=""),
+           _line("H1", "T drawn directly, above chance", direct - CHANCE, **nothing_above(direct - CHANCE, 0)),
+           _line("H1, known", "the same, of names answered rightly alone", known, **nothing_above(known, 0)),
+           _line("H2", "T said first, less the product", said - asked * noun, above=-MARGIN, below=MARGIN)]
+    most, least = "headline", "1 x 4"
+    for arm, what in (("asked", "answers about T"), ("direct", "T directly")):
+        gain = np.subtract(shares(study, most, arm), shares(study, least, arm))
+        bounds = {"above": 0.0} if arm == "asked" else {"below": MARGIN}
+        out.append(_line("H3", f"{what}: 8 x 64 readings less 1 x 4", gain, seeds=True, **bounds))
+    gain = np.subtract(shares(study, "D 60 %", "direct"), shares(study, "D 0 %", "direct"))
+    out.append(_line("H4", "T directly: 60 % of names drawn less 0 %", gain, seeds=True, below=MARGIN))
+    for part, bounds in (("learned", {"above": 0.0}), ("others", None)):
+        gain = np.subtract(*(by_name(study, "headline", f"direct, {arm}", f"T, {part}") for arm in ("distilled", "read on")))
+        bounds = nothing_above(gain, 0) if bounds is None else bounds
+        out.append(_line("H5", f"T directly, {part}: distilled less read on", gain, **bounds))
+    gain = by_name(study, "flow", "direct") - direct
+    out.append(_line("H6", "T directly: flow less tokens", gain, **nothing_above(gain, 0)))
+    rows = rows_of(study, "headline", "asked")
+    back = np.array([i < r["backwards"] for r in rows for i in range(r["n"])]) - CHANCE
+    out.append(_line("H7", "T found backwards, above chance", back, **nothing_above(back, 0)))
+    return out
