@@ -217,7 +217,7 @@ def make_facts(seed: int = 0, per_noun: dict[str, int] | None = None, paraphrase
     per_noun = per_noun or dict.fromkeys(GROUPS, 5)
     if not set(per_noun) <= set(GROUPS) or min(per_noun.values()) < 0:
         raise ValueError(f"groups are {', '.join(GROUPS)}, none with less than 0 names; got {per_noun}")
-    names = invented_names(len(NOUNS) * sum(per_noun.values()))
+    names = invented_names(max(240, len(NOUNS) * sum(per_noun.values())))  # of the same 240 whenever they do
     order = iter(np.random.default_rng((seed, 91)).permutation(names).tolist())
     nouns, groups = {}, {}
     for group in sorted(GROUPS, key="TDEN".index):                     # T first: always the same names
