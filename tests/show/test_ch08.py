@@ -1,0 +1,189 @@
+"""Chapter 08's figures and verdicts: computed from the marks of words, and honest about what was not measured."""
+import copy
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from mmcourse import show
+from mmcourse.experiments.spelling import STRATA, prompt_ids
+from mmcourse.show import ch08
+from mmcourse.studies import ch08_words as study
+from mmcourse.world.signs import draw_signs, sign_scene
+
+
+def made_up(chance, seeds=(0, 1)) -> dict:
+    """A result in which a case writes each word with the probability `chance(arm, prompt, stratum, unique, moved)`."""
+    found = {"plan": {"words": None}, "seen": study.SEEN, "rows": [], "ceilings": {}, "settings": {}, "price": {}, "search": []}
+    inside, words = ch08.kinds(found), ch08.asked(found)
+    rng = np.random.default_rng(0)
+    cases = [(prompt, None, False) for prompt in ("letters", "bpe", "both")] + [("both", 2_000, False), ("both", 20_000, False),
+                                                                              ("both", None, True)]
+    for arm in ch08.ARMS:
+        for prompt, unique, moved in cases:
+            for seed in seeds:
+                right = rng.random(len(words)) < [chance(arm, prompt, k, unique, moved) for k in inside]
+                counts = {kind: [int(right[inside == i].sum()), int((inside == i).sum())] for i, kind in enumerate(STRATA)}
+                found["rows"].append({
+                    "arm": arm, "prompt": prompt, "unique": unique, "moved": moved, "seed": seed, "words": counts,
+                    "letters": {kind: [n - k, 6 * n] for kind, (k, n) in counts.items()}, "audit": counts, "agree": 500,
+                    "by_length": {str(n): [1, 2] for n in range(3, 9)}, "by_place": [[1, 2]] * 8,
+                    "marks": "".join(str(int(r)) for r in right), "steps": 9, "loss": 1.0})
+        found["settings"][arm] = {"chosen": {"guidance": 1.0, "steps": 8}, "table": [
+            {"guidance": g, "steps": n, "right": 0.5} for g in (1.0, 2.0) for n in (4, 8)]}
+        found["price"][arm] = {"guidance": 1.0, "steps": 8, "passes": 8, "flops": 9e6, "ms": 3.0, "parameters": 700_000}
+        gain = 0.2 if arm == ch08.ARMS[0] else 0.0
+        found["search"] += [{"arm": arm, "prompt": prompt, "seed": seed, "n": 200, "rows": [
+            {"drafts": n, "passes": 8 * n, "right": 100, "possible": 150,
+             "marks": "".join(str(int(r)) for r in np.arange(200) < 80 + 200 * gain * (n > 1))} for n in (1, 2, 4, 8)]}
+            for prompt in ("letters", "bpe") for seed in seeds]
+        found.setdefault("longer", []).extend({"arm": arm, "factor": f, "marks": "10" * (len(words) // 2)} for f in (0.5, 2, 4))
+    found["ceilings"] = {world: {way: {"words": counts, "audit": counts} for way in ("true", "tokens", "latents")}
+                         for world in ("on the grid", "off the grid")}
+    found["pipe"] = {"n": 4, **{f"{t}, {d}": "1101" for t in ("true", "written") for d in ("vq", "diffusion")}}
+    return found
+
+
+def expected(arm, prompt, kind, unique, moved):
+    """A world in which all hypotheses are true."""
+    right = {0: 0.9, 1: 0.8, 2: 0.8}[kind] if prompt != "bpe" else (0.8, 0.4, 0.02)[kind]
+    right -= 0.12 * (arm == ch08.ARMS[1]) + 0.2 * (arm in ch08.ARMS[2:])
+    if unique == 2_000:
+        right = 0.6 if arm == ch08.ARMS[1] else 0.2
+    return max(0.02, right - 0.4 * (moved and arm in ch08.ARMS[:2]))
+
+
+@pytest.fixture(autouse=True)
+def tidy():
+    """No figure outlives its test."""
+    yield
+    plt.close("all")
+
+
+EMPTY = {"plan": {"words": None}, "seen": study.SEEN}
+
+
+def test_the_words_are_the_studys():
+    assert ch08.asked(EMPTY) == study.test_words(study.Plan())
+    assert np.bincount(ch08.kinds(EMPTY))[0] == study.SEEN
+
+
+def test_the_verdicts_follow_the_marks():
+    told = {name: verdict for name, verdict, _ in ch08.verdicts(made_up(expected, seeds=(0, 1, 2)))}
+    assert told.pop("H3 both") != "FAILS" and set(told.values()) == {"holds"}, told
+    upside_down = made_up(lambda arm, prompt, k, unique, moved: 0.2 + 0.5 * (arm in ch08.ARMS[2:]) + 0.2 * (prompt == "bpe"),
+                          seeds=(0,))
+    told = {name[:2]: verdict for name, verdict, _ in ch08.verdicts(upside_down)}
+    assert (told["H1"], told["H2"], told["H3"]) == ("FAILS", "FAILS", "undecided")
+
+
+def test_who_writes_nothing_has_nothing_to_lose():
+    found = made_up(lambda arm, *_: 0.8 if arm in ch08.ARMS[:2] else 0.0)
+    name, verdict, why = ch08.verdicts(found)[4]
+    assert name.startswith("H5") and verdict == "void" and "none to lose" in why
+
+
+def test_what_was_not_measured_is_said_and_nothing_breaks(drawn, capsys):
+    assert {verdict for _, verdict, _ in ch08.verdicts(EMPTY)} == {"not measured"}
+    for draw in FIGURES:
+        draw(EMPTY, "a caption")
+    assert "not measured" in capsys.readouterr().out
+    part = made_up(expected, seeds=(0,))
+    part["rows"] = [row for row in part["rows"] if row["arm"] != "flow on latents" and not row["moved"]]
+    assert dict((n, v) for n, v, _ in ch08.verdicts(part))["H5 tokenizer"] == "not measured"
+    for draw in FIGURES:
+        draw(part, "a caption")
+
+
+FIGURES = [ch08.strata_table, ch08.ceilings_table, ch08.audit_table, ch08.accuracy, ch08.by_length_and_place, ch08.data_axis,
+           ch08.moved_table, ch08.price_table, ch08.search_figure, ch08.pipe_table, ch08.settings_figure, ch08.longer_figure,
+           ch08.differences_table]
+
+
+@pytest.mark.parametrize("draw", FIGURES, ids=lambda f: f.__name__)
+def test_figures_and_tables(draw, drawn, capsys):
+    draw(made_up(expected), "a caption")
+    if draw.__name__.endswith("table"):
+        assert "a caption" in capsys.readouterr().out
+    else:
+        assert drawn[0][1] == "a caption"
+
+
+@pytest.mark.parametrize(("interval", "bounds", "said"), [
+    ((0.1, 0.05, 0.2), {"least": 0}, "holds"), ((0.1, -0.05, 0.2), {"least": 0}, "undecided"),
+    ((-0.1, -0.2, -0.05), {"least": 0}, "FAILS"), ((0.0, 0.0, 0.0), {"least": 0}, "holds"), (None, {}, "not measured")])
+def test_a_verdict_is_undecided_where_its_interval_is_on_both_sides(interval, bounds, said):
+    assert ch08.decide(interval, **bounds) == said
+
+
+def test_one_training_on_the_same_words_is_as_wide_as_three():
+    """Three trainings are not three times as many words."""
+    one, three = (made_up(lambda *_: 0.5, seeds) for seeds in ((0,), (0, 1, 2)))
+    width = [high - low for _, low, high in (ch08.share(found, [2], "in order") for found in (one, three))]
+    assert width[1] > 0.9 * width[0]
+    copied = copy.deepcopy(one)
+    copied["rows"] += [row | {"seed": 1} for row in one["rows"]]
+    assert ch08.share(copied, [2], "in order") == pytest.approx(ch08.share(one, [2], "in order"))
+
+
+def test_places_that_are_not_known_are_grey():
+    class Decoder:
+        @staticmethod
+        def decode(ids):
+            return torch.zeros(len(ids), 3, 32, 64)
+    ids = torch.full((1, 32), 7)
+    ids[0, 9] = 256                                                    # row 1, column 1
+    picture = ch08.half_painted(ids, 256, Decoder)
+    assert (picture[0, :, 8:16, 8:16] == torch.tensor(ch08.GREY)).all() and picture.sum() == pytest.approx(3 * 64 * ch08.GREY, rel=1e-4)
+
+
+def test_a_film_has_a_frame_for_each_pass_and_the_result():
+    net = torch.nn.Identity()
+
+    def paint():
+        for i in (1.0, 1.0, 2.0):
+            net(torch.full((1, 2), i))
+        return torch.zeros(1, 2)
+    assert [frame.mean().item() for frame in ch08.watch(net, paint)] == [1.0, 2.0, 0.0]
+    assert not net._forward_pre_hooks
+
+
+def test_signs_and_prompts_can_be_drawn(drawn):
+    pictures = draw_signs([sign_scene(word) for word in ("one", "two", "three")])
+    ch08.strips(pictures, ["a", "b", "c"], "three", columns=2)
+    ch08.by_row({"first": pictures, "second": pictures}, ["x", "y", "z"], "twice")
+    ch08.prompts(["class", "learning"], "two prompts")
+    assert [text for _, text in drawn] == ["three", "twice", "two prompts"]
+    with pytest.raises(ValueError, match="2 titles"):
+        ch08.strips(pictures, ["a", "b"])
+
+
+@pytest.mark.parametrize(("word", "said"), [("w0rd", "no '0'"), ("", "type a word"), ("encyclopedia", "got 12"),
+                                            ("two words", "no ' '")])
+def test_a_word_that_cannot_be_drawn_gets_a_sentence(word, said, drawn, capsys):
+    ch08.written(word, lambda *asked: pytest.fail("must not be asked"))
+    out = capsys.readouterr().out
+    assert said in out and out.count("\n") == 1 and not drawn
+
+
+def test_a_word_of_too_many_pieces_is_drawn_from_its_letters(drawn, capsys):
+    def paint(word, arm, kind):
+        prompt_ids(word, kind)
+        return draw_signs([sign_scene(word)])[0]
+    ch08.written("zqxjkvwz", paint)
+    assert "spell it in letters" in capsys.readouterr().out and len(drawn) == 1 and len(drawn[0][0].axes) == len(ch08.ARMS)
+
+
+def test_a_word_is_drawn_by_all_and_read(drawn):
+    def paint(word, arm, kind):
+        return draw_signs([sign_scene(word)])[0]
+    ch08.ask(lambda word: ch08.written(word, paint, read=lambda pictures: ["class"] * len(pictures)), "Class")
+    (fig, text), = drawn
+    assert text == "class: seen, class" and len(fig.axes) == 2 * len(ch08.ARMS) and "read as class" in fig.axes[0].get_title()
+
+
+@pytest.mark.parametrize("name", ["arms", "orders"])
+def test_the_drawings_describe_themselves(name, monkeypatch, capsys):
+    getattr(show.diagrams.ch08, name)()
+    assert len(capsys.readouterr().out.split()) > 20
