@@ -57,7 +57,8 @@ CORE = {
     },
     "08": {
         "painters": "Trunk TokenPainter FlowPainter shifted in_order_loss masked_loss early from_noise_loss guided "
-                    "paint_in_order paint_surest_first paint_from_noise score_in_order score_masked score_from_noise to_patches from_patches",
+                    "paint_in_order paint_surest_first paint_from_noise score_in_order score_masked score_from_noise to_patches "
+                    "from_patches",
     },
 }
 _REMOTE = re.compile(
