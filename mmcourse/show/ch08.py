@@ -69,9 +69,28 @@ def by_row(rows: Mapping[str, Sequence], titles: Sequence[str], caption: str = "
             axis.imshow(show.pixels(picture), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
+            axis.grid(False)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=8.5, pad=3)
+    show.figure(fig, caption, colours=128)
+
+
+def failures(drawn: Mapping[str, Sequence], words: Sequence[str], read: Mapping[str, Sequence[str]], caption: str = "", *,
+             columns: int = 6) -> None:
+    """Show the first pictures of each painter, {name: pictures}, that were read as another word than the one asked for."""
+    wrong = {name: [i for i, said in enumerate(read[name]) if said != words[i]][:columns] for name in drawn}
+    fig, axes = plt.subplots(len(drawn), columns, figsize=(1.1 + 1.35 * columns, 0.98 * len(drawn)), squeeze=False)
+    for line, (name, own) in zip(axes, wrong.items()):
+        count = sum(a != b for a, b in zip(read[name], words))
+        line[0].set_ylabel(f"{name}\n({count} of {len(words)})", rotation=0, ha="right", va="center", fontsize=8.5)
+        for axis, i in zip(line, [*own, *[None] * (columns - len(own))]):
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            axis.grid(False)
+            if i is not None:
+                axis.imshow(show.pixels(drawn[name][i]), interpolation="nearest")
+                axis.set_title(f"{words[i]}: {read[name][i] or 'nothing'}", fontsize=7.5, pad=2)
     show.figure(fig, caption, colours=128)
 
 
@@ -493,6 +512,46 @@ def verdicts(found: Mapping) -> list[tuple[str, str, str]]:
     why = "; ".join(f"{arm} {100 * g.mean():+.0f}" for arm, g in gain.items())
     out.append(("H6 search", verdict, f"gain at equal passes in points: {why}" if why else NOT))
     return out
+
+
+def _against(found: Mapping, first: str, second: str, prompt: str) -> str:
+    """One painter against another on new words, as half a sentence."""
+    d = difference(found, {"arm": first, "prompt": prompt}, {"arm": second, "prompt": prompt})
+    if d is None:
+        return f"the one against {second} was not measured"
+    where = "ahead of" if d[1] > 0 else "behind" if d[2] < 0 else "not to be told from"
+    return f"{where} {second} ({percent(d, '+')} points)"
+
+
+def _span(values: Sequence[float | None]) -> str:
+    """`12 to 40`, in hundredths, of those that were measured."""
+    there = [100 * v for v in values if v is not None]
+    if not there:
+        return NOT
+    low, high = f"{min(there):.0f}", f"{max(there):.0f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def sentences(found: Mapping) -> list[str]:
+    """The verdict: what the paradigm does, what the prompt does, what the tokenizer does. Numbers are of new words."""
+    shares = {arm: share(found, NEW, arm, "letters") for arm in ARMS}
+    said = ", ".join(f"{arm} {100 * s[0]:.0f} %" if s else f"{arm} {NOT}" for arm, s in shares.items())
+    out = [f"Paradigm: told letters, the painters write of the new words: {said}; in order is "
+           + ", ".join(_against(found, ARMS[0], arm, "letters") for arm in ARMS[1:]) + "."]
+
+    def lost(kind: int) -> str:
+        drops = (difference(found, {"arm": arm, "prompt": "letters"}, {"arm": arm, "prompt": "bpe"}, [kind]) for arm in ARMS)
+        return _span([drop and drop[0] for drop in drops])
+    left = _span([s and s[0] for s in (share(found, [2], arm, "bpe") for arm in ARMS)])
+    out.append(f"Prompt: told pieces instead of letters, they lose {lost(0)} points on words that were drawn, {lost(1)} on new "
+               f"words of drawn pieces, and {lost(2)} where a piece was never drawn, of which they write {left} %.")
+
+    tops = [found.get("ceilings", {}).get(world, {}).get("tokens", {}).get("words") for world in ("on the grid", "off the grid")]
+    top = [f"{100 * sum(t[k][0] for k in STRATA) / sum(t[k][1] for k in STRATA):.0f} %" if t else NOT for t in tops]
+    off = {arm: share(found, NEW, arm, moved=True) for arm in ARMS}
+    said = ", ".join(f"{arm} {100 * s[0]:.0f} %" if s else f"{arm} {NOT}" for arm, s in off.items())
+    return [*out, f"Tokenizer: through its tokens the judge reads {top[0]} of true signs on the grid and {top[1]} off it; "
+                  f"off the grid the painters write of the new words: {said}."]
 
 
 def differences_table(found: Mapping, caption: str = "", strata: Sequence[int] = NEW) -> None:

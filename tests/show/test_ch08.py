@@ -96,6 +96,16 @@ def test_what_was_not_measured_is_said_and_nothing_breaks(drawn, capsys):
         draw(part, "a caption")
 
 
+def test_the_verdict_has_three_sentences_and_says_what_is_missing():
+    paradigm, prompt, tokenizer = ch08.sentences(made_up(expected, seeds=(0, 1, 2)))
+    assert "ahead of surest first (+12" in paradigm and "ahead of flow on pixels" in paradigm
+    assert "of which they write 2 to 3 %" in prompt
+    assert tokenizer.startswith("Tokenizer: through its tokens")
+    same = ch08.sentences(made_up(lambda *_: 0.5))
+    assert "not to be told from" in same[0] and len(same) == 3
+    assert all(text.count("not measured") >= 3 for text in ch08.sentences(EMPTY))
+
+
 FIGURES = [ch08.strata_table, ch08.ceilings_table, ch08.audit_table, ch08.accuracy, ch08.by_length_and_place, ch08.data_axis,
            ch08.moved_table, ch08.price_table, ch08.search_figure, ch08.pipe_table, ch08.settings_figure, ch08.longer_figure,
            ch08.differences_table]
@@ -154,7 +164,9 @@ def test_signs_and_prompts_can_be_drawn(drawn):
     ch08.strips(pictures, ["a", "b", "c"], "three", columns=2)
     ch08.by_row({"first": pictures, "second": pictures}, ["x", "y", "z"], "twice")
     ch08.prompts(["class", "learning"], "two prompts")
-    assert [text for _, text in drawn] == ["three", "twice", "two prompts"]
+    ch08.failures({"one": pictures}, ["one", "two", "three"], {"one": ["one", "tvo", ""]}, "failures")
+    assert [text for _, text in drawn] == ["three", "twice", "two prompts", "failures"]
+    assert [axis.get_title() for axis in drawn[-1][0].axes] == ["two: tvo", "three: nothing", "", "", "", ""]
     with pytest.raises(ValueError, match="2 titles"):
         ch08.strips(pictures, ["a", "b"])
 
