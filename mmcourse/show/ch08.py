@@ -94,9 +94,12 @@ def failures(drawn: Mapping[str, Sequence], words: Sequence[str], read: Mapping[
     show.figure(fig, caption, colours=128)
 
 
-def half_painted(ids: torch.Tensor, codes: int, vqvae, rows: int = 4) -> torch.Tensor:
-    """Pictures of ids (B, N) of which some are still `codes`, not known yet: their places are grey."""
-    known = ids.clone().masked_fill_(ids == codes, 0)
+def half_painted(ids: torch.Tensor, codes: int, vqvae, rest: torch.Tensor | None = None, rows: int = 4) -> torch.Tensor:
+    """Pictures of ids (B, N) of which some are still `codes`, not known yet: their places are grey.
+
+    `rest`: what will stand there in the end. A decoder sees neighbours, so that known places look as they will.
+    """
+    known = torch.where(ids == codes, torch.zeros_like(ids) if rest is None else rest, ids)
     pictures = vqvae.decode(known.unflatten(1, (rows, -1)))                        # (B, N) -> (B, rows, N / rows)
     size = pictures.shape[2] // rows
     open_ = (ids == codes).unflatten(1, (rows, -1))[:, None]                       # (B, 1, rows, columns)
