@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -110,9 +111,11 @@ def decide(low: float, high: float, *, above: float = -math.inf, below: float = 
 
 
 def share(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of the names' shares and its 95 % interval, by names drawn again (bootstrap)."""
+    """Mean of the names' shares and its 95 % interval, by names drawn again (bootstrap); NaN: a name that is left out."""
+    values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
     low, high = bootstrap_interval(values, np.random.default_rng(0))
-    return float(np.mean(values)), low, high
+    return float(values.mean()), low, high
 
 
 def ways(table: Mapping[str, Mapping[str, Sequence[float]]], names: Mapping[str, str], caption: str = "",
@@ -209,16 +212,18 @@ def points(low: float, high: float, sign: str = "") -> str:
     return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
 
 
-def _line(name: str, what: str, values: Sequence[float], *, above: float = -math.inf, below: float = math.inf,
-          seeds: bool = False, sign: str = "+") -> dict:
-    """One verdict: the mean of `values` with its interval (by names, or by seeds with t) between two bounds?"""
-    if seeds:
+def _line(name: str, what: str, values: Sequence[float], *, seeds: int, above: float = -math.inf, below: float = math.inf,
+          sign: str = "+") -> dict:
+    """One verdict: does the mean of `values` lie between two bounds? As many values as `seeds`: by t; more of them, the names
+    of one seed after those of the other: by names drawn again."""
+    if len(values) == seeds:
         mean, half = t_interval(values)
         low, high = mean - half, mean + half
     else:
         mean, low, high = share(values)
+    parts = [f"{100 * np.nanmean(part):{sign}.0f}" for part in np.split(np.asarray(values, float), seeds)]
     return {"": name, "measured": what, "points": f"{100 * mean:{sign}.1f}", "95 %": points(low, high, sign),
-            "verdict": decide(low, high, above=above, below=below)}
+            "seed by seed": " / ".join(parts), "verdict": decide(low, high, above=above, below=below)}
 
 
 def nothing_above(values: Sequence[float], level: float) -> dict:
@@ -232,25 +237,33 @@ def verdicts(study: dict) -> list[dict]:
     """H1 to H7 as `mmcourse.studies.ch09_facts` wrote them down, decided by what it measured: rows for a table."""
     asked, direct = by_name(study, "headline", "asked"), by_name(study, "headline", "direct")
     said, noun = by_name(study, "headline", "said first"), by_name(study, "headline", "noun itself")
-    known = direct[asked == 1] - CHANCE
-    out = [_line("premise", "T answered in words", asked, above=PREMISE, sign=""),
-           _line("H1", "T drawn directly, above chance", direct - CHANCE, **nothing_above(direct - CHANCE, 0)),
-           _line("H1, known", "the same, of names answered rightly alone", known, **nothing_above(known, 0)),
-           _line("H2", "T said first, less the product", said - asked * noun, above=-MARGIN, below=MARGIN)]
-    most, least = "headline", "1 x 4"
-    for arm, what in (("asked", "answers about T"), ("direct", "T directly")):
-        gain = np.subtract(shares(study, most, arm), shares(study, least, arm))
+    line = partial(_line, seeds=len(shares(study, "headline", "direct")))
+    known = np.where(asked == 1, direct, np.nan) - CHANCE
+    out = [line("premise", "T answered in words", asked, above=PREMISE, sign=""),
+           line("H1", "T drawn directly, above chance", direct - CHANCE, **nothing_above(direct - CHANCE, 0)),
+           line("H1, known", "the same, of names answered rightly alone", known, **nothing_above(known, 0)),
+           line("H2", "T said first, less the product", said - asked * noun, above=-MARGIN, below=MARGIN)]
+    for part, arm, what in (("words", "asked", "answers about T"), ("pictures", "direct", "T directly")):
+        gain = np.subtract(shares(study, "headline", arm), shares(study, "1 x 4", arm))
         bounds = {"above": 0.0} if arm == "asked" else {"below": MARGIN}
-        out.append(_line("H3", f"{what}: 8 x 64 readings less 1 x 4", gain, seeds=True, **bounds))
+        out.append(line(f"H3, {part}", f"{what}: 8 x 64 readings less 1 x 4", gain, **bounds))
     gain = np.subtract(shares(study, "D 60 %", "direct"), shares(study, "D 0 %", "direct"))
-    out.append(_line("H4", "T directly: 60 % of names drawn less 0 %", gain, seeds=True, below=MARGIN))
+    out.append(line("H4", "T directly: 60 % of names drawn less 0 %", gain, below=MARGIN))
     for part, bounds in (("learned", {"above": 0.0}), ("others", None)):
         gain = np.subtract(*(by_name(study, "headline", f"direct, {arm}", f"T, {part}") for arm in ("distilled", "read on")))
         bounds = nothing_above(gain, 0) if bounds is None else bounds
-        out.append(_line("H5", f"T directly, {part}: distilled less read on", gain, **bounds))
+        out.append(line(f"H5, {part}", f"T directly, {part}: distilled less read on", gain, **bounds))
     gain = by_name(study, "flow", "direct") - direct
-    out.append(_line("H6", "T directly: flow less tokens", gain, **nothing_above(gain, 0)))
+    out.append(line("H6", "T directly: flow less tokens", gain, **nothing_above(gain, 0)))
     rows = rows_of(study, "headline", "asked")
     back = np.array([i < r["backwards"] for r in rows for i in range(r["n"])]) - CHANCE
-    out.append(_line("H7", "T found backwards, above chance", back, **nothing_above(back, 0)))
+    out.append(line("H7", "T found backwards, above chance", back, **nothing_above(back, 0)))
     return out
+
+
+def less_the_words(study: dict, group: str = "T") -> dict[str, list[float]]:
+    """How far said first is from the answers in words, cell by cell of the grid of readings: {run: difference of each
+    seed}. Where every noun is drawn rightly this is H2 again, over the whole range of knowing."""
+    runs = sorted({r["run"] for r in study["rows"] if re.fullmatch(r"\d+ x \d+", r["run"])}) + ["headline"]
+    return {run: np.subtract(shares(study, run, "said first", group), shares(study, run, "asked", group)).tolist()
+            for run in runs}

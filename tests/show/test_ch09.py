@@ -43,7 +43,7 @@ def test_a_verdict_needs_the_whole_interval_on_one_side(interval, bounds, said):
 
 @pytest.mark.parametrize(("values", "said"), [([0.0] * 60, "holds"), ([0.25] * 60, "FAILS"), ([0.0, 0.0, 0.0, 1.0], "undecided")])
 def test_no_better_than_chance_fails_above_and_holds_only_within_the_margin(values, said):
-    assert ch09._line("H", "", values, **ch09.nothing_above(values, 0))["verdict"] == said
+    assert ch09._line("H", "", values, seeds=2, **ch09.nothing_above(values, 0))["verdict"] == said
 
 
 # ---------------------------------------------------------------- the study's file
@@ -66,7 +66,8 @@ def planted(t_direct: float = 0.0, said: float = 1.0, flow: float = 0.0, others:
         rows.append(row("headline", "asked", group, known, seed=seed, backwards=60 if group in "DE" else back, place=5))
     for seed in range(3):
         for run, asked in (("1 x 4", 0.1 + 0.05 * seed), ("D 0 %", 1.0), ("D 60 %", 1.0)):
-            rows += [row(run, "direct", "T", t_direct, seed=seed), row(run, "asked", "T", asked, seed=seed)]
+            rows += [row(run, "direct", "T", t_direct, seed=seed), row(run, "asked", "T", asked, seed=seed),
+                     row(run, "said first", "T", asked, seed=seed)]
         for part, share in (("learned", 0.8), ("others", others)):
             rows += [row("headline", "direct, read on", f"T, {part}", 0.0, 30, seed=seed),
                      row("headline", "direct, distilled", f"T, {part}", share, 30, seed=seed)]
@@ -83,10 +84,18 @@ def test_all_hold_if_nothing_reaches_the_picture():
 
 @pytest.mark.parametrize(("what", "names"), [
     ({"t_direct": 0.5}, ("H1 T", "H1, known")), ({"said": 0.5}, ("H2",)), ({"flow": 0.5}, ("H6",)), ({"back": 30}, ("H7",)),
-    ({"others": 0.5}, ("H5 T directly, others",))])
+    ({"others": 0.5}, ("H5, others",))])
 def test_each_hypothesis_can_fail_alone(what, names):
     failed = {key for key, verdict in found(**what).items() if verdict == "FAILS"}
     assert failed and all(key.startswith(names) for key in failed), failed
+
+
+def test_the_words_are_the_limit_of_what_is_said_first():
+    assert set(ch09.less_the_words(planted())["headline"]) == {0.0}
+
+
+def test_a_name_that_is_left_out_does_not_count():
+    assert ch09.share([0.5, np.nan, 0.5])[0] == 0.5
 
 
 def test_a_missing_row_is_named():
