@@ -135,7 +135,7 @@ def asked(net: Net, groups: Sequence[str] = GROUPS, backwards: bool = True, **wh
                "names": "".join(str(int(x)) for x in first),
                "place": sum(right(net, [facts.property_of(name, 1) for name in names]))}
         rows.append(row | ({"backwards": found_backwards(net, names)} if backwards else {}))
-    return rows + ([{**where, "arm": "named", "group": "all", **named(net)}] if backwards else [])
+    return ([{**where, "arm": "named", "group": "all", **named(net)}] if backwards else []) + rows
 
 
 def right(net: Net, pairs: Sequence[tuple[str, str]]) -> list[bool]:
@@ -169,7 +169,7 @@ def headline(plan: Plan, seed: int) -> list[dict]:
     data = make_data(plan, seed, max(plan.paraphrases), max(plan.readings))
     net = read_facts(data, plan.steps, seed)
     run = {"run": "headline", "seed": seed}
-    rows = arms(plan, net, ("direct", "said_first", "noun_itself"), GROUPS, True, **run) + asked(net, **run)
+    rows = asked(net, **run) + arms(plan, net, ("direct", "said_first", "noun_itself"), GROUPS, True, **run)
     learned, others = halves_of(data.facts)
     shown = [p for p in data.facts.prompts("T", out=False) if p.name in learned]
     pictures = own_pictures(net, shown)
@@ -244,8 +244,14 @@ def late(plan: Plan, point: int, seed: int = 0) -> list[dict]:
     """One look at the long run, after so many steps: it goes on from its file."""
     file = cache_dir() / "runs" / f"ch09-long-{plan.steps}-{plan.long}-{plan.names}-{seed}.pt"
     data = make_data(plan, seed, max(plan.paraphrases), max(plan.readings))
-    net = read_facts(data, plan.steps * plan.long, seed, resume=file, until=point)
-    run = {"run": "long", "step": net.history.rows[-1]["step"] + 1, "seed": seed}
+
+    def read_on() -> Net:
+        return read_facts(data, plan.steps * plan.long, seed, resume=file, until=point)
+    net = read_on()
+    if net.history.rows[-1]["step"] + 1 > point:                       # the file is past it: from the beginning
+        file.unlink()
+        net = read_on()
+    run = {"run": "long", "step": point, "seed": seed}
     return (arms(plan, net, ("direct",), "TDEN", **run) + arms(plan, net, ("said_first",), "T", **run)
             + asked(net, "T", backwards=False, **run))
 
