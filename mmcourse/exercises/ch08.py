@@ -1,5 +1,5 @@
 """Exercises of chapter 08: three kinds of words, the masked loss, keeping the surest, errors in letters, cropping to
-ink, how likely a draft is, and a silent letter."""
+ink, how likely a draft is, and another letter."""
 import math
 
 import torch
@@ -386,48 +386,50 @@ def check_score_in_order(fn):
             f"{[round(v, 2) for v in got.tolist()]} came{slip}: did the model see the id that it was asked for?")
 
 
-# ---------------------------------------------------------------- a silent letter
+# ---------------------------------------------------------------- another letter
 
-def silence(prompts: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-    """Prompts of the kind `letters` (B, P), in each of them one letter, number `which` (B,), unsaid: 0."""
-    quiet = prompts.clone()
-    quiet[torch.arange(len(prompts)), which] = 0
-    return quiet
+def misspell(prompts: torch.Tensor, which: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
+    """Prompts of the kind `letters` (B, P); in each of them letter number `which` (B,) is replaced by `letters` (B,)."""
+    changed = prompts.clone()
+    changed[torch.arange(len(prompts)), which] = letters
+    return changed
 
 
-def _in_place(prompts, which):
-    prompts[torch.arange(len(prompts)), which] = 0
+def _in_place(prompts, which, letters):
+    prompts[torch.arange(len(prompts)), which] = letters
     return prompts
 
 
-def _all_columns(prompts, which):
-    quiet = prompts.clone()
-    quiet[:, which] = 0
-    return quiet
+def _all_columns(prompts, which, letters):
+    changed = prompts.clone()
+    changed[:, which] = letters
+    return changed
 
 
-def _counts_from_one(prompts, which):
-    quiet = prompts.clone()
-    quiet[torch.arange(len(prompts)), which - 1] = 0
-    return quiet
+def _counts_from_one(prompts, which, letters):
+    changed = prompts.clone()
+    changed[torch.arange(len(prompts)), which - 1] = letters
+    return changed
 
 
-def _closes_the_gap(prompts, which):
-    rows = [torch.cat([row[:i], row[i + 1:], row.new_zeros(1)]) for row, i in zip(prompts, which)]
+def _squeezes_it_in(prompts, which, letters):
+    rows = [torch.cat([row[:i], letter[None], row[i:-1]]) for row, i, letter in zip(prompts, which, letters)]
     return torch.stack(rows)
 
 
-@register("08.silence", reference=silence, minutes=3, difficulty=1,
-          wrong=[_in_place, _all_columns, _counts_from_one, _closes_the_gap],
-          hint="clone the prompts; quiet[rows, columns] = 0 with two index tensors of length B, torch.arange(B) and `which`")
-def check_silence(fn):
+@register("08.misspell", reference=misspell, minutes=3, difficulty=1,
+          wrong=[_in_place, _all_columns, _counts_from_one, _squeezes_it_in],
+          hint="clone; changed[rows, columns] = letters, with two index tensors of length B: torch.arange(B) and `which`")
+def check_misspell(fn):
     prompts = torch.arange(1, 21).view(2, 10)
     before, which = prompts.clone(), torch.tensor([1, 4])
-    got = fn(prompts, which)
-    assert torch.equal(prompts, before), "your function changed the prompts that it was given: clone them first"
-    assert got.shape == prompts.shape, f"a prompt keeps its 10 places; got the shape {tuple(got.shape)}"
-    for row, letter in enumerate(which.tolist()):
-        want = [0 if i == letter else v for i, v in enumerate(before[row].tolist())]
-        assert got[row].tolist() == want, (
-            f"in {before[row].tolist()} the letter number {letter} (counted from 0) is to be silent, and nothing else changes: "
-            f"{want} is right, {got[row].tolist()} came")
+    for letters in (torch.tensor([77, 88]), torch.tensor([0, 0])):
+        got = fn(prompts, which, letters)
+        assert torch.equal(prompts, before), "your function changed the prompts that it was given: clone them first"
+        assert got.shape == prompts.shape, f"a prompt keeps its 10 places; got the shape {tuple(got.shape)}"
+        for row, place in enumerate(which.tolist()):
+            letter = letters[row].item()
+            want = [letter if i == place else v for i, v in enumerate(before[row].tolist())]
+            assert got[row].tolist() == want, (
+                f"in {before[row].tolist()} letter number {place} (counted from 0) is to be {letter}, and nothing else changes: "
+                f"{want} is right, {got[row].tolist()} came")
