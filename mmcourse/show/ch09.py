@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -150,7 +149,7 @@ def curves(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], 
            chance: float | None = CHANCE, log: bool = False) -> None:
     """Shares against something that was turned up: `panels[panel][line][x]` has a share for each seed; dots are the
     seeds, the line joins their means."""
-    fig, axes = plt.subplots(1, len(panels), figsize=(4.1 * len(panels) + 1.6, 2.9), sharey=True, squeeze=False,
+    fig, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels) + 2.6, 2.9), sharey=True, squeeze=False,
                              layout="constrained")
     lines = dict.fromkeys(line for found in panels.values() for line in found)
     style = {line: (mark, colour) for line, mark, colour in zip(lines, ("o-", "s--", "D-.", "^:", "v-", "P--"), show.COLOURS)}
@@ -167,6 +166,8 @@ def curves(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], 
         if len(ticks) < 8:
             axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
             axis.minorticks_off()
+        else:
+            axis.locator_params(axis="x", nbins=5)
     axes[0][0].set_ylabel("right, %")
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     show.figure(fig, caption, colours=64)
@@ -179,7 +180,7 @@ PREMISE = 0.8                                           # of T answered in words
 PROMPTS = 4                                             # of a name: two grounds, two places
 HEADLINE = {"answered in words": ("headline", "asked"), "drawn directly": ("headline", "direct"),
             "said first, two calls": ("headline", "said first"), "chain, one row": ("formats", "chain"),
-            "fact in the prompt": ("formats", "told in the prompt"), "the noun itself": ("headline", "noun itself")}
+            "fact in the prompt": ("formats", "told in prompt"), "the noun itself": ("headline", "noun itself")}
 
 
 def rows_of(study: dict, run: str, arm: str, group: str = "T") -> list[dict]:
@@ -188,6 +189,17 @@ def rows_of(study: dict, run: str, arm: str, group: str = "T") -> list[dict]:
     if not found:
         raise ValueError(f"the study has no row of run {run!r}, arm {arm!r}, group {group!r} (yet)")
     return sorted(found, key=lambda r: (r["seed"], r.get("step", 0)))
+
+
+def seeds_of(study: dict, *runs: str) -> list[int]:
+    """The seeds that all of these runs have: only what shares a seed, and so its names, is compared."""
+    return sorted(set.intersection(*({r["seed"] for r in study["rows"] if r["run"] == run} for run in runs)))
+
+
+def only(study: dict, *runs: str) -> dict:
+    """The study as if it had the seeds of these runs alone."""
+    kept = seeds_of(study, *runs)
+    return {**study, "rows": [r for r in study["rows"] if r["seed"] in kept]}
 
 
 def shares(study: dict, run: str, arm: str, group: str = "T") -> list[float]:
@@ -212,7 +224,7 @@ def points(low: float, high: float, sign: str = "") -> str:
     return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
 
 
-def _line(name: str, what: str, values: Sequence[float], *, seeds: int, above: float = -math.inf, below: float = math.inf,
+def _line(name: str, what: str, values: Sequence[float], seeds: int, *, above: float = -math.inf, below: float = math.inf,
           sign: str = "+") -> dict:
     """One verdict: does the mean of `values` lie between two bounds? As many values as `seeds`: by t; more of them, the names
     of one seed after those of the other: by names drawn again."""
@@ -237,33 +249,37 @@ def verdicts(study: dict) -> list[dict]:
     """H1 to H7 as `mmcourse.studies.ch09_facts` wrote them down, decided by what it measured: rows for a table."""
     asked, direct = by_name(study, "headline", "asked"), by_name(study, "headline", "direct")
     said, noun = by_name(study, "headline", "said first"), by_name(study, "headline", "noun itself")
-    line = partial(_line, seeds=len(shares(study, "headline", "direct")))
+    n = len(seeds_of(study, "headline"))
     known = np.where(asked == 1, direct, np.nan) - CHANCE
-    out = [line("premise", "T answered in words", asked, above=PREMISE, sign=""),
-           line("H1", "T drawn directly, above chance", direct - CHANCE, **nothing_above(direct - CHANCE, 0)),
-           line("H1, known", "the same, of names answered rightly alone", known, **nothing_above(known, 0)),
-           line("H2", "T said first, less the product", said - asked * noun, above=-MARGIN, below=MARGIN)]
+    out = [_line("premise", "T answered in words", asked, n, above=PREMISE, sign=""),
+           _line("H1", "T drawn directly, above chance", direct - CHANCE, n, **nothing_above(direct - CHANCE, 0)),
+           _line("H1, known", "the same, of names answered rightly alone", known, n, **nothing_above(known, 0)),
+           _line("H2", "T said first, less the product", said - asked * noun, n, above=-MARGIN, below=MARGIN)]
     for part, arm, what in (("words", "asked", "answers about T"), ("pictures", "direct", "T directly")):
-        gain = np.subtract(shares(study, "headline", arm), shares(study, "1 x 4", arm))
+        both = only(study, "headline", "1 x 4")
+        gain = np.subtract(shares(both, "headline", arm), shares(both, "1 x 4", arm))
         bounds = {"above": 0.0} if arm == "asked" else {"below": MARGIN}
-        out.append(line(f"H3, {part}", f"{what}: 8 x 64 readings less 1 x 4", gain, **bounds))
-    gain = np.subtract(shares(study, "D 60 %", "direct"), shares(study, "D 0 %", "direct"))
-    out.append(line("H4", "T directly: 60 % of names drawn less 0 %", gain, below=MARGIN))
+        out.append(_line(f"H3, {part}", f"{what}: 8 x 64 readings less 1 x 4", gain, len(gain), **bounds))
+    both = only(study, "D 60 %", "D 0 %")
+    gain = np.subtract(shares(both, "D 60 %", "direct"), shares(both, "D 0 %", "direct"))
+    out.append(_line("H4", "T directly: 60 % of names drawn less 0 %", gain, len(gain), below=MARGIN))
     for part, bounds in (("learned", {"above": 0.0}), ("others", None)):
         gain = np.subtract(*(by_name(study, "headline", f"direct, {arm}", f"T, {part}") for arm in ("distilled", "read on")))
         bounds = nothing_above(gain, 0) if bounds is None else bounds
-        out.append(line(f"H5, {part}", f"T directly, {part}: distilled less read on", gain, **bounds))
-    gain = by_name(study, "flow", "direct") - direct
-    out.append(line("H6", "T directly: flow less tokens", gain, **nothing_above(gain, 0)))
+        out.append(_line(f"H5, {part}", f"T directly, {part}: distilled less read on", gain, n, **bounds))
+    both = only(study, "flow", "headline")
+    gain = by_name(both, "flow", "direct") - by_name(both, "headline", "direct")
+    out.append(_line("H6", "T directly: flow less tokens", gain, len(seeds_of(both, "flow")), **nothing_above(gain, 0)))
     rows = rows_of(study, "headline", "asked")
     back = np.array([i < r["backwards"] for r in rows for i in range(r["n"])]) - CHANCE
-    out.append(line("H7", "T found backwards, above chance", back, **nothing_above(back, 0)))
+    out.append(_line("H7", "T found backwards, above chance", back, n, **nothing_above(back, 0)))
     return out
 
 
 def less_the_words(study: dict, group: str = "T") -> dict[str, list[float]]:
     """How far said first is from the answers in words, cell by cell of the grid of readings: {run: difference of each
     seed}. Where every noun is drawn rightly this is H2 again, over the whole range of knowing."""
-    runs = sorted({r["run"] for r in study["rows"] if re.fullmatch(r"\d+ x \d+", r["run"])}) + ["headline"]
+    runs = {r["run"] for r in study["rows"] if re.fullmatch(r"\d+ x \d+", r["run"])}
+    runs = [*sorted(runs, key=lambda run: [int(x) for x in run.split(" x ")]), "headline"]
     return {run: np.subtract(shares(study, run, "said first", group), shares(study, run, "asked", group)).tolist()
             for run in runs}

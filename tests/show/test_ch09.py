@@ -43,7 +43,7 @@ def test_a_verdict_needs_the_whole_interval_on_one_side(interval, bounds, said):
 
 @pytest.mark.parametrize(("values", "said"), [([0.0] * 60, "holds"), ([0.25] * 60, "FAILS"), ([0.0, 0.0, 0.0, 1.0], "undecided")])
 def test_no_better_than_chance_fails_above_and_holds_only_within_the_margin(values, said):
-    assert ch09._line("H", "", values, seeds=2, **ch09.nothing_above(values, 0))["verdict"] == said
+    assert ch09._line("H", "", values, 2, **ch09.nothing_above(values, 0))["verdict"] == said
 
 
 # ---------------------------------------------------------------- the study's file
@@ -61,7 +61,7 @@ def planted(t_direct: float = 0.0, said: float = 1.0, flow: float = 0.0, others:
         direct = {"D": 1.0, "T": t_direct, "E": 0.2, "N": 0.08}[group]
         for run, arm, share in (("headline", "direct", direct), ("headline", "said first", said * known),
                                 ("headline", "noun itself", 1.0), ("formats", "chain", known),
-                                ("formats", "told in the prompt", 1.0), ("flow", "direct", flow)):
+                                ("formats", "told in prompt", 1.0), ("flow", "direct", flow)):
             rows.append(row(run, arm, group, share, seed=seed))
         rows.append(row("headline", "asked", group, known, seed=seed, backwards=60 if group in "DE" else back, place=5))
     for seed in range(3):
@@ -88,6 +88,13 @@ def test_all_hold_if_nothing_reaches_the_picture():
 def test_each_hypothesis_can_fail_alone(what, names):
     failed = {key for key, verdict in found(**what).items() if verdict == "FAILS"}
     assert failed and all(key.startswith(names) for key in failed), failed
+
+
+def test_only_equal_seeds_are_compared():
+    study = planted()
+    study["rows"] += [{**r, "seed": 3} for r in study["rows"] if r["run"] == "headline" and r["seed"] == 0]
+    assert len(ch09.seeds_of(study, "headline")) == 4 and ch09.seeds_of(study, "headline", "flow") == [0, 1, 2]
+    assert {row["verdict"] for row in ch09.verdicts(study)} == {"holds"}
 
 
 def test_the_words_are_the_limit_of_what_is_said_first():
