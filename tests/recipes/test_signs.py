@@ -33,13 +33,3 @@ def test_a_step_costs_the_same_whatever_the_seed_and_more_for_a_longer_prompt(ar
     cost = {prompt: sign_painters.step_flops(Case(arm, prompt), TOY) for prompt in ("bpe", "letters", "both")}
     assert cost["bpe"] < cost["letters"] < cost["both"]
     assert sign_painters.step_flops(Case(arm, "bpe", seed=1), TOY) == cost["bpe"]
-
-
-def test_what_was_trained_once_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(sign_painters, "cache_dir", lambda: tmp_path)
-    model, saved = sign_painters.painter(Case(ARMS[1], "bpe"), TOY, 2)
-    monkeypatch.setattr(sign_painters, "train", lambda *a, **k: pytest.fail("trained twice"))
-    again, kept = sign_painters.painter(Case(ARMS[1], "bpe"), TOY, 2)
-    assert (kept["loss"], kept["minutes"]) == (saved["loss"], saved["minutes"])
-    assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
-    assert len(list((tmp_path / "ch08").iterdir())) == 1
