@@ -147,14 +147,24 @@ def row(plan: Plan, case: Case, result: dict) -> dict:
             "cpu_minutes": round(saved["minutes"], 3)}
 
 
-def longer(plan: Plan, arm: str, factor: float, result: dict) -> dict:
-    """A painter that is told the letters, trained with `factor` times the FLOPs: who is ahead at low compute need
-    not stay ahead. Seed 0."""
-    case, words = Case(arm, "letters"), test_words(plan)
+def settings_bpe(plan: Plan, arm: str) -> dict:
+    """Might other settings help a painter that is told pieces alone? The share right of 100 training words that the
+    test does not have, at each guidance and number of steps."""
+    case, taken = Case(arm, "bpe"), set(test_words(plan))
+    words = [word for word in words_of("train") if word not in taken][::20][:plan.words or 100]
+    model, _ = trained(case, plan)
+    return {"n": len(words), "table": [{"guidance": g, "steps": n, "right": round(share_right(written(
+            model, case, plan, words, {"guidance": g, "steps": n}), words), 4)}
+            for g in GUIDANCES for n in ((0,) if arm == ARMS[0] else (*STEPS, 32))]}
+
+
+def longer(plan: Plan, arm: str, prompt: str, factor: float, result: dict) -> dict:
+    """A painter trained with `factor` times the FLOPs: who is ahead at low compute need not stay ahead. Seed 0."""
+    case, words = Case(arm, prompt), test_words(plan)
     steps = max(1, round(factor * steps_of(case, plan)))
     model, saved = painter(case, plan.size, steps)
     marks = marked(written(model, case, plan, words, result["settings"][arm]["chosen"]), words)
-    return {"arm": arm, "factor": factor, "words": marks["words"], "marks": marks["marks"], "steps": steps,
+    return {"arm": arm, "prompt": prompt, "factor": factor, "words": marks["words"], "marks": marks["marks"], "steps": steps,
             "cpu_minutes": round(saved["minutes"], 3)}
 
 
@@ -247,8 +257,11 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
                 key={"arm": arm, "prompt": prompt, "seed": seed}, derived=True)
             for seed in seeds for prompt in ("letters", "bpe") for arm in ARMS]
     out += [Job(f"price, {arm}", partial(price, plan, arm), section=("price",), key=arm, derived=True) for arm in ARMS]
-    out += [Job(f"{factor:g} times the FLOPs, {arm}", partial(longer, plan, arm, factor), section=("longer",),
-                key={"arm": arm, "factor": factor}, derived=True) for factor in FACTORS for arm in ARMS]
+    out += [Job(f"settings for pieces, {arm}", partial(settings_bpe, plan, arm), section=("settings_bpe",), key=arm)
+            for arm in ARMS]
+    out += [Job(f"{factor:g} times the FLOPs, {arm}, {prompt}", partial(longer, plan, arm, prompt, factor), derived=True,
+                section=("longer",), key={"arm": arm, "prompt": prompt, "factor": factor}, optional=True)
+            for prompt in ("letters", "bpe") for factor in FACTORS for arm in ARMS]
     return [*out, Job("pipe", partial(pipe, plan), section=(), key="pipe")]
 
 
