@@ -410,18 +410,19 @@ def pipe_table(found: Mapping, caption: str = "") -> None:
     show.table(lines or [{"pipe": NOT}], caption)
 
 
-def settings_figure(found: Mapping, caption: str = "") -> None:
-    """Draw the validation words right at each guidance and number of steps; a ring marks what was chosen."""
-    settings = found.get("settings", {})
+def settings_figure(found: Mapping, caption: str = "", section: str = "settings") -> None:
+    """Draw the words right at each guidance and number of steps; a ring marks what was chosen."""
+    settings = found.get(section, {})
     fig, axes = plt.subplots(1, len(ARMS), figsize=(10, 2.4), sharey=True)
     for axis, arm in zip(axes, ARMS):
         if arm in settings:
-            table, chosen = settings[arm]["table"], settings[arm]["chosen"]
+            table, chosen = settings[arm]["table"], found["settings"][arm]["chosen"]
             for g, look in zip(sorted({row["guidance"] for row in table}), MARKS):
                 own = [row for row in table if row["guidance"] == g]
                 axis.plot([row["steps"] or 32 for row in own], [row["right"] for row in own], look, label=f"guidance {g:g}")
-            best = next(row for row in table if all(row[key] == chosen[key] for key in chosen))
-            axis.plot(best["steps"] or 32, best["right"], "o", markersize=14, fillstyle="none", color="black")
+            for row in table:
+                if all(row[key] == chosen[key] for key in chosen):
+                    axis.plot(row["steps"] or 32, row["right"], "o", markersize=14, fillstyle="none", color="black")
         axis.set_xscale("log", base=2)
         axis.set(title=arm, xlabel="steps", xticks=[4, 8, 16, 32], xticklabels=[4, 8, 16, 32], ylim=(0, 1.02))
     axes[0].set_ylabel("words right")
@@ -430,21 +431,26 @@ def settings_figure(found: Mapping, caption: str = "") -> None:
 
 
 def longer_figure(found: Mapping, caption: str = "") -> None:
-    """Draw the new words right against the operations that training took, told letters; the first training of each."""
-    fig, axis = plt.subplots(figsize=(6.4, 3))
-    inside = np.isin(kinds(found), NEW)
-    for a, arm in enumerate(ARMS):
-        runs = [(row["factor"], row) for row in found.get("longer", []) if row["arm"] == arm]
-        runs = sorted([*runs, *((1, row) for row in rows_of(found, arm, "letters") if row["seed"] == 0)], key=lambda run: run[0])
-        if runs:
-            own = marks([row for _, row in runs])[:, inside]
-            low, high = np.array([wilson(int(mark.sum()), len(mark)) for mark in own]).T
-            right, place = own.mean(1), [factor * 1.02 ** (a - 1.5) for factor, _ in runs]
-            axis.errorbar(place, right, [right - low, high - right], fmt=MARKS[a], capsize=3, label=arm)
-    axis.set_xscale("log", base=2)
-    axis.set_xticks([0.5, 1, 2, 4], ["½", "1", "2", "4"])
-    axis.set(xlabel="training operations (1: the study's budget)", ylabel="new words right", ylim=(0, 1.02))
-    _legend(axis)
+    """Draw the words right against the operations that training took, the first training of each painter: new words
+    told letters, and words that were drawn told pieces."""
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
+    panels = (("letters", NEW, "told letters, new words"), ("bpe", [0], "told pieces, seen words"))
+    for axis, (prompt, strata, title) in zip(axes, panels):
+        inside = np.isin(kinds(found), strata)
+        for a, arm in enumerate(ARMS):
+            runs = [(row["factor"], row) for row in found.get("longer", []) if (row["arm"], row["prompt"]) == (arm, prompt)]
+            runs += [(1, row) for row in rows_of(found, arm, prompt) if row["seed"] == 0]
+            if runs:
+                runs.sort(key=lambda run: run[0])
+                own = marks([row for _, row in runs])[:, inside]
+                low, high = np.array([wilson(int(mark.sum()), len(mark)) for mark in own]).T
+                right, place = own.mean(1), [factor * 1.02 ** (a - 1.5) for factor, _ in runs]
+                axis.errorbar(place, right, [right - low, high - right], fmt=MARKS[a], capsize=3, label=arm)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks([0.5, 1, 2, 4], ["½", "1", "2", "4"])
+        axis.set(xlabel="operations (1: the study's budget)", title=title, ylim=(0, 1.02))
+    axes[0].set_ylabel("words right")
+    _legend(axes[0])
     show.figure(fig, caption, colours=48)
 
 

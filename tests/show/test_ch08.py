@@ -38,7 +38,8 @@ def made_up(chance, seeds=(0, 1)) -> dict:
             {"drafts": n, "passes": 8 * n, "right": 100, "possible": 150,
              "marks": "".join(str(int(r)) for r in np.arange(200) < 80 + 200 * gain * (n > 1))} for n in (1, 2, 4, 8)]}
             for prompt in ("letters", "bpe") for seed in seeds]
-        found.setdefault("longer", []).extend({"arm": arm, "factor": f, "marks": "10" * (len(words) // 2)} for f in (0.5, 2, 4))
+        found.setdefault("longer", []).extend({"arm": arm, "prompt": prompt, "factor": f, "marks": "10" * (len(words) // 2)}
+                                              for f in (0.5, 2, 4) for prompt in ("letters", "bpe"))
     found["ceilings"] = {world: {way: {"words": counts, "audit": counts} for way in ("true", "tokens", "latents")}
                          for world in ("on the grid", "off the grid")}
     found["pipe"] = {"n": 4, **{f"{t}, {d}": "1101" for t in ("true", "written") for d in ("vq", "diffusion")}}
