@@ -14,7 +14,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from mmcourse import show
-from mmcourse.judges.metrics import bootstrap_interval, t_interval
+from mmcourse.judges.metrics import bootstrap_interval, newcombe, t_interval
 from mmcourse.world.facts import FACT_WORLD, NOUNS, Facts, Prompt, a, question_of
 from mmcourse.world.grammar import PLACES
 from mmcourse.world.scene import BACKGROUNDS
@@ -175,12 +175,18 @@ def curves(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], 
 
 # ---------------------------------------------------------------- what `ch09_facts.json` holds
 
-MARGIN = 0.10                                           # less than this, a share of 1, is as good as nothing here
-PREMISE = 0.8                                           # of T answered in words: else there is nothing to draw from
+MARGIN = 0.10                                           # "no better" holds if it is surely less than this above
+NEAR = 0.05                                             # as near as this, two shares are alike (H2)
+PREMISE = 0.95                                          # of T answered in words: else there is nothing to draw from
 PROMPTS = 4                                             # of a name: two grounds, two places
 HEADLINE = {"answered in words": ("headline", "asked"), "drawn directly": ("headline", "direct"),
             "said first, two calls": ("headline", "said first"), "chain, one row": ("formats", "chain"),
             "fact in the prompt": ("formats", "told in prompt"), "the noun itself": ("headline", "noun itself")}
+CONTRASTS = (                                           # of two runs each; True: the first is to be no better
+    ("H3, readings", "answers about T: 64 readings less 4", "asked", "headline", "8 x 4", False),
+    ("H3, wordings", "answers about T: 8 wordings less 1, at 16 readings", "asked", "8 x 16", "1 x 16", False),
+    ("H3, pictures", "T directly: 64 readings less 4", "direct", "headline", "8 x 4", True),
+    ("H4", "T directly: 60 % of names drawn less 0 %", "direct", "D 60 %", "D 0 %", True))
 
 
 def rows_of(study: dict, run: str, arm: str, group: str = "T") -> list[dict]:
@@ -224,18 +230,29 @@ def points(low: float, high: float, sign: str = "") -> str:
     return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
 
 
-def _line(name: str, what: str, values: Sequence[float], seeds: int, *, above: float = -math.inf, below: float = math.inf,
-          sign: str = "+") -> dict:
-    """One verdict: does the mean of `values` lie between two bounds? As many values as `seeds`: by t; more of them, the names
-    of one seed after those of the other: by names drawn again."""
-    if len(values) == seeds:
-        mean, half = t_interval(values)
-        low, high = mean - half, mean + half
-    else:
-        mean, low, high = share(values)
-    parts = [f"{100 * np.nanmean(part):{sign}.0f}" for part in np.split(np.asarray(values, float), seeds)]
+def _row(name: str, what: str, mean: float, low: float, high: float, parts: Sequence[float], sign: str, **bounds) -> dict:
+    """A row of the table of verdicts."""
     return {"": name, "measured": what, "points": f"{100 * mean:{sign}.1f}", "95 %": points(low, high, sign),
-            "seed by seed": " / ".join(parts), "verdict": decide(low, high, above=above, below=below)}
+            "seed by seed": " / ".join(f"{100 * part:{sign}.0f}" for part in parts), "verdict": decide(low, high, **bounds)}
+
+
+def _line(name: str, what: str, values: Sequence[float], seeds: int, sign: str = "+", **bounds) -> dict:
+    """One verdict on a share of each name, the names of one seed after those of the other: does the mean lie between two
+    bounds? Names are drawn again."""
+    parts = [np.nanmean(part) for part in np.split(np.asarray(values, float), seeds)]
+    return _row(name, what, *share(values), parts, sign, **bounds)
+
+
+def _contrast(study: dict, name: str, what: str, arm: str, more: str, less: str, worse: bool) -> dict:
+    """One verdict on two runs of which the file has counts alone, in the seeds that both have: Newcombe's interval, a name
+    (all its prompts together) as one question. `worse`: the hypothesis is that `more` is no better; else that it is."""
+    both, unit = only(study, more, less), 1 if arm == "asked" else PROMPTS
+    counts = [[sum(r[key] for r in rows_of(both, run, arm)) / unit for key in ("k", "n")] for run in (more, less)]
+    low, high = newcombe(*(round(x) for pair in counts for x in pair))
+    (k1, n1), (k2, n2) = counts
+    parts = np.subtract(shares(both, more, arm), shares(both, less, arm))
+    bounds = {"below": 0.0 if low > 0 else MARGIN} if worse else {"above": 0.0}
+    return _row(name, what, k1 / n1 - k2 / n2, low, high, parts, "+", **bounds)
 
 
 def nothing_above(values: Sequence[float], level: float) -> dict:
@@ -251,18 +268,11 @@ def verdicts(study: dict) -> list[dict]:
     said, noun = by_name(study, "headline", "said first"), by_name(study, "headline", "noun itself")
     n = len(seeds_of(study, "headline"))
     known = np.where(asked == 1, direct, np.nan) - CHANCE
-    out = [_line("premise", "T answered in words", asked, n, above=PREMISE, sign=""),
+    out = [_line("premise", "T answered in words", asked, n, "", above=PREMISE),
            _line("H1", "T drawn directly, above chance", direct - CHANCE, n, **nothing_above(direct - CHANCE, 0)),
            _line("H1, known", "the same, of names answered rightly alone", known, n, **nothing_above(known, 0)),
-           _line("H2", "T said first, less the product", said - asked * noun, n, above=-MARGIN, below=MARGIN)]
-    for part, arm, what in (("words", "asked", "answers about T"), ("pictures", "direct", "T directly")):
-        both = only(study, "headline", "1 x 4")
-        gain = np.subtract(shares(both, "headline", arm), shares(both, "1 x 4", arm))
-        bounds = {"above": 0.0} if arm == "asked" else {"below": MARGIN}
-        out.append(_line(f"H3, {part}", f"{what}: 8 x 64 readings less 1 x 4", gain, len(gain), **bounds))
-    both = only(study, "D 60 %", "D 0 %")
-    gain = np.subtract(shares(both, "D 60 %", "direct"), shares(both, "D 0 %", "direct"))
-    out.append(_line("H4", "T directly: 60 % of names drawn less 0 %", gain, len(gain), below=MARGIN))
+           _line("H2", "T said first, less the product", said - asked * noun, n, above=-NEAR, below=NEAR)]
+    out += [_contrast(study, *contrast) for contrast in CONTRASTS]
     for part, bounds in (("learned", {"above": 0.0}), ("others", None)):
         gain = np.subtract(*(by_name(study, "headline", f"direct, {arm}", f"T, {part}") for arm in ("distilled", "read on")))
         bounds = nothing_above(gain, 0) if bounds is None else bounds

@@ -65,7 +65,7 @@ def planted(t_direct: float = 0.0, said: float = 1.0, flow: float = 0.0, others:
             rows.append(row(run, arm, group, share, seed=seed))
         rows.append(row("headline", "asked", group, known, seed=seed, backwards=60 if group in "DE" else back, place=5))
     for seed in range(3):
-        for run, asked in (("1 x 4", 0.1 + 0.05 * seed), ("D 0 %", 1.0), ("D 60 %", 1.0)):
+        for run, asked in (("8 x 4", 0.1), ("1 x 16", 0.4), ("8 x 16", 0.6 + 0.05 * seed), ("D 0 %", 1.0), ("D 60 %", 1.0)):
             rows += [row(run, "direct", "T", t_direct, seed=seed), row(run, "asked", "T", asked, seed=seed),
                      row(run, "said first", "T", asked, seed=seed)]
         for part, share in (("learned", 0.8), ("others", others)):
