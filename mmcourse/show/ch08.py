@@ -272,6 +272,13 @@ def _bars(axis, values: Sequence, place: Sequence[float], width: float, **look) 
         axis.bar(x, v[:, 0], width, yerr=np.abs(v[:, 1:] - v[:, :1]).T, capsize=2, error_kw={"linewidth": 0.9}, **look)
 
 
+def _missing(there, what: str) -> bool:
+    """Whether nothing of it was measured yet; then a line says so, in the place of an empty figure."""
+    if not there:
+        show.caption(f"{what}: {NOT} yet (`mmcourse study ch08_words` does it).")
+    return not there
+
+
 def _legend(axis) -> None:
     """A legend, if anything was measured."""
     if axis.get_legend_handles_labels()[0]:
@@ -281,6 +288,8 @@ def _legend(axis) -> None:
 def accuracy(found: Mapping, caption: str = "") -> None:
     """Draw the words right: a panel for each stratum, in it the painters under each prompt, with intervals; dots are
     single trainings, the line is what the judge reads of true pictures through the tokens."""
+    if _missing(found.get("rows"), "Words right"):
+        return
     fig, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True)
     inside = kinds(found)
     for i, (axis, kind) in enumerate(zip(axes, STRATA)):
@@ -302,6 +311,8 @@ def accuracy(found: Mapping, caption: str = "") -> None:
 
 def by_length_and_place(found: Mapping, caption: str = "", prompt: str = "letters") -> None:
     """Draw the share of new words right by length, and of their letters right by place, for each painter."""
+    if _missing(any(rows_of(found, arm, prompt) for arm in ARMS), "Length and place"):
+        return
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
     for a, arm in enumerate(ARMS):
         rows = rows_of(found, arm, prompt)
@@ -320,6 +331,8 @@ def by_length_and_place(found: Mapping, caption: str = "", prompt: str = "letter
 
 def data_axis(found: Mapping, caption: str = "") -> None:
     """Draw the new words right against the number of different pictures in training."""
+    if _missing(any(row["unique"] for row in found.get("rows", [])), "Few pictures"):
+        return
     pools = [2_000, 20_000, None]
     fig, axis = plt.subplots(figsize=(6, 3))
     for a, arm in enumerate(ARMS):
@@ -329,7 +342,7 @@ def data_axis(found: Mapping, caption: str = "") -> None:
             v = np.array([v for _, v in there])
             axis.errorbar([x for x, _ in there], v[:, 0], np.abs(v[:, 1:] - v[:, :1]).T, fmt=MARKS[a], capsize=3, label=arm)
     axis.set(xticks=range(3), xticklabels=["2,000", "20,000", "all of them"], xlabel="different pictures in training",
-             ylabel="new words right", ylim=(0, 1.02))
+             ylabel="new words right", xlim=(-0.3, 2.3), ylim=(0, 1.02))
     _legend(axis)
     show.figure(fig, caption, colours=48)
 
@@ -368,6 +381,8 @@ def searches(found: Mapping, prompt: str) -> dict[str, list[dict]]:
 
 def search_figure(found: Mapping, caption: str = "") -> None:
     """Draw the new words right against passes for the best of 1, 2, 4, 8 drafts; thin: if the judge might choose."""
+    if _missing(found.get("search"), "Search"):
+        return
     fig, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
     for axis, prompt in zip(axes, ("letters", "bpe")):
         for a, (arm, runs) in enumerate(searches(found, prompt).items()):
@@ -412,6 +427,8 @@ def pipe_table(found: Mapping, caption: str = "") -> None:
 
 def settings_figure(found: Mapping, caption: str = "", section: str = "settings") -> None:
     """Draw the words right at each guidance and number of steps; a ring marks what was chosen."""
+    if _missing(found.get(section), "Settings"):
+        return
     settings = found.get(section, {})
     fig, axes = plt.subplots(1, len(ARMS), figsize=(10, 2.4), sharey=True)
     for axis, arm in zip(axes, ARMS):
@@ -433,6 +450,8 @@ def settings_figure(found: Mapping, caption: str = "", section: str = "settings"
 def longer_figure(found: Mapping, caption: str = "") -> None:
     """Draw the words right against the operations that training took, the first training of each painter: new words
     told letters, and words that were drawn told pieces."""
+    if _missing(found.get("longer"), "Longer trainings"):
+        return
     fig, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
     panels = (("letters", NEW, "told letters, new words"), ("bpe", [0], "told pieces, seen words"))
     for axis, (prompt, strata, title) in zip(axes, panels):

@@ -89,7 +89,8 @@ def test_what_was_not_measured_is_said_and_nothing_breaks(drawn, capsys):
     assert {verdict for _, verdict, _ in ch08.verdicts(EMPTY)} == {"not measured"}
     for draw in FIGURES:
         draw(EMPTY, "a caption")
-    assert "not measured" in capsys.readouterr().out
+        assert "not measured" in capsys.readouterr().out, draw.__name__
+    assert not drawn, "an empty figure says nothing"
     part = made_up(expected, seeds=(0,))
     part["rows"] = [row for row in part["rows"] if row["arm"] != "flow on latents" and not row["moved"]]
     assert dict((n, v) for n, v, _ in ch08.verdicts(part))["H5 tokenizer"] == "not measured"
