@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 
 from mmcourse import show
 from mmcourse.experiments.spelling import STRATA, prompt_ids
+from mmcourse.files import results
 from mmcourse.show import ch08
 from mmcourse.studies import ch08_words as study
 from mmcourse.world.signs import draw_signs, sign_scene
@@ -201,3 +202,18 @@ def test_a_word_is_drawn_by_all_and_read(drawn):
 def test_the_drawings_describe_themselves(name, monkeypatch, capsys):
     getattr(show.diagrams.ch08, name)()
     assert len(capsys.readouterr().out.split()) > 20
+
+
+def test_the_text_of_section_9_says_what_the_table_has():
+    """The verdict's paragraphs, sentence by sentence, on the committed table."""
+    found = results("ch08_words")
+    letters = {arm: ch08.share(found, ch08.NEW, arm, "letters") for arm in ch08.ARMS}
+    ceiling = sum(found["ceilings"]["on the grid"]["tokens"]["words"][kind][0] for kind in STRATA[1:])
+    near = [arm for arm in ch08.ARMS if letters[arm][0] > ceiling / 396 - 0.1]
+    assert near == ["in order", "surest first", "flow on latents"], "three of four spell nearly as well as true pictures are read"
+    assert letters["flow on pixels"][2] < 0.75, "the flow on pixels lags"
+    seen = {arm: ch08.share(found, [0], arm, "bpe")[0] for arm in ch08.ARMS}
+    assert seen["in order"] > 0.85 and max(v for arm, v in seen.items() if arm != "in order") < 0.05, "who learns pieces by heart"
+    assert all(ch08.share(found, [2], arm, "bpe")[0] < 0.02 for arm in ch08.ARMS), "a piece never drawn is written by nobody"
+    told = {arm: ch08.difference(found, {"arm": arm}, {"arm": arm, "prompt": "letters"}) for arm in ch08.ARMS}
+    assert all(d[0] < 0 for d in told.values()), "telling both is not free"
