@@ -193,7 +193,8 @@ def passes_of(arm: str, setting: dict, drafts: int, plan: Plan) -> int:
 
 def search(plan: Plan, arm: str, prompt: str, seed: int, result: dict) -> dict:
     """New words right if of 1, 2, 4, ... drafts that one is taken which the painter's own score likes best; and if
-    the judge itself might choose, which no score can beat."""
+    the judge itself might choose, which no score can beat. (Told pieces, only the arm that goes in order writes
+    anything that could be chosen.)"""
     case, setting = Case(arm, prompt, seed=seed), result["settings"][arm]["chosen"]
     (model, _), words = trained(case, plan), words_of("test")[:plan.words or SEARCHED]
     prompts = prompts_of(words, prompt)
@@ -251,11 +252,11 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     cases = [Case(arm, prompt, seed=seed) for seed in seeds for prompt in ("letters", "bpe", "both") for arm in ARMS]
     cases += [Case(arm, moved=True, seed=seed) for seed in seeds for arm in ARMS]
     cases += [Case(arm, unique=n, seed=seed) for seed in seeds for n in UNIQUE for arm in ARMS]
-    out += [Job(name_of(case), partial(row, plan, case), key=asdict(case), seed=case.seed, derived=True)
-            for case in cases]
+    out += [Job(name_of(case), partial(row, plan, case), key=asdict(case), seed=case.seed, derived=True,
+                optional=bool(case.unique) or case.moved and case.seed > 0) for case in cases]
     out += [Job(f"search, {arm}, {prompt}", partial(search, plan, arm, prompt, seed), section=("search",), seed=seed,
-                key={"arm": arm, "prompt": prompt, "seed": seed}, derived=True)
-            for seed in seeds for prompt in ("letters", "bpe") for arm in ARMS]
+                key={"arm": arm, "prompt": prompt, "seed": seed}, derived=True, optional=seed > 0)
+            for seed in seeds for prompt in ("letters", "bpe") for arm in (ARMS if prompt == "letters" else ARMS[:1])]
     out += [Job(f"price, {arm}", partial(price, plan, arm), section=("price",), key=arm, derived=True) for arm in ARMS]
     out += [Job(f"settings for pieces, {arm}", partial(settings_bpe, plan, arm), section=("settings_bpe",), key=arm)
             for arm in ARMS]
