@@ -278,8 +278,10 @@ def verdicts(study: dict) -> list[dict]:
         bounds = nothing_above(gain, 0) if bounds is None else bounds
         out.append(_line(f"H5, {part}", f"T directly, {part}: distilled less read on", gain, n, **bounds))
     both = only(study, "flow", "headline")
-    gain = by_name(both, "flow", "direct") - by_name(both, "headline", "direct")
-    out.append(_line("H6", "T directly: flow less tokens", gain, len(seeds_of(both, "flow")), **nothing_above(gain, 0)))
+    knows, flows = by_name(both, "flow", "asked"), len(seeds_of(both, "flow"))
+    gain = np.where(knows == 1, by_name(both, "flow", "direct") - by_name(both, "headline", "direct"), np.nan)
+    out += [_line("premise, flow", "T answered in words by the flow's reader", knows, flows, "", above=PREMISE),
+            _line("H6", "T directly, names that it answers: flow less tokens", gain, flows, **nothing_above(gain, 0))]
     rows = rows_of(study, "headline", "asked")
     back = np.array([i < r["backwards"] for r in rows for i in range(r["n"])]) - CHANCE
     out.append(_line("H7", "T found backwards, above chance", back, n, **nothing_above(back, 0)))
