@@ -256,9 +256,10 @@ class ReadPrompt(nn.Module):
 class ReaderPainter(nn.Module):
     """A causal transformer that reads sentences, and a flow that paints latents from what it makes of a caption."""
 
-    def __init__(self, vocabulary: Vocabulary, seed: int):
+    def __init__(self, encoder: Transformer, seed: int):
         super().__init__()
-        self.encoder = fresh(vocabulary, seed)
+        torch.manual_seed(seed)
+        self.encoder = encoder
         self.painter = FlowPainter(1, 16, prompt=PROMPT, places=SIDE * SIDE, width=SMALL["width"],
                                    layers=SMALL["layers"], heads=SMALL["heads"])
         self.painter.trunk.prompt_embed = ReadPrompt(self.encoder)     # in place of a table of ids
@@ -303,9 +304,24 @@ class FlowData:
         return (self.data.vqvae.decoder(latents) + 0.5).clamp(0, 1)
 
 
-def read_and_paint(data: FlowData, steps: int, seed: int = 0, progress: bool = False) -> tuple[Net, ReaderPainter]:
-    """Train a reader and its flow on the same rows as `read_facts`; the `Net` answers in words alone."""
-    model = ReaderPainter(data.data.vocabulary, seed)
-    history = train(model, data.batch, reader_painter_loss, steps=steps,
-                    optim=Optim("muon", lr=LR, warmup=min(WARMUP, steps)), run=Run(seed=seed, progress=progress))
+def painter_loss(model: ReaderPainter, prompts: torch.Tensor, values: torch.Tensor, *texts: torch.Tensor) -> dict:
+    """What the painter alone gets wrong: for a reader that has read."""
+    return {"loss": from_noise_loss(model.painter, prompts, values)}
+
+
+def read_and_paint(data: FlowData, steps: int, seed: int = 0, frozen: bool = False,
+                   progress: bool = False) -> tuple[Net, ReaderPainter]:
+    """Train a reader and its flow on the same rows as `read_facts`; the `Net` answers in words alone.
+
+    `frozen`: it reads all the sentences first, and then stays as it is while the flow learns, as the text encoders
+    of diffusion models do. If not, both learn together.
+    """
+    kinds = data.data.rows
+    reader, loss = fresh(data.data.vocabulary, seed), reader_painter_loss
+    if frozen:
+        texts = FactData(data.data.facts, data.data.bpe, data.data.vqvae, {k: n for k, n in kinds.items() if k in TEXT_KINDS})
+        reader, loss = read_facts(texts, steps, seed, progress=progress).model.requires_grad_(False), painter_loss
+    model = ReaderPainter(reader, seed)
+    history = train(model, data.batch, loss, steps=steps, optim=Optim("muon", lr=LR, warmup=min(WARMUP, steps)),
+                    run=Run(seed=seed, progress=progress))
     return Net(model.encoder, data.data, finished(history)), model

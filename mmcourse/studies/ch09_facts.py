@@ -63,6 +63,7 @@ from mmcourse.world.facts import GROUPS, NOUNS, Facts, Prompt, backwards_of, cap
 FORMATS = {"chain": 2, "told in the prompt": 3}         # rows of a batch that teach the two formats
 OWN = {"own picture": 8}                                # and of the net's own pictures
 SHARES = {"0 %": 0, "10 %": 2, "30 %": 6, "60 %": 12}   # of a noun's twenty names in D: how many are drawn
+FLOWS = {"flow": False, "flow, reader first": True}     # whether the reader is frozen while the flow learns
 REFERENCE_SEED = 1009                                   # of the reference model's test
 
 
@@ -234,18 +235,19 @@ def share(plan: Plan, name: str, seed: int) -> list[dict]:
     return arms(plan, net, ("direct",), "TEND", **run) + asked(net, "T", backwards=False, **run)
 
 
-def flow(plan: Plan, seed: int) -> list[dict]:
-    """A flow that paints from what a reader of the same sentences makes of the caption."""
+def flow(plan: Plan, run: str, seed: int) -> list[dict]:
+    """A flow that paints from what a reader of the same sentences makes of the caption: both learn together, or the
+    reader reads first and stays as it is (`FLOWS`)."""
     data = FlowData(make_data(plan, seed, max(plan.paraphrases), max(plan.readings)))
-    net, painter = read_and_paint(data, plan.steps, seed)
-    facts, run, rows = data.data.facts, {"run": "flow", "seed": seed}, []
+    net, painter = read_and_paint(data, plan.steps, seed, FLOWS[run])
+    facts, where, rows = data.data.facts, {"run": run, "seed": seed}, []
     answers = dict(zip(facts.of("T"), net.ask([facts.question(name)[0] for name in facts.of("T")])))
     ways = {"noun itself": lambda p: p.told, "said first": lambda p: caption_of(answers[p.name], p.place, p.ground)}
     for way, group in [*(("direct", group) for group in GROUPS), *((way, "T") for way in ways)]:
         prompts = facts.prompts(group)
         pictures = data.paint(painter, [ways[way](p) if way in ways else p.text for p in prompts], seed)
-        rows.append({**run, "arm": way, "group": group, **judged(plan, prompts, pictures, way == "direct")})
-    return rows + asked(net, backwards=False, **run)
+        rows.append({**where, "arm": way, "group": group, **judged(plan, prompts, pictures, way == "direct")})
+    return rows + asked(net, backwards=False, **where)
 
 
 def late(plan: Plan, point: int, seed: int = 0) -> list[dict]:
@@ -293,7 +295,7 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
             *(rows("formats", partial(formats, plan, seed), "formats", seed) for seed in seeds),
             *(rows(f"{p} x {r}", partial(cell, plan, p, r, seed), f"{p} x {r}", seed) for p, r in grid for seed in seeds),
             *(rows(f"D {name}", partial(share, plan, name, seed), f"D {name}", seed) for name in SHARES for seed in seeds),
-            *(rows("flow", partial(flow, plan, seed), "flow", seed) for seed in seeds),
+            *(rows(run, partial(flow, plan, run, seed), run, seed) for run in FLOWS for seed in seeds),
             *(rows(f"long {point}", partial(late, plan, point), "long", 0, step=point) for point in points)]
 
 

@@ -143,11 +143,23 @@ def test_shares_of_d_add_up():
 
 
 @pytest.mark.slow
-def test_a_flow_learns_and_paints_from_what_the_reader_makes_of_a_caption(data):
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_flow_learns_and_paints_from_what_the_reader_makes_of_a_caption(frozen, data):
     data.rows = {"fact": 2, "draw a noun": 2}
     flow = _ch09.FlowData(data)
-    net, model = _ch09.read_and_paint(flow, 2)
-    assert flow.paint(model, ["a fish on the left, blue ground"]).shape == (1, 3, 32, 32)
-    assert model.encoder is net.model and all(p.grad is None for p in model.parameters())
     prompts, values, *texts = flow.batch(np.random.default_rng(0))
-    assert prompts.shape == (2, _ch09.PROMPT) and values.shape == (2, 16, 16) and len(texts) == 2
+    assert prompts.shape == (2, _ch09.PROMPT) and values.shape == (2, 16, 16) and [len(part) for part in texts] == [2, 2]
+    net, model = _ch09.read_and_paint(flow, 2, frozen=frozen)
+    assert model.encoder is net.model and model.painter.trunk.prompt_embed.encoder is model.encoder
+    assert {p.requires_grad for p in model.encoder.parameters()} == {not frozen}
+    assert flow.paint(model, ["a fish on the left, blue ground"]).shape == (1, 3, 32, 32)
+
+
+def test_latents_of_true_drawings_are_decoded_as_by_the_tokenizer(data):
+    """A flow that paints a drawing's own latents paints what the decoder makes of them."""
+    flow = _ch09.FlowData(data)
+    scene = data.facts.prompts("T")[0].scene
+    picture = FACT_WORLD.draw([scene])
+    latents = data.vqvae.vectors(picture).detach()                     # (1, 4, 4, 16)
+    values = flow._latents[scene].view(4, 4, 16) * flow.std + flow.mean
+    assert torch.allclose(values, latents[0], atol=1e-4)
