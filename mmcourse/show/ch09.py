@@ -182,6 +182,7 @@ PROMPTS = 4                                             # of a name: two grounds
 HEADLINE = {"answered in words": ("headline", "asked"), "drawn directly": ("headline", "direct"),
             "said first, two calls": ("headline", "said first"), "chain, one row": ("formats", "chain"),
             "fact in the prompt": ("formats", "told in prompt"), "the noun itself": ("headline", "noun itself")}
+FLOWS = {"H6": "flow, reader first", "H6, together": "flow"}
 CONTRASTS = (                                           # of two runs each; True: the first is to be no better
     ("H3, readings", "answers about T: 64 readings less 4", "asked", "headline", "8 x 4", False),
     ("H3, wordings", "answers about T: 8 wordings less 1, at 16 readings", "asked", "8 x 16", "1 x 16", False),
@@ -277,15 +278,21 @@ def verdicts(study: dict) -> list[dict]:
         gain = np.subtract(*(by_name(study, "headline", f"direct, {arm}", f"T, {part}") for arm in ("distilled", "read on")))
         bounds = nothing_above(gain, 0) if bounds is None else bounds
         out.append(_line(f"H5, {part}", f"T directly, {part}: distilled less read on", gain, n, **bounds))
-    both = only(study, "flow", "headline")
-    knows, flows = by_name(both, "flow", "asked"), len(seeds_of(both, "flow"))
-    gain = np.where(knows == 1, by_name(both, "flow", "direct") - by_name(both, "headline", "direct"), np.nan)
-    out += [_line("premise, flow", "T answered in words by the flow's reader", knows, flows, "", above=PREMISE),
-            _line("H6", "T directly, names that it answers: flow less tokens", gain, flows, **nothing_above(gain, 0))]
+    out += [line for name, run in FLOWS.items() if seeds_of(study, run) for line in _flow(study, name, run)]
     rows = rows_of(study, "headline", "asked")
     back = np.array([i < r["backwards"] for r in rows for i in range(r["n"])]) - CHANCE
     out.append(_line("H7", "T found backwards, above chance", back, n, **nothing_above(back, 0)))
     return out
+
+
+def _flow(study: dict, name: str, run: str) -> list[dict]:
+    """The premise and the verdict of a flow: does it draw T names that its reader can answer better than tokens do?"""
+    both = only(study, run, "headline")
+    knows, seeds = by_name(both, run, "asked"), len(seeds_of(both, run))
+    gain = np.where(knows == 1, by_name(both, run, "direct") - by_name(both, "headline", "direct"), np.nan)
+    what = {"H6": "frozen reader", "H6, together": "reader and flow learn together"}[name]
+    return [_line(f"premise of {name}", f"T answered in words ({what})", knows, seeds, "", above=PREMISE),
+            _line(name, "T directly, names that it answers: flow less tokens", gain, seeds, **nothing_above(gain, 0))]
 
 
 def less_the_words(study: dict, group: str = "T") -> dict[str, list[float]]:

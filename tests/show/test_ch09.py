@@ -61,9 +61,9 @@ def planted(t_direct: float = 0.0, said: float = 1.0, flow: float = 0.0, others:
         direct = {"D": 1.0, "T": t_direct, "E": 0.2, "N": 0.08}[group]
         for run, arm, share in (("headline", "direct", direct), ("headline", "said first", said * known),
                                 ("headline", "noun itself", 1.0), ("formats", "chain", known),
-                                ("formats", "told in prompt", 1.0), ("flow", "direct", flow)):
+                                ("formats", "told in prompt", 1.0), *((run, "direct", flow) for run in ch09.FLOWS.values()),
+                                *((run, "asked", known) for run in ch09.FLOWS.values())):
             rows.append(row(run, arm, group, share, seed=seed))
-        rows.append(row("flow", "asked", group, known, seed=seed))
         rows.append(row("headline", "asked", group, known, seed=seed, backwards=60 if group in "DE" else back, place=5))
     for seed in range(3):
         for run, asked in (("8 x 4", 0.1), ("1 x 16", 0.4), ("8 x 16", 0.6 + 0.05 * seed), ("D 0 %", 1.0), ("D 60 %", 1.0)):
