@@ -212,7 +212,7 @@ def percent(interval: Sequence[float] | None, sign: str = "") -> str:
     """`85 % [81, 88]`, or that it was not measured; with `sign` "+" a difference in points."""
     if interval is None:
         return NOT
-    value, low, high = (100 * v for v in interval)
+    value, low, high = (round(100 * v) + 0.0 for v in interval)                    # + 0.0: no "-0"
     return f"{value:{sign}.0f}{'' if sign else ' %'} [{low:{sign}.0f}, {high:{sign}.0f}]"
 
 
