@@ -35,6 +35,7 @@ NEW = (1, 2)                            # strata of words that were never drawn
 MARKS = ("o-", "s--", "^-.", "D:")
 NOT = "not measured"
 LEAST = 0.1                             # who writes fewer of the words has none to lose
+GONE = 0.03                             # and who writes fewer than this has lost all
 GREY = 0.62
 
 
@@ -507,6 +508,8 @@ def _loses_off_the_grid(found: Mapping) -> tuple[tuple | None, str]:
             f"{100 * lost[2].mean():.0f}")
     if words[4].mean() < LEAST:
         return None, f"void: on the grid the flow on pixels writes {words[4].mean():.0%} of the words and has none to lose"
+    if words[5].mean() < GONE:
+        return None, f"void: the flow on pixels lost all that it had; {said} of {100 * words[4].mean():.0f}"
     return (extra.mean(), *bootstrap_interval(extra, np.random.default_rng(0))), said
 
 

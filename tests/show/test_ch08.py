@@ -84,6 +84,8 @@ def test_who_writes_nothing_has_nothing_to_lose():
     found = made_up(lambda arm, *_: 0.8 if arm in ch08.ARMS[:2] else 0.0)
     name, verdict, why = ch08.verdicts(found)[4]
     assert name.startswith("H5") and verdict == "void" and "none to lose" in why
+    lost = made_up(lambda arm, prompt, k, unique, moved: 0.0 if moved else 0.4)
+    assert ch08.verdicts(lost)[4][1] == "void" and "lost all" in ch08.verdicts(lost)[4][2]
 
 
 def test_what_was_not_measured_is_said_and_nothing_breaks(drawn, capsys):
@@ -217,3 +219,5 @@ def test_the_text_of_section_9_says_what_the_table_has():
     assert all(ch08.share(found, [2], arm, "bpe")[0] < 0.02 for arm in ch08.ARMS), "a piece never drawn is written by nobody"
     told = {arm: ch08.difference(found, {"arm": arm}, {"arm": arm, "prompt": "letters"}) for arm in ch08.ARMS}
     assert sum(d[2] < 0 for d in told.values()) >= 2, "telling both is not free: most painters lose words by it"
+    moved = {arm: ch08.share(found, ch08.NEW, arm, moved=True) for arm in ch08.ARMS}
+    assert moved["in order"][1] > 0.1 and max(moved[arm][2] for arm in ch08.ARMS[1:]) < 0.05, "only in order still writes some words"
