@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmcourse.experiments.spelling import LAYOUT, PROMPT_VOCAB, PROMPTS, prompt_ids
 from mmcourse.painters import (
     FlowPainter,
     TokenPainter,
@@ -21,7 +22,6 @@ from mmcourse.painters import (
     score_masked,
     to_patches,
 )
-from mmcourse.experiments.spelling import LAYOUT, PROMPT_VOCAB, PROMPTS, prompt_ids
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.scene import BACKGROUNDS, Scene
 from mmcourse.world.signs import ROWS, all_pictures, draw_signs, words_of

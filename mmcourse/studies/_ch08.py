@@ -1,8 +1,8 @@
 """What the studies of chapter 08 share: from drafts to pictures, for a painter of the recipe."""
 import torch
 
-from mmcourse.recipes.sign_painters import Case, Size, data, tokenizer
 from mmcourse.experiments.sign_data import LATENTS, draft, to_pictures
+from mmcourse.recipes.sign_painters import Case, Size, data, tokenizer
 
 
 def picture(drafts: torch.Tensor, case: Case, size: Size) -> torch.Tensor:

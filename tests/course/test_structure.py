@@ -24,7 +24,7 @@ BELOW = {
     "judges": {"files", "world", "model"},
     "experiments": {"files", "world", "model"},
     "recipes": {"files", "world", "model", "judges", "experiments"},
-    "studies": {"files", "world", "model", "judges", "experiments", "recipes"},
+    "studies": {"files", "world", "model", "judges", "experiments", "recipes", "evaluate"},
     "show": {"files", "world", "model", "judges", "experiments"},
     "exercises": {"files", "world", "model", "judges", "experiments"},
     "evaluate": {"files", "world", "model", "judges"},
