@@ -1,4 +1,4 @@
-"""Does a fact that was only read reach the picture? About 80 CPU minutes.
+"""Does a fact that was only read reach the picture? About 70 CPU minutes.
 
 A small net reads that "a nevi is a fish." and learns to draw fishes; then it is asked to draw a nevi
 (`mmcourse.world.facts` has the four groups of names). Written down before anything was measured, with the sign that
