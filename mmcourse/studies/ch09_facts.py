@@ -1,8 +1,8 @@
 """Does a fact that was only read reach the picture? About 70 CPU minutes.
 
 A small net reads that "a nevi is a fish." and learns to draw fishes; then it is asked to draw a nevi
-(`mmcourse.world.facts` has the four groups of names). Written down before anything was measured, with the sign that
-was expected and why:
+(`mmcourse.world.facts` has the four groups of names). Written down before the study ran, with the sign that was expected
+and why, but after pilots of one seed, in which direct T names stood at 15 to 18 %:
 
 - H1 (direct): T names are drawn directly no better than chance, 1 in 12, although questions about them are
   answered: the two hops were never made together, and nothing in training rewards that the second finds the first.
@@ -18,7 +18,7 @@ was expected and why:
 - H7 (reversal): asked backwards, from the noun to the name, T names are found no better than chance (Berglund et al.
   2023): in every sentence the name stands first.
 
-What decides (made exact when the first seed was there; 95 % intervals by a bootstrap over names, or, where a row has no
+What decides (made exact after three seeds of the headline, which then got two more; 95 % intervals by a bootstrap over names, or, where a row has no
 `names`, by Newcombe with a name as one question: k / 4 of n / 4): H1 fails if direct T lies above 1/12, and so does a
 hypothesis of "no better" (H4: 60 % against 0 %; H5: the other half against reading on; H6: against the net) if the
 difference lies above 0. H2 holds if said first minus product lies within 5 points. H3: questions rise from 1 x 4 to
