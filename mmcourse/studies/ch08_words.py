@@ -1,8 +1,9 @@
 """Who writes words in pictures? Four painters with one trunk, three prompts. About 4 CPU hours.
 
 The painters differ in how they paint (in order; all at once, the surest first; from noise, on pixels; from noise,
-on latents) and in nothing else: the same trunk, the same batches, the same training FLOPs. Written down before
-anything was measured, with the sign that was expected:
+on latents) and in nothing else: the same trunk, the same batches, the same training FLOPs. Written down before the
+study ran, with the sign that was expected, but after first pilots of one seed (of the painter in order with letters and
+with pieces):
 
 - H1 (prompt): on new words with a piece that was never drawn, letters beat pieces by far more than any painter
   beats another: who knows no spelling cannot write.
