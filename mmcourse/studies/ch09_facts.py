@@ -18,12 +18,13 @@ and why, but after pilots of one seed, in which direct T names stood at 15 to 18
 - H7 (reversal): asked backwards, from the noun to the name, T names are found no better than chance (Berglund et al.
   2023): in every sentence the name stands first.
 
-What decides (made exact after three seeds of the headline, which then got two more; 95 % intervals by a bootstrap over
-names, or, where a row has no `names`, by Newcombe with a name as one question: k / 4 of n / 4): H1 fails if direct T lies
-above 1/12, and so does a hypothesis of "no better" (H4: 60 % against 0 %; H5: the other half against reading on; H6: against the net) if the
-difference lies above 0. H2 holds if said first minus product lies within 5 points. H3: questions rise from 1 x 4 to
-8 x 64, direct T does not. H7 fails if the T names found backwards lie above 1/12 (Wilson). A row whose questions about T
-have less than 95 % right is void for H1: what was not learned cannot reach a picture.
+What decides (made exact after three seeds of the headline, which then got two more; 95 % intervals by a bootstrap
+over names, or, where a row has no `names`, by Newcombe with a name as one question: k / 4 of n / 4): H1 fails if
+direct T lies above 1/12, and so does a hypothesis of "no better" (H4: 60 % against 0 %; H5: the other half against
+reading on; H6: against the net) if the difference lies above 0. H2 holds if said first minus product lies within 5
+points. H3: questions rise from 1 x 4 to 8 x 64, direct T does not. H7 fails if the T names found backwards lie above
+1/12 (Wilson). A row whose questions about T have less than 95 % right is void for H1: what was not learned cannot
+reach a picture.
 
 A row has `n` prompts (each name on two grounds and at two places) and counts of them: `k` with the right noun by the
 first judge (nearest true drawing), `k_net` by the second (a net), `exact` with place and ground right too. `names`
