@@ -16,6 +16,7 @@ from torch import nn
 from mmcourse.dataset import GIVEN_WEIGHT, mixture_loss, pad
 from mmcourse.generate import generate
 from mmcourse.judges.picture_net import PictureNet, picture_loss, targets
+from mmcourse.files import locked
 from mmcourse.optim import Optim
 from mmcourse.painters import FlowPainter, from_noise_loss, paint_from_noise
 from mmcourse.paths import cache_dir
@@ -76,7 +77,7 @@ def _kept(what: str, model, batch: Callable, loss: Callable, steps: int, optim: 
     """The model, trained now or, without a word, taken from the cache."""
     file = cache_dir() / "runs" / f"ch09-{what}-{FACT_WORLD.identity[:8]}-{SCALE}-{steps}.pt"
     quiet = contextlib.redirect_stdout(io.StringIO()) if file.exists() else contextlib.nullcontext()
-    with quiet:
+    with locked(file.with_suffix(".wait")), quiet:                     # who comes second waits, and finds it done
         finished(train(model, batch, loss, steps=steps, optim=optim, run=Run(resume=file, progress=progress)))
     return model
 
