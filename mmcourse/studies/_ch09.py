@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from mmcourse.dataset import GIVEN_WEIGHT, mixture_loss, pad
+from mmcourse.files import locked
 from mmcourse.generate import generate
 from mmcourse.judges.picture_net import PictureNet, picture_loss, targets
-from mmcourse.files import locked
 from mmcourse.optim import Optim
 from mmcourse.painters import FlowPainter, from_noise_loss, paint_from_noise
 from mmcourse.paths import cache_dir
