@@ -25,7 +25,7 @@ def test_nothing_that_was_measured_is_missing_or_strange():
     assert names >= {"ch01_prices", "ch01_text", "ch02_benchmark", "ch03_benchmark", "ch03_gan", "ch03_jpeg", "ch03_limits", "ch03_moved", "ch03_sweep",
                      "ch04_controls", "ch04_limits", "ch04_peers", "ch04_probes", "ch04_sweep", "ch04_vocoder", "ch05_benchmark", "ch05_exclusion",
                      "ch06_ablations", "ch06_composing", "ch06_composition", "ch06_said_first", "ch06_specialists",
-                     "ch07_decoder", "ch07_decoder128", "ch07_long", "ch07_sampling", "ch07_sound", "evaluate"}
+                     "ch07_decoder", "ch07_decoder128", "ch07_long", "ch07_sampling", "ch07_sound", "ch08_words", "ch09_facts", "evaluate"}
     for name in names:                                                 # `results` refuses what is not JSON
 
         def look(value, name=name):
