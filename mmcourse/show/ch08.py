@@ -327,7 +327,7 @@ def by_length_and_place(found: Mapping, caption: str = "", prompt: str = "letter
     left.set(xlabel="letters of the word", ylabel="right", ylim=(0, 1.02), title="whole words, by length")
     right.set(xlabel="letter", title="single letters, by their place")
     _legend(left)
-    show.figure(fig, caption, colours=48)
+    show.figure(fig, caption, colours=128)
 
 
 def data_axis(found: Mapping, caption: str = "") -> None:
@@ -345,7 +345,7 @@ def data_axis(found: Mapping, caption: str = "") -> None:
     axis.set(xticks=range(3), xticklabels=["2,000", "20,000", "all of them"], xlabel="different pictures in training",
              ylabel="new words right", xlim=(-0.3, 2.3), ylim=(0, 1.02))
     _legend(axis)
-    show.figure(fig, caption, colours=48)
+    show.figure(fig, caption, colours=128)
 
 
 def moved_table(found: Mapping, caption: str = "") -> None:
@@ -398,7 +398,7 @@ def search_figure(found: Mapping, caption: str = "") -> None:
         axis.set(xlabel="passes for a picture", title=f"told {TOLD[prompt]}", ylim=(0, 1.02))
     axes[0].set_ylabel("new words right")
     _legend(axes[0])
-    show.figure(fig, caption, colours=48)
+    show.figure(fig, caption, colours=128)
 
 
 def gains(found: Mapping, prompt: str = "letters") -> dict[str, np.ndarray]:
@@ -445,7 +445,7 @@ def settings_figure(found: Mapping, caption: str = "", section: str = "settings"
         axis.set(title=arm, xlabel="steps", xticks=[4, 8, 16, 32], xticklabels=[4, 8, 16, 32], ylim=(0, 1.02))
     axes[0].set_ylabel("words right")
     _legend(axes[0])
-    show.figure(fig, caption, colours=48)
+    show.figure(fig, caption, colours=128)
 
 
 def longer_figure(found: Mapping, caption: str = "") -> None:
@@ -471,7 +471,7 @@ def longer_figure(found: Mapping, caption: str = "") -> None:
         axis.set(xlabel="operations (1: the study's budget)", title=title, ylim=(0, 1.02))
     axes[0].set_ylabel("words right")
     _legend(axes[0])
-    show.figure(fig, caption, colours=48)
+    show.figure(fig, caption, colours=128)
 
 
 # ---------------------------------------------------------------- the hypotheses
@@ -550,7 +550,7 @@ def _against(found: Mapping, first: str, second: str, prompt: str) -> str:
     d = difference(found, {"arm": first, "prompt": prompt}, {"arm": second, "prompt": prompt})
     if d is None:
         return f"the one against {second} was not measured"
-    where = "ahead of" if d[1] > 0 else "behind" if d[2] < 0 else "not to be told from"
+    where = "ahead of" if d[1] > 0 else "behind" if d[2] < 0 else "on a par with"
     return f"{where} {second} ({percent(d, '+')} points)"
 
 

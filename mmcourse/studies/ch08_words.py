@@ -256,7 +256,7 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     out += [Job(name_of(case), partial(row, plan, case), key=asdict(case), seed=case.seed, derived=True,
                 optional=bool(case.unique) or case.moved and case.seed > 0) for case in cases]
     out += [Job(f"search, {arm}, {prompt}", partial(search, plan, arm, prompt, seed), section=("search",), seed=seed,
-                key={"arm": arm, "prompt": prompt, "seed": seed}, derived=True, optional=True)
+                key={"arm": arm, "prompt": prompt, "seed": seed}, derived=True, optional=seed > 0)
             for seed in seeds for prompt in ("letters", "bpe") for arm in (ARMS if prompt == "letters" else ARMS[:1])]
     out += [Job(f"price, {arm}", partial(price, plan, arm), section=("price",), key=arm, derived=True) for arm in ARMS]
     out += [Job(f"settings for pieces, {arm}", partial(settings_bpe, plan, arm), section=("settings_bpe",), key=arm)

@@ -288,7 +288,8 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     """The headline first; what may be missing in a hurry last."""
     def rows(name: str, measure, run: str, seed: int, **key) -> Job:
         more = run == "headline" and seed in plan.more                 # measured whichever seeds are asked for
-        return Job(name, measure, key={"run": run, "seed": seed, **key}, seed=None if more else seed)
+        return Job(f"{name}, seed {seed} too" if more else name, measure, key={"run": run, "seed": seed, **key},
+                   seed=None if more else seed)
     grid = [(p, r) for p in plan.paraphrases for r in plan.readings if (p, r) != (max(plan.paraphrases), max(plan.readings))]
     points = [plan.steps * plan.long * (i + 1) // plan.points for i in range(plan.points)]
     return [Job("reference", partial(reference, plan), section=()),

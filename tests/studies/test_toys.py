@@ -43,7 +43,7 @@ def compare(found, committed, where: str) -> int:
     Names of rows differ where the plan decides them; what OCR alone can say is left out without it.
     """
     if isinstance(found, list) and found and isinstance(found[0], dict):
-        words = {name: value for name, value in found[0].items() if isinstance(value, str) and len(value) < 40}
+        words = {name: value for name, value in found[0].items() if isinstance(value, str) and len(value) < 40 and not value.isdigit()}
         return compare(found[0], next(row for row in committed if all(row.get(k) == v for k, v in words.items())), f"{where}, {words}")
     if not isinstance(found, dict):
         return 0
