@@ -5,6 +5,8 @@ Source of the question: Liu et al. 2022 (character-aware text encoders).
 from collections import Counter
 from functools import cache
 
+import numpy as np
+
 from mmcourse.bpe import BPETokenizer
 from mmcourse.world.scene import BACKGROUNDS
 from mmcourse.world.signs import LENGTHS, ROWS, check_word, counted, word_counts, words_of
@@ -72,6 +74,14 @@ def stratum(word: str) -> str:
     if word in words_of("train"):
         return STRATA[0]
     return STRATA[1] if set(pieces(word)) <= drawn_pieces() else STRATA[2]
+
+
+def asked_words(seen: int, most: int | None = None) -> list[str]:
+    """The words of the test: `seen` that were drawn in training, always the same, then all held-out test words; at
+    most `most` of each kind."""
+    drawn = words_of("train")
+    some = [drawn[i] for i in np.random.default_rng(16).choice(len(drawn), seen, replace=False)]
+    return [*some[:most], *words_of("test")[:most]]
 
 
 def shortened(counts: Counter[str]) -> dict[str, int]:

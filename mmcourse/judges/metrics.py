@@ -273,6 +273,13 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], rng: np.random.Gene
     return bootstrap_interval(a - b, rng, confidence, draws)
 
 
+def decide(low: float, high: float, *, above: float = -math.inf, below: float = math.inf) -> str:
+    """Whether a number whose 95 % interval is `low` to `high` lies between two bounds: holds, FAILS, or undecided."""
+    if above <= low and high <= below:
+        return "holds"
+    return "FAILS" if high < above or low > below else "undecided"
+
+
 def _normal_quantile(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence lies between 0 and 1, got {confidence}")

@@ -158,6 +158,16 @@ def _ocr():
     return RapidOCR()
 
 
+def recognize(crop: np.ndarray) -> str:
+    """The letters A-Z that the OCR engine sees in pixels (H, W, 3) uint8 that are cropped to their ink, made four times
+    as large; recognition only."""
+    from PIL import Image
+    big = Image.fromarray(crop).resize((crop.shape[1] * 4, crop.shape[0] * 4), Image.Resampling.BICUBIC)
+    result, _ = _ocr()(np.asarray(big)[..., ::-1].copy(), use_det=False, use_cls=False, use_rec=True)
+    text = result[0][0] if result else ""
+    return "".join(c for c in text.upper() if c in LETTERS)
+
+
 def read_sign(image: torch.Tensor) -> str:
     """The sign's word, read by an OCR engine that knows nothing of the world: (3, 64, 64) -> A-Z, or "".
 
@@ -171,8 +181,4 @@ def read_sign(image: torch.Tensor) -> str:
     if len(columns) < 4:
         return ""
     crop = lower[2:14, max(columns[0], 0):columns[-1] + 1]
-    from PIL import Image
-    big = Image.fromarray(crop).resize((crop.shape[1] * 4, crop.shape[0] * 4), Image.Resampling.BICUBIC)
-    result, _ = _ocr()(np.asarray(big)[..., ::-1].copy(), use_det=False, use_cls=False, use_rec=True)
-    text = result[0][0] if result else ""
-    return "".join(c for c in text.upper() if c in LETTERS)
+    return recognize(crop)

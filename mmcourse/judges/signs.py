@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmcourse.judges.pictures import recognize
 from mmcourse.vqvae import ChannelNorm, ResidualBlock, check_images
 from mmcourse.world.letters import TEST_FONTS, TRAINING_FONTS
 from mmcourse.world.rules import LETTERS
@@ -108,18 +109,8 @@ def other_signs(rng: np.random.Generator, n: int, moved: int = MOVED) -> tuple[t
     return (images + share * (blur - images) + noise).clamp(0, 1), torch.from_numpy(columns)
 
 
-@lru_cache(maxsize=1)
-def _engine():
-    try:
-        from rapidocr_onnxruntime import RapidOCR
-    except ImportError:
-        raise ImportError("the audit of signs needs rapidocr-onnxruntime: pip install -e '.[test]'") from None
-    return RapidOCR()
-
-
 def ocr_word(image: torch.Tensor) -> str:
     """The word on a picture (3, 32, 64) as an OCR engine reads it, cropped to the ink: lower case, or ""."""
-    from PIL import Image
     pixels = (image.permute(1, 2, 0).clamp(0, 1).numpy() * 255).round().astype(np.uint8)
     dark = pixels.max(2) < 110
     rows = np.flatnonzero(dark.sum(1) >= 0.8 * max(dark.sum(1).max(), 1))           # the board's two lines
@@ -128,10 +119,7 @@ def ocr_word(image: torch.Tensor) -> str:
     columns = np.flatnonzero(dark.any(0))
     if not len(columns):
         return ""
-    crop = pixels[:, columns[0]:columns[-1] + 1]
-    big = Image.fromarray(crop).resize((crop.shape[1] * 4, crop.shape[0] * 4), Image.Resampling.BICUBIC)
-    result, _ = _engine()(np.asarray(big)[..., ::-1].copy(), use_det=False, use_cls=False, use_rec=True)
-    return "".join(c for c in (result[0][0] if result else "").upper() if c in LETTERS).lower()
+    return recognize(pixels[:, columns[0]:columns[-1] + 1]).lower()
 
 
 def edit_distance(a: str, b: str) -> int:

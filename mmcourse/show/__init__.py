@@ -153,6 +153,13 @@ def interact(draw: Any, **controls: Any) -> Any:
 
     On a page without a kernel, where no widget lives, the picture for the first values stands in their place.
     """
+    return controlled(draw, controls, "[Sliders ({names}); without a kernel, what they show at first.]",
+                      f"Move the slider{'s' * (len(controls) > 1)}: {{names}}. Without a kernel the picture stands still.")
+
+
+def controlled(draw: Any, controls: dict[str, Any], stands: str, says: str) -> Any:
+    """`interact` for controls of any kind: `stands` is what a page without widgets has in their place, `says` the line below;
+    `{names}` in them are the controls."""
     import ipywidgets
 
     first = {name: getattr(control, "value", control) for name, control in controls.items()}
@@ -167,13 +174,13 @@ def interact(draw: Any, **controls: Any) -> Any:
     box = ipywidgets.interactive(draw, **controls)
     names = ", ".join(control.description or name for name, control in zip(controls, box.children))
     data, height = _still(still.outputs, still.stdout)
-    data["text/plain"] = f"[Sliders ({names}); without a kernel, what they show at first.]"
+    data["text/plain"] = stands.format(names=names)
     box.children[-1].layout.min_height = f"{height}px"                   # so that the page does not jump
     bundle = box._repr_mimebundle_()
     view = "application/vnd.jupyter.widget-view+json"
     alt = {"image/png": {"alt": f"{data['text/plain']} {' '.join(_texts(still.outputs))}".strip()}}
     display({**data, view: bundle[view]}, raw=True, metadata=alt if "image/png" in data else {})
-    _say(f"Move the slider{'s' * (len(controls) > 1)}: {names}. Without a kernel the picture stands still.")
+    _say(says.format(names=names))
     return box
 
 

@@ -20,15 +20,16 @@ from mmcourse.experiments.spelling import (
     PIECES,
     STRATA,
     VOCAB_SIZE,
+    asked_words,
     pieces,
     prompt_ids,
     sign_bpe,
     stratum,
 )
+from mmcourse.judges import metrics
 from mmcourse.judges.metrics import bootstrap_interval, paired_bootstrap, wilson
-from mmcourse.painters import from_patches
 from mmcourse.world.scene import BACKGROUNDS
-from mmcourse.world.signs import check_word, words_of
+from mmcourse.world.signs import check_word
 
 TOLD = {"letters": "letters", "bpe": "pieces", "both": "both"}          # how a row calls a prompt, and how the page does
 NEW = (1, 2)                            # strata of words that were never drawn
@@ -125,11 +126,6 @@ def watch(model, paint: Callable) -> list[torch.Tensor]:
     return [*seen, done]
 
 
-def noisy(values: torch.Tensor) -> torch.Tensor:
-    """Patches on their way from noise (B, N, D) as pictures, their noise made weaker so that it can be seen."""
-    return from_patches(values / 2)
-
-
 def prompts(words: Sequence[str], caption: str = "") -> None:
     """Draw the prompts of words of the kind `both`: places for pieces, for letters, for the ground and the row of the
     sign; each with its id and what that stands for."""
@@ -157,9 +153,7 @@ def prompts(words: Sequence[str], caption: str = "") -> None:
 
 def asked(found: Mapping) -> list[str]:
     """The test words in the order of their marks: some that were drawn in training, then all held-out test words."""
-    drawn, words = words_of("train"), found["plan"].get("words")
-    seen = [drawn[i] for i in np.random.default_rng(16).choice(len(drawn), found["seen"], replace=False)]
-    return [*seen[:words], *words_of("test")[:words]]
+    return asked_words(found["seen"], found["plan"].get("words"))
 
 
 def kinds(found: Mapping) -> np.ndarray:
@@ -222,7 +216,12 @@ def decide(interval: Sequence[float] | None, least: float = -np.inf, most: float
     if interval is None:
         return NOT
     _, low, high = interval
-    return "holds" if least <= low and high <= most else "FAILS" if high < least or low > most else "undecided"
+    return metrics.decide(low, high, above=least, below=most)
+
+
+def weakest(said: Sequence[str]) -> str:
+    """The verdict on a hypothesis of several parts: it holds if all of them do."""
+    return next((verdict for verdict in ("FAILS", NOT, "undecided") if verdict in said), "holds")
 
 
 # ---------------------------------------------------------------- tables and figures of the study
@@ -521,13 +520,12 @@ def verdicts(found: Mapping) -> list[tuple[str, str, str]]:
     told = {"prompt": "letters"}
     others = {arm: difference(found, {"arm": ARMS[0]} | told, {"arm": arm} | told) for arm in ARMS[1:]}
     said = [decide(d, least=0) for d in others.values()]
-    verdict = next((v for v in ("FAILS", NOT, "undecided") if v in said), "holds")
-    out.append(("H2 paradigm", verdict, "in order minus " + "; ".join(f"{a}: {percent(d, '+')}" for a, d in others.items())))
+    out.append(("H2 paradigm", weakest(said),
+                "in order minus " + "; ".join(f"{a}: {percent(d, '+')}" for a, d in others.items())))
 
     harms = {arm: difference(found, {"arm": arm}, {"arm": arm} | told) for arm in ARMS}
     said = [decide(d, -0.05, 0.05) for d in harms.values()]
-    verdict = next((v for v in ("FAILS", NOT, "undecided") if v in said), "holds")
-    out.append(("H3 both", verdict, "both minus letters: " + "; ".join(f"{a} {percent(d, '+')}" for a, d in harms.items())))
+    out.append(("H3 both", weakest(said), "both minus letters: " + "; ".join(f"{a} {percent(d, '+')}" for a, d in harms.items())))
 
     few = difference(found, {"arm": ARMS[1], "unique": 2_000}, {"arm": ARMS[0], "unique": 2_000})
     out.append(("H4 data", decide(few, least=0), f"2,000 pictures, surest first minus in order: {percent(few, '+')}"))
@@ -539,9 +537,8 @@ def verdicts(found: Mapping) -> list[tuple[str, str, str]]:
     pairs = {arm: paired_bootstrap(gain[ARMS[0]], gain[arm], np.random.default_rng(0)) for arm in ARMS[1:]
              if {arm, ARMS[0]} <= set(gain)}
     said = [decide((0, *pair), least=0) for pair in pairs.values()] + [NOT] * (len(pairs) < 3)
-    verdict = next((v for v in ("FAILS", NOT, "undecided") if v in said), "holds")
     why = "; ".join(f"{arm} {100 * g.mean():+.0f}" for arm, g in gain.items())
-    out.append(("H6 search", verdict, f"gain at equal passes in points: {why}" if why else NOT))
+    out.append(("H6 search", weakest(said), f"gain at equal passes in points: {why}" if why else NOT))
     return out
 
 
@@ -630,21 +627,8 @@ def written(word: str, paint: Callable, told: Sequence[str] = ("letters", "bpe")
 
 def ask(draw: Callable[[str], None], first: str) -> None:
     """A field for a word, and what `draw(word)` shows for it; without a kernel, what it shows for the first."""
-    import ipywidgets
+    from ipywidgets import Text
 
-    if not show._in_notebook():
-        draw(first)
-        return
-    from IPython.display import display
-    from IPython.utils.capture import capture_output
-
-    with capture_output() as still:
-        draw(first)
-    box = ipywidgets.interactive(draw, word=ipywidgets.Text(value=first, description="word", continuous_update=False))
-    data, height = show._still(still.outputs, still.stdout)
-    data["text/plain"] = f"[A field for a word; without a kernel, what {html.escape(first)!r} gives.]"
-    box.children[-1].layout.min_height = f"{height}px"                             # so that the page does not jump
-    bundle, view = box._repr_mimebundle_(), "application/vnd.jupyter.widget-view+json"
-    alt = {"image/png": {"alt": f"{data['text/plain']} {' '.join(show._texts(still.outputs))}".strip()}}
-    display({**data, view: bundle[view]}, raw=True, metadata=alt if "image/png" in data else {})
-    show.caption("Type a word and press Enter. Without a kernel the picture stands still.")
+    show.controlled(draw, {"word": Text(value=first, description="word", continuous_update=False)},
+                    f"[A field for a word; without a kernel, what {html.escape(first)!r} gives.]",
+                    "Type a word and press Enter. Without a kernel the picture stands still.")

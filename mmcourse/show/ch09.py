@@ -5,7 +5,6 @@ in. A net comes as an object with the ways of drawing as methods (`mmcourse.stud
 """
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,7 +13,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from mmcourse import show
-from mmcourse.judges.metrics import bootstrap_interval, newcombe, t_interval
+from mmcourse.judges.metrics import bootstrap_interval, decide, newcombe, t_interval
 from mmcourse.world.facts import FACT_WORLD, NOUNS, Facts, Prompt, a, question_of
 from mmcourse.world.grammar import PLACES
 from mmcourse.world.scene import BACKGROUNDS
@@ -101,13 +100,6 @@ def name_box(net, facts: Facts, read: Callable, name: str) -> None:
 
 
 # ---------------------------------------------------------------- shares, and what they decide
-
-def decide(low: float, high: float, *, above: float = -math.inf, below: float = math.inf) -> str:
-    """Whether a number whose 95 % interval is `low` to `high` lies between two bounds: holds, FAILS, or undecided."""
-    if above <= low and high <= below:
-        return "holds"
-    return "FAILS" if high < above or low > below else "undecided"
-
 
 def share(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean of the names' shares and its 95 % interval, by names drawn again (bootstrap); NaN: a name that is left out."""

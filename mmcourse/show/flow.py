@@ -5,6 +5,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from mmcourse import show
+from mmcourse.judges import metrics
 from mmcourse.judges.metrics import t_interval
 
 
@@ -56,9 +57,7 @@ def roads(states, shares: dict[float, float], caption: str = "") -> None:
 def decide(pair, low: float = -math.inf, high: float = math.inf) -> str:
     """Whether a number (its value, half its 95 % interval) lies between two bounds: holds, FAILS, or undecided."""
     value, half = pair
-    if low <= value - half and value + half <= high:
-        return "holds"
-    return "FAILS" if value + half < low or value - half > high else "undecided"
+    return metrics.decide(value - half, value + half, above=low, below=high)
 
 
 def pm(pair, form: str = ".4f") -> str:

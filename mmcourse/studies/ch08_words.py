@@ -28,7 +28,7 @@ import torch
 
 from mmcourse import checkpoints
 from mmcourse.experiments.sign_data import ARMS, decode_latents, draft, score
-from mmcourse.experiments.spelling import PROMPTS, STRATA, prompt_ids, stratum
+from mmcourse.experiments.spelling import PROMPTS, STRATA, asked_words, prompt_ids, stratum
 from mmcourse.judges.metrics import count_flops, cpu_milliseconds
 from mmcourse.judges.pictures import read_sign
 from mmcourse.judges.signs import edit_distance, ocr_word
@@ -36,7 +36,7 @@ from mmcourse.recipes.sign_painters import FLOPS, OPTIM, Case, Size, make, paint
 from mmcourse.studies import Job, Study
 from mmcourse.studies._ch08 import paint, picture
 from mmcourse.world.scene import BACKGROUNDS, WORLD
-from mmcourse.world.signs import LENGTHS, ROWS, draw_signs, sign_scene, words_of
+from mmcourse.world.signs import LENGTHS, MOVED, ROWS, draw_signs, sign_scene, words_of
 
 AUDITED = 3                             # every third word is read by the OCR engine too
 SEEN = 200                              # words of the test that were drawn in training
@@ -60,6 +60,7 @@ class Plan:
 
 # ---------------------------------------------------------------- training
 
+@cache
 def steps_of(case: Case, plan: Plan) -> int:
     """As many steps as the plan's FLOPs pay."""
     return max(1, round(plan.flops / step_flops(case, plan.size)))
@@ -80,9 +81,7 @@ def reader():
 
 def test_words(plan: Plan) -> list[str]:
     """Words that were drawn in training, then all held-out test words; the same for everyone."""
-    train_words = words_of("train")
-    seen = [train_words[i] for i in np.random.default_rng(16).choice(len(train_words), SEEN, replace=False)]
-    return [*seen[:plan.words], *words_of("test")[:plan.words]]
+    return asked_words(SEEN, plan.words)
 
 
 def validation_words(plan: Plan) -> tuple[str, ...]:
@@ -128,14 +127,19 @@ def marked(pictures: torch.Tensor, words: Sequence[str]) -> dict:
 
 # ---------------------------------------------------------------- the rows
 
+def tried(plan: Plan, case: Case, words: Sequence[str], steps: Sequence[int]) -> list[dict]:
+    """The share of words that a painter writes right at each guidance and number of steps."""
+    model, _ = trained(case, plan)
+    return [{"guidance": g, "steps": n, "right": round(share_right(written(
+             model, case, plan, words, {"guidance": g, "steps": n}), words), 4)}
+            for g in GUIDANCES for n in ((0,) if case.arm == ARMS[0] else steps)]
+
+
 def settings(plan: Plan, arm: str) -> dict:
     """The share of validation words that a painter writes right at each guidance and number of steps, and the
     best of them (of equal ones that with fewer passes)."""
     case, words = Case(arm), validation_words(plan)
-    model, _ = trained(case, plan)
-    table = [{"guidance": g, "steps": n, "right": round(share_right(written(
-              model, case, plan, words, {"guidance": g, "steps": n}), words), 4)}
-             for g in GUIDANCES for n in ((0,) if arm == ARMS[0] else STEPS)]
+    table = tried(plan, case, words, STEPS)
     best = max(table, key=lambda row: (row["right"], -row["steps"] * (1 + (row["guidance"] > 1)), -row["guidance"]))
     return {"n": len(words), "table": table, "chosen": {key: best[key] for key in ("guidance", "steps")}}
 
@@ -153,10 +157,7 @@ def settings_bpe(plan: Plan, arm: str) -> dict:
     test does not have, at each guidance and number of steps."""
     case, taken = Case(arm, "bpe"), set(test_words(plan))
     words = [word for word in words_of("train") if word not in taken][::20][:plan.words or 100]
-    model, _ = trained(case, plan)
-    return {"n": len(words), "table": [{"guidance": g, "steps": n, "right": round(share_right(written(
-            model, case, plan, words, {"guidance": g, "steps": n}), words), 4)}
-            for g in GUIDANCES for n in ((0,) if arm == ARMS[0] else (*STEPS, 32))]}
+    return {"n": len(words), "table": tried(plan, case, words, (*STEPS, 32))}
 
 
 def longer(plan: Plan, arm: str, prompt: str, factor: float, result: dict) -> dict:
@@ -173,7 +174,7 @@ def ceiling(plan: Plan, moved: bool) -> dict:
     """True pictures of the test words, read as they are, after the token ids, and after the unquantised latents."""
     rng, words, vqvae = np.random.default_rng(17), test_words(plan), tokenizer(moved, plan.size)
     grounds = list(BACKGROUNDS)
-    off = rng.integers(-3, 4, (len(words), 2)) * moved
+    off = rng.integers(-MOVED, MOVED + 1, (len(words), 2)) * moved
     truth = draw_signs([sign_scene(word, grounds[rng.integers(8)], ROWS[rng.integers(3)], tuple(d.tolist()))
                         for word, d in zip(words, off)])
     with torch.no_grad():
