@@ -110,15 +110,26 @@ class _Asked:
         return self.logits.expand(len(ids), -1, -1)
 
 
+def _hides_in_place(model, prompts, ids):
+    hidden = torch.rand(ids.shape) < torch.cos(math.pi / 2 * torch.rand(len(ids), 1))
+    hidden[:, 0] |= ~hidden.any(1)
+    ids[hidden] = model.codes
+    return F.cross_entropy(model(ids, prompts)[hidden], ids[hidden])
+
+
 @register("08.masked_loss", reference=masked_loss, minutes=10, difficulty=2,
-          wrong=[_always_half, _one_share_for_all, _uniform_share, _counts_all_places, _may_hide_nothing,
+          wrong=[_hides_in_place, _always_half, _one_share_for_all, _uniform_share, _counts_all_places, _may_hide_nothing,
                  _shows_what_it_asks],
           hint="a share for each picture, (B, 1); a place is hidden where torch.rand of the ids' shape is below it; "
                "masked_fill hides; index logits and ids with the same mask")
 def check_masked_loss(fn):
     codes, places, model = 7, 8, _Asked(7, 8)
     ids, prompts = torch.randint(codes, (3000, places)), torch.randint(1, 9, (3000, 4))
-    loss = fn(model, prompts, ids)
+    whole = ids.clone()
+    try:
+        loss = fn(model, prompts, ids)
+    finally:
+        assert torch.equal(ids, whole), "your function changed the ids that it was given: then it asks for nothing; make new ones"
     assert len(model.shown) == 1, f"ask the model once; yours asked {len(model.shown)} times"
     shown, told = model.shown[0]
     assert shown.shape == ids.shape and torch.equal(told, prompts), (
@@ -180,8 +191,16 @@ def _fills_as_many_as_stay(ids, drawn, sure, left, unknown):
     return torch.where(open_ & (rank < left), drawn, ids)
 
 
+def _known_are_worth_minus_ten(ids, drawn, sure, left, unknown):
+    open_ = ids == unknown
+    cut = sure.masked_fill(~open_, -10.0).sort(1, descending=True).values
+    fill = open_.sum(1, keepdim=True) - left
+    return torch.where(open_ & (sure >= cut.gather(1, (fill - 1).clamp(min=0))) & (fill > 0), drawn, ids)
+
+
 @register("08.keep_surest", reference=keep_surest, minutes=8, difficulty=2,
-          wrong=[_paints_over, _the_least_sure, _order_is_no_rank, _forgets_the_known, _fills_as_many_as_stay],
+          wrong=[_known_are_worth_minus_ten, _paints_over, _the_least_sure, _order_is_no_rank,
+                 _forgets_the_known, _fills_as_many_as_stay],
           hint="give the known places the sureness inf; argsort(descending=True) twice makes ranks of it; a place is "
                "filled if it is open and its rank is below N - left")
 def check_keep_surest(fn):
@@ -200,7 +219,7 @@ def check_keep_surest(fn):
     generator = torch.Generator().manual_seed(0)
     ids = torch.where(torch.rand(50, 32, generator=generator) < 0.6, 99, torch.randint(99, (50, 32), generator=generator))
     ids[:, :12] = 99
-    drawn, sure = torch.randint(99, (50, 32), generator=generator), -torch.rand(50, 32, generator=generator)
+    drawn, sure = torch.randint(99, (50, 32), generator=generator), 4 - 20 * torch.rand(50, 32, generator=generator)
     for left in (11, 5, 0):
         got, open_ = fn(ids, drawn, sure, left, 99), ids == 99
         stay = got == 99
@@ -253,8 +272,13 @@ def _only_changes_and_additions(read, words):
     return errors / sum(map(len, words))
 
 
-@register("08.character_error_rate", reference=character_error_rate, minutes=9, difficulty=2,
-          wrong=[_letter_by_letter, _mean_of_rates, _divides_by_what_was_read, _only_changes_and_additions],
+def _swaps_count_once(read, words):
+    swapped = sum(sorted(a) == sorted(b) and a != b and sum(x != y for x, y in zip(a, b)) == 2 for a, b in zip(read, words))
+    return character_error_rate(read, words) - swapped / sum(map(len, words))
+
+
+@register("08.character_error_rate", reference=character_error_rate, minutes=12, difficulty=2,
+          wrong=[_swaps_count_once, _letter_by_letter, _mean_of_rates, _divides_by_what_was_read, _only_changes_and_additions],
           hint="a table: entry (i, j) is the distance of the first i letters read and the first j letters of the word, "
                "the least of: above + 1, left + 1, diagonal + (0 if the two letters are equal, else 1)")
 def check_character_error_rate(fn):
@@ -267,6 +291,7 @@ def check_character_error_rate(fn):
             ([""], ["class"], 1, "all five are missing"),
             (["xxxxxxxx"], ["abc"], 8 / 3, "three changed, five too many: a rate can be above 1"),
             (["sitting"], ["kitten"], 3 / 6, "two changed, one too many"),
+            (["calss"], ["class"], 2 / 5, "two letters have changed places: one is left out, one added"),
             (["abc", "alphabet"], ["abd", "alphabet"], 1 / 11, "one error in eleven letters: all words together")]:
         got = fn(read, words)
         assert isinstance(got, int | float), f"return a number, not {got!r}"
@@ -310,8 +335,16 @@ def _never_without_ink(image, dark=0.4, margin=1):
     return image[:, max(0, ys.min() - margin):ys.max() + 1 + margin, max(0, xs.min() - margin):xs.max() + 1 + margin]
 
 
+def _mean_colour(image, dark=0.4, margin=1):
+    return crop_to_ink(image.mean(0, keepdim=True).expand_as(image), dark, margin)
+
+
+def _one_threshold(image, dark=0.4, margin=1):
+    return crop_to_ink(image, 0.4, margin)
+
+
 @register("08.crop_to_ink", reference=crop_to_ink, minutes=5, difficulty=1,
-          wrong=[_loses_the_last_line, _any_dark_channel, _wraps_around, _never_without_ink],
+          wrong=[_mean_colour, _one_threshold, _loses_the_last_line, _any_dark_channel, _wraps_around, _never_without_ink],
           hint="image.amax(0) < dark says where ink is; .nonzero(as_tuple=True) gives its rows and columns; a slice that "
                "begins below 0 begins at the other end: use max(0, ...)")
 def check_crop_to_ink(fn):
@@ -321,6 +354,8 @@ def check_crop_to_ink(fn):
         except NotImplementedError:
             raise
         except (RuntimeError, IndexError, ValueError) as error:
+            if (image.amax(0) < 0.4).any():
+                raise
             raise AssertionError(f"a picture without ink comes back whole; yours raised: {error}") from None
 
     image = torch.full((3, 12, 20), 0.9)
@@ -331,9 +366,10 @@ def check_crop_to_ink(fn):
         f"ink in rows 4 to 6 and columns 6 to 14, margin 1: a crop of 5 x 11 pixels is right, {tuple(got.shape[1:])} came")
     assert torch.equal(got, image[:, 3:8, 5:16]), "the crop has the right size, but lies elsewhere"
     assert crop(image, 0.4, 0).shape == (3, 3, 9), "with a margin of 0 it is the ink's own rectangle"
-    image[0, 0, 0] = 0.0
+    assert torch.equal(crop(image, 0.05), image), "ink is what is below `dark`: with dark = 0.05 this picture has none"
+    image[:2, 0, 0] = 0.0
     assert crop(image).shape == (3, 5, 11), (
-        "a pixel that is dark in one colour only (pure blue, green or yellow) is ground, not ink: look at its brightest colour")
+        "a pixel with one bright colour (here pure blue) is ground, not ink: look at its brightest colour")
     corner = torch.full((3, 12, 20), 0.9)
     corner[:, 0:2, 18:20] = 0.1
     assert crop(corner, 0.4, 2).shape == (3, 4, 4), (
@@ -380,10 +416,11 @@ def check_score_in_order(fn):
             known = F.pad(ids[:, :place], (1, 0), value=6)
             expected += model(known, prompts)[:, -1].log_softmax(-1).gather(1, ids[:, place:place + 1])[:, 0]
         slips = {" (that is its negative: a loss)": -expected, " (that is the mean over places: take the sum)": expected / 5}
-        slip = next((why for why, value in slips.items() if torch.allclose(got, value, atol=1e-4)), "")
+        slip = next((why for why, value in slips.items() if torch.allclose(got, value, atol=1e-4)),
+                    ": log probabilities (log_softmax), given the prompt and the ids before, and never the id itself?")
         assert torch.allclose(got, expected, atol=1e-4), (
             f"asked for one id after another the four pictures have {[round(v, 2) for v in expected.tolist()]} nats, "
-            f"{[round(v, 2) for v in got.tolist()]} came{slip}: did the model see the id that it was asked for?")
+            f"{[round(v, 2) for v in got.tolist()]} came{slip}")
 
 
 # ---------------------------------------------------------------- another letter
@@ -417,11 +454,17 @@ def _squeezes_it_in(prompts, which, letters):
     return torch.stack(rows)
 
 
+def _all_that_are_alike(prompts, which, letters):
+    old = prompts[torch.arange(len(prompts)), which][:, None]
+    return torch.where(prompts == old, letters[:, None], prompts)
+
+
 @register("08.misspell", reference=misspell, minutes=3, difficulty=1,
-          wrong=[_in_place, _all_columns, _counts_from_one, _squeezes_it_in],
+          wrong=[_all_that_are_alike, _in_place, _all_columns, _counts_from_one, _squeezes_it_in],
           hint="clone; changed[rows, columns] = letters, with two index tensors of length B: torch.arange(B) and `which`")
 def check_misspell(fn):
     prompts = torch.arange(1, 21).view(2, 10)
+    prompts[:, 5] = prompts[:, 1]                                      # a letter that a word has twice
     before, which = prompts.clone(), torch.tensor([1, 4])
     for letters in (torch.tensor([77, 88]), torch.tensor([0, 0])):
         got = fn(prompts, which, letters)

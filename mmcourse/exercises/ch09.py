@@ -206,9 +206,10 @@ def _of_the_right_answers(said, wanted, draws):
           hint="prompt by prompt: the chance of a right picture is draws[noun] if the answer was right, and 0 if not; take the "
                "mean over all prompts")
 def check_predicted(fn):
-    cases = ((["cat", "fish", "", "cat"], ["cat", "fish", "key", "fish"], {"cat": 0.5, "fish": 1.0, "key": 0.8}, 1.5 / 4),
-             (["cat", "cat"], ["cat", "cat"], {"cat": 0.9}, 0.9),
-             (["key", "a fi"], ["cat", "fish"], {"cat": 1.0, "fish": 1.0, "key": 1.0}, 0.0))
+    fair = dict.fromkeys(NOUNS, 0.3)
+    cases = ((["cat", "fish", "", "cat"], ["cat", "fish", "key", "fish"], fair | {"cat": 0.5, "fish": 0.9, "key": 0.8}, 1.4 / 4),
+             (["cat", "cat"], ["cat", "cat"], fair | {"cat": 0.9}, 0.9),
+             (["key", "a fi"], ["cat", "fish"], dict.fromkeys(NOUNS, 1.0), 0.0))
     for said, wanted, draws, expected in cases:
         got = float(fn(said, wanted, draws))
         slips = ((_words_alone, "a right word may still be drawn wrongly: count draws[noun], not 1"),
@@ -217,7 +218,8 @@ def check_predicted(fn):
                  (_whatever_was_said, "a wrong word, drawn well, is a wrong picture: it counts 0"),
                  (_of_the_right_answers, "divide by all prompts, not by the right answers alone"))
         why = next((f": {text}" for wrong, text in slips if abs(got - wrong(said, wanted, draws)) < 1e-9), "")
-        assert abs(got - expected) < 1e-9, (f"said {said}, wanted {wanted}, draws {draws}: {expected:.4f} is right, "
+        part = {noun: draws[noun] for noun in wanted}
+        assert abs(got - expected) < 1e-9, (f"said {said}, wanted {wanted}, draws {part} ...: {expected:.4f} is right, "
                                             f"{got:.4f} came{why}")
 
 
@@ -299,24 +301,29 @@ def _true_drawings(prompts, said, pictures):
     return [(p.text, p.scene) for p, words in zip(prompts, said) if words in answers]
 
 
+def _pictures_move_up(prompts, said, pictures):
+    answers = {a(noun) for noun in NOUNS}
+    return list(zip([p.text for p, words in zip(prompts, said) if words in answers], pictures))
+
+
 @register("09.own_rows", reference=own_rows, minutes=7, difficulty=2,
-          wrong=[_keeps_all, _looks_at_the_truth, _under_the_noun, _true_drawings],
+          wrong=[_pictures_move_up, _keeps_all, _looks_at_the_truth, _under_the_noun, _true_drawings],
           hint="an answer is one of a(noun) for the twelve nouns; keep (p.text, picture) where it is, whether it is true or not")
 def check_own_rows(fn):
     prompts = [*FISH, Prompt("rova", "bee", "right", "red"), Prompt("lodu", "cat", "left", "blue")]
-    said, pictures = ["a fish", "a whale", "a fi", "", "in the river"], ["p0", "p1", "p2", "p3", "p4"]
+    said, pictures = ["", "a whale", "a fi", "a fish", "in a tree"], ["p0", "p1", "p2", "p3", "p4"]
     got = [tuple(row) for row in fn(prompts, said, pictures)]
     assert all(len(row) == 2 for row in got), "each row is a pair: the caption and the picture"
-    assert not any(row[1] in ("p2", "p3", "p4") for row in got), (
-        f"{said[2]!r}, {said[3]!r} and {said[4]!r} are no answers (a noun with its article): drop their pictures")
+    assert not any(row[1] in ("p0", "p2", "p4") for row in got), (
+        f"{said[0]!r}, {said[2]!r} and {said[4]!r} are no answers (a noun with its article): drop their pictures")
     assert not any(isinstance(row[1], type(prompts[0].scene)) for row in got), (
         "that is the true drawing: the net learns from its own pictures alone")
-    assert any("dova" in row[0] or "whale" in row[0] for row in got), (
+    assert any("p1" in row for row in got), (
         "you dropped 'a whale', said of a thing that is an apple: only the truth knows that it is wrong, and the net does not "
         "have the truth")
-    assert got == [(prompts[0].text, "p0"), (prompts[1].text, "p1")], (
-        f"the caption is the one with the name, {prompts[0].text!r}: that is what shall lead to the picture; yours is "
-        f"{got[0][0]!r}")
+    assert got == [(prompts[1].text, "p1"), (prompts[3].text, "p3")], (
+        f"the caption is the one with the name, {prompts[1].text!r}, beside its own picture, 'p1': that is what shall "
+        f"lead to it; your first row is {got[0]}")
     blind = [replace(p, noun="tree") for p in prompts]
     assert [tuple(row) for row in fn(blind, said, pictures)] == got, "the rows must not depend on the true noun"
 
@@ -351,16 +358,20 @@ def _first_prompts_alone(hits_a, hits_b, names, rng):
     return paired_bootstrap([hits_a[i] for i in first], [hits_b[i] for i in first], rng)
 
 
+def _blocks_of_four(hits_a, hits_b, names, rng):
+    return paired_bootstrap(*(np.reshape(hits, (-1, 4)).mean(1) for hits in (hits_a, hits_b)), rng)
+
+
 @register("09.paired_by_name", reference=paired_by_name, minutes=10, difficulty=2,
-          wrong=[_by_prompt, _the_other_way_round, _not_paired, _first_prompts_alone],
+          wrong=[_blocks_of_four, _by_prompt, _the_other_way_round, _not_paired, _first_prompts_alone],
           hint="take the mean of each name's prompts for both arms (two lists, one number a name, in one order), and hand "
                "them to paired_bootstrap")
 def check_paired_by_name(fn):
     rng = np.random.default_rng
-    names = [f"n{i // 4}" for i in range(96)]                            # 24 names, 4 prompts each
+    names = [f"n{i % 24}" for i in range(96)]                            # 24 names, 4 prompts each
     luck = rng(0).random(24)
-    hits_a = [float(luck[i // 4] < 0.6) for i in range(96)]              # a name is right in all its prompts or in none
-    hits_b = [float(luck[i // 4] < 0.3) for i in range(96)]
+    hits_a = [float(luck[i % 24] < 0.6) for i in range(96)]              # a name is right in all its prompts or in none
+    hits_b = [float(luck[i % 24] < 0.3) for i in range(96)]
     low, high = (float(x) for x in fn(hits_a, hits_b, names, rng(1)))
     mean = float(np.mean(hits_a) - np.mean(hits_b))
     assert low <= high, f"return (low, high), the lower end first: {low:.3f}, {high:.3f} came"
@@ -375,7 +386,7 @@ def check_paired_by_name(fn):
            "too wide: both arms were asked the same names, so take the difference of each name, and then draw again"
            if width > 1.3 * right else "")
     assert abs(width - right) < 0.25 * right, f"the interval is {right:.3f} wide, yours {width:.3f}" + (f": {why}" if why else "")
-    hits_a[1::4] = [1.0] * 24
+    hits_a[24:48] = [1.0] * 24
     low, high = fn(hits_a, hits_b, names, rng(2))
     want = paired_by_name(hits_a, hits_b, names, rng(2))
     assert abs(low - want[0]) + abs(high - want[1]) < 0.1, (
