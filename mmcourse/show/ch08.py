@@ -13,7 +13,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from mmcourse import show
-from mmcourse.experiments.sign_data import ARMS
+from mmcourse.experiments.sign_data import ARMS, PIXELS
 from mmcourse.experiments.spelling import (
     LAYOUT,
     LETTERS,
@@ -27,7 +27,7 @@ from mmcourse.experiments.spelling import (
     stratum,
 )
 from mmcourse.judges import metrics
-from mmcourse.judges.metrics import bootstrap_interval, paired_bootstrap, wilson
+from mmcourse.judges.metrics import bootstrap_interval, paired_bootstrap, t_interval, wilson
 from mmcourse.world.scene import BACKGROUNDS
 from mmcourse.world.signs import check_word
 
@@ -184,23 +184,31 @@ def share(found: Mapping, strata: Sequence[int], arm: str, prompt: str = "both",
     return float(own.mean()), *wilson(round(own.mean() * own.shape[1]), own.shape[1])
 
 
-def per_word(found: Mapping, strata: Sequence[int], *cases: Mapping) -> list[np.ndarray] | None:
-    """Each word's share of right trainings, for several cases, of the trainings that all of them have; or None."""
+def by_training(found: Mapping, strata: Sequence[int], *cases: Mapping) -> np.ndarray | None:
+    """The marks (cases, trainings, words) of several cases, of the trainings that all of them have; None if there
+    is none."""
     rows = [{row["seed"]: row for row in rows_of(found, **case)} for case in cases]
     seeds = sorted(set.intersection(*map(set, rows)))
     if not seeds:
         return None
-    inside = np.isin(kinds(found), strata)
-    return [marks([own[seed] for seed in seeds]).mean(0)[inside] for own in rows]
+    return np.array([marks([own[seed] for seed in seeds]) for own in rows])[:, :, np.isin(kinds(found), strata)]
+
+
+def differences(found: Mapping, first: Mapping, second: Mapping, strata: Sequence[int] = NEW) -> np.ndarray | None:
+    """The marks of the first case minus those of the second (trainings, words); None if one was not measured."""
+    pair = by_training(found, strata, first, second)
+    return None if pair is None else pair[0] - pair[1]
 
 
 def difference(found: Mapping, first: Mapping, second: Mapping, strata: Sequence[int] = NEW) -> tuple[float, float, float] | None:
     """How much more of the words the first case writes than the second: value and interval (paired bootstrap over
     words); None if one of them was not measured."""
-    pair = per_word(found, strata, first, second)
-    if pair is None:
-        return None
-    return float((pair[0] - pair[1]).mean()), *paired_bootstrap(*pair, np.random.default_rng(0))
+    return over_words(differences(found, first, second, strata))
+
+
+def over_words(values: np.ndarray | None) -> tuple[float, float, float] | None:
+    """The mean of (trainings, words), and its interval for other words of the same kind."""
+    return None if values is None else (float(values.mean()), *bootstrap_interval(values.mean(0), np.random.default_rng(0)))
 
 
 def percent(interval: Sequence[float] | None, sign: str = "") -> str:
@@ -211,12 +219,29 @@ def percent(interval: Sequence[float] | None, sign: str = "") -> str:
     return f"{value:{sign}.0f}{'' if sign else ' %'} [{low:{sign}.0f}, {high:{sign}.0f}]"
 
 
-def decide(interval: Sequence[float] | None, least: float = -np.inf, most: float = np.inf) -> str:
-    """Whether a number (its value and its interval) lies between two bounds: holds, FAILS, undecided, not measured."""
-    if interval is None:
+def decide(values: np.ndarray | None, least: float = -np.inf, most: float = np.inf) -> str:
+    """Whether the mean of (trainings, words) lies between two bounds: holds, FAILS, undecided, not measured.
+
+    Two intervals have to agree, one for other words (bootstrap) and one for other trainings (Student's t); of a
+    single training there is only the first.
+    """
+    if values is None:
         return NOT
-    _, low, high = interval
-    return metrics.decide(low, high, above=least, below=most)
+    return agreed([over_words(values)[1:], *over_trainings(values.mean(1))], least, most)
+
+
+def over_trainings(values: np.ndarray) -> list[tuple[float, float]]:
+    """The interval of a number for other trainings, from that of each (trainings,); none if there is one training."""
+    if len(values) < 2:
+        return []
+    mean, half = t_interval(values)
+    return [(mean - half, mean + half)]
+
+
+def agreed(intervals: Sequence[tuple[float, float]], least: float = -np.inf, most: float = np.inf) -> str:
+    """The verdict that all intervals give; undecided if they differ."""
+    said = {metrics.decide(low, high, above=least, below=most) for low, high in intervals}
+    return said.pop() if len(said) == 1 else "undecided"
 
 
 def weakest(said: Sequence[str]) -> str:
@@ -330,17 +355,20 @@ def by_length_and_place(found: Mapping, caption: str = "", prompt: str = "letter
 
 
 def data_axis(found: Mapping, caption: str = "") -> None:
-    """Draw the new words right against the number of different pictures in training."""
+    """Draw the new words right against the number of different pictures in training; dots are single trainings."""
     if _missing(any(row["unique"] for row in found.get("rows", [])), "Few pictures"):
         return
-    pools = [2_000, 20_000, None]
-    fig, axis = plt.subplots(figsize=(6, 3))
+    pools, inside = [2_000, 20_000, None], np.isin(kinds(found), NEW)
+    fig, axis = plt.subplots(figsize=(7, 3.4))
     for a, arm in enumerate(ARMS):
         values = [share(found, NEW, arm, unique=n) for n in pools]
-        there = [(x + 0.03 * (a - 1.5), v) for x, v in enumerate(values) if v is not None]
+        there = [(x + 0.12 * (a - 1.5), v) for x, v in enumerate(values) if v is not None]
         if there:
             v = np.array([v for _, v in there])
             axis.errorbar([x for x, _ in there], v[:, 0], np.abs(v[:, 1:] - v[:, :1]).T, fmt=MARKS[a], capsize=3, label=arm)
+        for x, n in enumerate(pools):
+            if rows := rows_of(found, arm, unique=n):
+                axis.plot([x + 0.12 * (a - 1.5)] * len(rows), marks(rows)[:, inside].mean(1), "k.", markersize=4)
     axis.set(xticks=range(3), xticklabels=["2,000", "20,000", "all of them"], xlabel="different pictures in training",
              ylabel="new words right", xlim=(-0.3, 2.3), ylim=(0, 1.02))
     _legend(axis)
@@ -401,14 +429,15 @@ def search_figure(found: Mapping, caption: str = "") -> None:
 
 
 def gains(found: Mapping, prompt: str = "letters") -> dict[str, np.ndarray]:
-    """What search adds for each word at equal passes, {painter: best of as many drafts as all can pay, minus one draft}."""
+    """What search adds at equal passes, {painter: best of as many drafts as all can pay, minus one draft, (trainings,
+    words)}."""
     runs = {arm: own for arm, own in searches(found, prompt).items() if own}
     if not runs:
         return {}
     budget, out = min(own[0]["rows"][-1]["passes"] for own in runs.values()), {}
     for arm, own in runs.items():
         pays = max(i for i, row in enumerate(own[0]["rows"]) if row["passes"] <= budget or i == 0)
-        first, best = (np.array([[int(m) for m in run["rows"][i]["marks"]] for run in own]).mean(0) for i in (0, pays))
+        first, best = (marks([run["rows"][i] for run in own]) for i in (0, pays))
         out[arm] = best - first
     return out
 
@@ -447,108 +476,96 @@ def settings_figure(found: Mapping, caption: str = "", section: str = "settings"
     show.figure(fig, caption, colours=128)
 
 
-def longer_figure(found: Mapping, caption: str = "") -> None:
-    """Draw the words right against the operations that training took, the first training of each painter: new words
-    told letters, and words that were drawn told pieces."""
+def longer_table(found: Mapping, caption: str = "") -> None:
+    """Tabulate the words right, told pieces, after the study's training and after one that is several times as long:
+    the first training of each painter."""
+    runs = [("once", row) for arm in ARMS for row in rows_of(found, arm, "bpe") if row["seed"] == 0]
+    runs += [(f"{row['factor']:g} times", row) for row in found.get("longer", [])]
     if _missing(found.get("longer"), "Longer trainings"):
         return
-    fig, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
-    panels = (("letters", NEW, "told letters, new words"), ("bpe", [0], "told pieces, seen words"))
-    for axis, (prompt, strata, title) in zip(axes, panels):
-        inside = np.isin(kinds(found), strata)
-        for a, arm in enumerate(ARMS):
-            runs = [(row["factor"], row) for row in found.get("longer", []) if (row["arm"], row["prompt"]) == (arm, prompt)]
-            runs += [(1, row) for row in rows_of(found, arm, prompt) if row["seed"] == 0]
-            if runs:
-                runs.sort(key=lambda run: run[0])
-                own = marks([row for _, row in runs])[:, inside]
-                low, high = np.array([wilson(int(mark.sum()), len(mark)) for mark in own]).T
-                right, place = own.mean(1), [factor * 1.02 ** (a - 1.5) for factor, _ in runs]
-                axis.errorbar(place, right, [right - low, high - right], fmt=MARKS[a], capsize=3, label=arm)
-        axis.set_xscale("log", base=2)
-        axis.set_xticks([0.5, 1, 2, 4], ["½", "1", "2", "4"])
-        axis.set(xlabel="operations (1: the study's budget)", title=title, ylim=(0, 1.02))
-    axes[0].set_ylabel("words right")
-    _legend(axes[0])
-    show.figure(fig, caption, colours=128)
+    runs.sort(key=lambda run: (ARMS.index(run[1]["arm"]), run[0] != "once"))
+    show.table([{"painter": row["arm"], "operations": often}
+                | {kind: percent((k / n, *wilson(k, n))) for kind, (k, n) in row["words"].items()}
+                for often, row in runs], caption)
 
 
 # ---------------------------------------------------------------- the hypotheses
 
-def _prompt_against_painter(found: Mapping) -> tuple[tuple, str] | None:
-    """On words with a piece never drawn: (letters - pieces, mean of the painters) - (the largest difference of two
-    painters told letters), with its interval (bootstrap over words); and a sentence with both."""
+def in_points(values: np.ndarray | None) -> str:
+    """A difference in points with its interval over words, and that of each training."""
+    said = percent(over_words(values), "+")
+    return said if values is None or len(values) < 2 else (
+        f"{said} ({', '.join(f'{round(100 * v) + 0.0:+.0f}' for v in values.mean(1))})")
+
+
+def _prompt_against_painter(found: Mapping) -> tuple[str, str]:
+    """On words with a piece never drawn: whether letters gain more against pieces (mean of the painters) than the best
+    painter against the worst, told letters; and a sentence with both."""
     cases = [{"arm": arm, "prompt": prompt} for prompt in ("letters", "bpe") for arm in ARMS]
-    words = per_word(found, [2], *cases)
-    if words is None:
-        return None
-    table = np.array(words).reshape(2, len(ARMS), -1)                              # (prompts, painters, words)
+    table = by_training(found, [2], *cases)
+    if table is None:
+        return NOT, NOT
+    table = table.reshape(2, len(ARMS), *table.shape[1:])                          # (prompts, painters, trainings, words)
 
-    def both(t):                                                                   # (2, painters, words) -> two numbers
-        means = t.mean(2)
-        return (means[0] - means[1]).mean(), means[0].max() - means[0].min()
-    rng, n = np.random.default_rng(0), table.shape[2]
-    draws = np.array([np.subtract(*both(table[:, :, rng.integers(n, size=n)])) for _ in range(1000)])
-    prompt, painter = both(table)
-    return ((prompt - painter, *np.quantile(draws, (0.025, 0.975))),
+    def both(means):                                                               # (2, painters, ...) -> two numbers each
+        return (means[0] - means[1]).mean(0), means[0].max(0) - means[0].min(0)
+    rng, n = np.random.default_rng(0), table.shape[3]
+    drawn = np.stack([table[..., rng.integers(n, size=n)].mean((2, 3)) for _ in range(1000)], -1)
+    low, high = np.quantile(np.subtract(*both(drawn)), (0.025, 0.975)).tolist()
+    prompt, painter = both(table.mean((2, 3)))
+    rest = both(np.delete(table, ARMS.index(PIXELS), 1).mean((2, 3)))
+    return (agreed([(low, high), *over_trainings(np.subtract(*both(table.mean(3))))], least=0),
             f"letters instead of pieces: {100 * prompt:+.0f} points (mean of the painters); best against worst painter, told "
-            f"letters: {100 * painter:.0f} points")
+            f"letters: {100 * painter:.0f}; without the {PIXELS}: {100 * rest[0]:+.0f} and {100 * rest[1]:.0f}")
 
 
-def _loses_off_the_grid(found: Mapping) -> tuple[tuple | None, str]:
-    """How many more words painters on tokens lose off the grid than the flow on pixels, and a sentence."""
-    cases = [{"arm": arm, "moved": moved} for arm in (*ARMS[:2], ARMS[2]) for moved in (False, True)]
-    words = per_word(found, NEW, *cases)
-    if words is None:
-        return None, NOT
-    lost = [on - off for on, off in zip(words[::2], words[1::2])]
-    extra = (lost[0] + lost[1]) / 2 - lost[2]
-    said = (f"off the grid painters on tokens lose {100 * (lost[0] + lost[1]).mean() / 2:.0f} points, the flow on pixels "
+def _loses_off_the_grid(found: Mapping) -> tuple[str, str]:
+    """Whether painters on tokens lose more words off the grid than the flow on pixels, and a sentence."""
+    table = by_training(found, NEW, *({"arm": arm, "moved": moved} for arm in ARMS[:3] for moved in (False, True)))
+    if table is None:
+        return NOT, NOT
+    on, off = table[::2], table[1::2]                                              # (painters, trainings, words) each
+    lost, (had, left) = on - off, (on[2].mean(), off[2].mean())
+    said = (f"off the grid painters on tokens lose {100 * lost[:2].mean():.0f} points, the flow on pixels "
             f"{100 * lost[2].mean():.0f}")
-    if words[4].mean() < LEAST:
-        return None, f"void: on the grid the flow on pixels writes {words[4].mean():.0%} of the words and has none to lose"
-    if words[5].mean() < GONE:
-        return None, f"void: the flow on pixels lost all that it had; {said} of {100 * words[4].mean():.0f}"
-    return (extra.mean(), *bootstrap_interval(extra, np.random.default_rng(0))), said
+    if had < LEAST:
+        return "void", f"void: on the grid the flow on pixels writes {had:.0%} of the words and has none to lose"
+    if left < GONE:
+        return "void", f"void: the flow on pixels lost all that it had; {said} of {100 * had:.0f}"
+    return decide(lost[:2].mean(0) - lost[2], least=0), said
 
 
 def verdicts(found: Mapping) -> list[tuple[str, str, str]]:
     """The hypotheses H1 to H6: name, verdict (holds, FAILS, undecided, not measured), why."""
-    out, first = [], _prompt_against_painter(found)
-    out.append(("H1 prompt", decide(first and first[0], least=0), first[1] if first else NOT))
+    told, out = {"prompt": "letters"}, [("H1 prompt", *_prompt_against_painter(found))]
 
-    told = {"prompt": "letters"}
-    others = {arm: difference(found, {"arm": ARMS[0]} | told, {"arm": arm} | told) for arm in ARMS[1:]}
-    said = [decide(d, least=0) for d in others.values()]
-    out.append(("H2 paradigm", weakest(said),
-                "in order minus " + "; ".join(f"{a}: {percent(d, '+')}" for a, d in others.items())))
+    others = {arm: differences(found, {"arm": ARMS[0]} | told, {"arm": arm} | told) for arm in ARMS[1:]}
+    out.append(("H2 paradigm", weakest([decide(d, least=0) for d in others.values()]),
+                "in order minus " + "; ".join(f"{arm} {in_points(d)}" for arm, d in others.items())))
 
-    harms = {arm: difference(found, {"arm": arm}, {"arm": arm} | told) for arm in ARMS}
-    said = [decide(d, -0.05, 0.05) for d in harms.values()]
-    out.append(("H3 both", weakest(said), "both minus letters: " + "; ".join(f"{a} {percent(d, '+')}" for a, d in harms.items())))
+    harms = {arm: differences(found, {"arm": arm}, {"arm": arm} | told) for arm in ARMS}
+    out.append(("H3 both", weakest([decide(d, -0.05, 0.05) for d in harms.values()]),
+                "both minus letters: " + "; ".join(f"{arm} {in_points(d)}" for arm, d in harms.items())))
 
-    few = difference(found, {"arm": ARMS[1], "unique": 2_000}, {"arm": ARMS[0], "unique": 2_000})
-    out.append(("H4 data", decide(few, least=0), f"2,000 pictures, surest first minus in order: {percent(few, '+')}"))
-
-    extra, why = _loses_off_the_grid(found)
-    out.append(("H5 tokenizer", "void" if why.startswith("void") else decide(extra, least=0), why))
+    few = differences(found, {"arm": ARMS[1], "unique": 2_000}, {"arm": ARMS[0], "unique": 2_000})
+    out.append(("H4 data", decide(few, least=0), f"2,000 pictures, surest first minus in order: {in_points(few)}"))
+    out.append(("H5 tokenizer", *_loses_off_the_grid(found)))
 
     gain = gains(found)
-    pairs = {arm: paired_bootstrap(gain[ARMS[0]], gain[arm], np.random.default_rng(0)) for arm in ARMS[1:]
-             if {arm, ARMS[0]} <= set(gain)}
-    said = [decide((0, *pair), least=0) for pair in pairs.values()] + [NOT] * (len(pairs) < 3)
+    pairs = [gain[ARMS[0]] - gain[arm] if {arm, ARMS[0]} <= set(gain) else None for arm in ARMS[1:]]
     why = "; ".join(f"{arm} {100 * g.mean():+.0f}" for arm, g in gain.items())
-    out.append(("H6 search", weakest(said), f"gain at equal passes in points: {why}" if why else NOT))
+    out.append(("H6 search", weakest([decide(d, least=0) for d in pairs]),
+                f"gain at equal passes in points: {why}" if why else NOT))
     return out
 
 
 def _against(found: Mapping, first: str, second: str, prompt: str) -> str:
     """One painter against another on new words, as half a sentence."""
-    d = difference(found, {"arm": first, "prompt": prompt}, {"arm": second, "prompt": prompt})
-    if d is None:
+    values = differences(found, {"arm": first, "prompt": prompt}, {"arm": second, "prompt": prompt})
+    if values is None:
         return f"the one against {second} was not measured"
-    where = "ahead of" if d[1] > 0 else "behind" if d[2] < 0 else "on a par with"
-    return f"{where} {second} ({percent(d, '+')} points)"
+    where = {"holds": "ahead of", "FAILS": "behind"}.get(decide(values, least=0), "on a par with")
+    return f"{where} {second} ({percent(over_words(values), '+')} points)"
 
 
 def _span(values: Sequence[float | None]) -> str:

@@ -43,8 +43,9 @@ SEEN = 200                              # words of the test that were drawn in t
 GUIDANCES = (1.0, 2.0, 3.0)
 STEPS = (4, 8, 16)
 UNIQUE = (2_000, 20_000)
+MORE_SEEDS = (3, 4)                     # of the two painters that H4 compares: their trainings differ widely
 DRAFTS = (1, 2, 4, 8)
-FACTORS = (0.5, 2, 4)                   # of the training FLOPs
+LONGER = 4                              # times the training FLOPs
 SEARCHED = 200                          # new words of the search
 PIPED, PIPE_SEED = 300, 1800            # signs of the shipped pipe, and a seed that nobody looked at before
 
@@ -152,21 +153,22 @@ def row(plan: Plan, case: Case, result: dict) -> dict:
             "cpu_minutes": round(saved["minutes"], 3)}
 
 
-def settings_bpe(plan: Plan, arm: str) -> dict:
-    """Might other settings help a painter that is told pieces alone? The share right of 100 training words that the
-    test does not have, at each guidance and number of steps."""
-    case, taken = Case(arm, "bpe"), set(test_words(plan))
+def settings_for(plan: Plan, case: Case) -> dict:
+    """Might other settings help where the study takes those of `settings`? The share right of 100 training words that
+    the test does not have, at each guidance and number of steps."""
+    taken = set(test_words(plan))
     words = [word for word in words_of("train") if word not in taken][::20][:plan.words or 100]
     return {"n": len(words), "table": tried(plan, case, words, (*STEPS, 32))}
 
 
-def longer(plan: Plan, arm: str, prompt: str, factor: float, result: dict) -> dict:
-    """A painter trained with `factor` times the FLOPs: who is ahead at low compute need not stay ahead. Seed 0."""
-    case, words = Case(arm, prompt), test_words(plan)
-    steps = max(1, round(factor * steps_of(case, plan)))
+def longer(plan: Plan, arm: str, result: dict) -> dict:
+    """A painter that is told pieces, trained `LONGER` times as long: who is ahead at low compute need not stay
+    ahead. Seed 0."""
+    case, words = Case(arm, "bpe"), test_words(plan)
+    steps = max(1, round(LONGER * steps_of(case, plan)))
     model, saved = painter(case, plan.size, steps)
     marks = marked(written(model, case, plan, words, result["settings"][arm]["chosen"]), words)
-    return {"arm": arm, "prompt": prompt, "factor": factor, "words": marks["words"], "marks": marks["marks"], "steps": steps,
+    return {"arm": arm, "prompt": "bpe", "factor": LONGER, "words": marks["words"], "marks": marks["marks"], "steps": steps,
             "cpu_minutes": round(saved["minutes"], 3)}
 
 
@@ -254,17 +256,19 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     cases = [Case(arm, prompt, seed=seed) for seed in seeds for prompt in ("letters", "bpe", "both") for arm in ARMS]
     cases += [Case(arm, moved=True, seed=seed) for seed in seeds for arm in ARMS]
     cases += [Case(arm, unique=n, seed=seed) for seed in seeds for n in UNIQUE for arm in ARMS]
-    out += [Job(name_of(case), partial(row, plan, case), key=asdict(case), seed=case.seed, derived=True,
-                optional=bool(case.unique) or case.moved and case.seed > 0) for case in cases]
+    out += [Job(name_of(case), partial(row, plan, case), key=asdict(case), seed=case.seed, derived=True) for case in cases]
+    more = [Case(arm, unique=UNIQUE[0], seed=seed) for seed in MORE_SEEDS for arm in ARMS[:2]]
+    out += [Job(f"{name_of(case)}, seed {case.seed}", partial(row, plan, case), key=asdict(case), derived=True) for case in more]
     out += [Job(f"search, {arm}, {prompt}", partial(search, plan, arm, prompt, seed), section=("search",), seed=seed,
-                key={"arm": arm, "prompt": prompt, "seed": seed}, derived=True, optional=seed > 0)
+                key={"arm": arm, "prompt": prompt, "seed": seed}, derived=True)
             for seed in seeds for prompt in ("letters", "bpe") for arm in (ARMS if prompt == "letters" else ARMS[:1])]
     out += [Job(f"price, {arm}", partial(price, plan, arm), section=("price",), key=arm, derived=True) for arm in ARMS]
-    out += [Job(f"settings for pieces, {arm}", partial(settings_bpe, plan, arm), section=("settings_bpe",), key=arm)
+    out += [Job(f"settings for pieces, {arm}", partial(settings_for, plan, Case(arm, "bpe")), section=("settings_bpe",), key=arm)
             for arm in ARMS]
-    out += [Job(f"{factor:g} times the FLOPs, {arm}, {prompt}", partial(longer, plan, arm, prompt, factor), derived=True,
-                section=("longer",), key={"arm": arm, "prompt": prompt, "factor": factor}, optional=True)
-            for prompt in ("letters", "bpe") for factor in FACTORS for arm in ARMS]
+    out += [Job(f"settings off the grid, {arm}", partial(settings_for, plan, Case(arm, moved=True, seed=1)),
+                section=("settings_moved",), key=arm) for arm in ARMS]
+    out += [Job(f"{LONGER} times the FLOPs, {arm}", partial(longer, plan, arm), derived=True, section=("longer",),
+                key={"arm": arm, "prompt": "bpe", "factor": LONGER}) for arm in ARMS]
     return [*out, Job("pipe", partial(pipe, plan), section=(), key="pipe")]
 
 
