@@ -76,13 +76,14 @@ class GlobalContext(nn.Module):
 def make_encoder(width: int, dim: int, context: int) -> nn.Sequential:
     """(B, 3, 64, 64) -> (B, dim, 8, 8). All heavy work is done on the small grids.
 
-    `context` 1: a token sees its own patch and 4 pixels around it; 3: its neighbours too.
+    `context` 0: a token sees its own patch alone; 1: 4 pixels more; 3: its neighbours too.
     """
+    first, then = 3 if context else 1, max(context, 1)                 # the blocks' kernels
     return nn.Sequential(
         nn.Conv2d(3, width // 2, 4, stride=4),                         # (B, 64, 16, 16)
-        ResidualBlock(width // 2, 3),
+        ResidualBlock(width // 2, first),
         nn.Conv2d(width // 2, width, 2, stride=2),                     # (B, 128, 8, 8)
-        ResidualBlock(width, context), ResidualBlock(width, context),
+        ResidualBlock(width, then), ResidualBlock(width, then),
         ChannelNorm(width), nn.SiLU(), nn.Conv2d(width, dim, 1))
 
 
