@@ -494,8 +494,12 @@ def longer_table(found: Mapping, caption: str = "") -> None:
 def in_points(values: np.ndarray | None) -> str:
     """A difference in points with its interval over words, and that of each training."""
     said = percent(over_words(values), "+")
-    return said if values is None or len(values) < 2 else (
-        f"{said} ({', '.join(f'{round(100 * v) + 0.0:+.0f}' for v in values.mean(1))})")
+    return said if values is None or len(values) < 2 else f"{said} {points(values.mean(1))}"
+
+
+def points(trainings: np.ndarray) -> str:
+    """The number of each training in hundredths: `(-4, +41, +42)`."""
+    return f"({', '.join(f'{round(100 * v) + 0.0:+.0f}' for v in trainings)})"
 
 
 def _prompt_against_painter(found: Mapping) -> tuple[str, str]:
@@ -514,9 +518,11 @@ def _prompt_against_painter(found: Mapping) -> tuple[str, str]:
     low, high = np.quantile(np.subtract(*both(drawn)), (0.025, 0.975)).tolist()
     prompt, painter = both(table.mean((2, 3)))
     rest = both(np.delete(table, ARMS.index(PIXELS), 1).mean((2, 3)))
-    return (agreed([(low, high), *over_trainings(np.subtract(*both(table.mean(3))))], least=0),
+    trainings = np.subtract(*both(table.mean(3)))
+    return (agreed([(low, high), *over_trainings(trainings)], least=0),
             f"letters instead of pieces: {100 * prompt:+.0f} points (mean of the painters); best against worst painter, told "
-            f"letters: {100 * painter:.0f}; without the {PIXELS}: {100 * rest[0]:+.0f} and {100 * rest[1]:.0f}")
+            f"letters: {100 * painter:.0f}; difference {points(trainings)}; without the {PIXELS}: {100 * rest[0]:+.0f} and "
+            f"{100 * rest[1]:.0f}")
 
 
 def _loses_off_the_grid(found: Mapping) -> tuple[str, str]:
@@ -564,7 +570,7 @@ def _against(found: Mapping, first: str, second: str, prompt: str) -> str:
     values = differences(found, {"arm": first, "prompt": prompt}, {"arm": second, "prompt": prompt})
     if values is None:
         return f"the one against {second} was not measured"
-    where = {"holds": "ahead of", "FAILS": "behind"}.get(decide(values, least=0), "on a par with")
+    where = {"holds": "ahead of", "FAILS": "behind"}.get(decide(values, least=0), "not clearly ahead of or behind")
     return f"{where} {second} ({percent(over_words(values), '+')} points)"
 
 

@@ -106,7 +106,7 @@ def test_the_verdict_has_three_sentences_and_says_what_is_missing():
     assert "of which they write 2 to 3 %" in prompt
     assert tokenizer.startswith("Tokenizer: through its tokens")
     same = ch08.sentences(made_up(lambda *_: 0.5))
-    assert "on a par with" in same[0] and len(same) == 3
+    assert "not clearly ahead of or behind" in same[0] and len(same) == 3
     assert all(text.count("not measured") >= 3 for text in ch08.sentences(EMPTY))
 
 
@@ -229,8 +229,14 @@ def test_the_text_of_section_9_says_what_the_table_has():
     assert moved["in order"][1] > 0.1 and max(moved[arm][2] for arm in ch08.ARMS[1:]) < 0.05, "only in order still writes some words"
     few = {arm: ch08.share(found, ch08.NEW, arm, unique=2_000)[0] for arm in ch08.ARMS}
     some, every = ({arm: ch08.share(found, ch08.NEW, arm, **case)[0] for arm in ch08.ARMS} for case in ({"unique": 20_000}, {}))
-    assert all(few[arm] < every[arm] for arm in ch08.ARMS), "fewer pictures cost words"
-    assert all(some[arm] > 0.75 * every[arm] for arm in ch08.ARMS), "twenty thousand are nearly as good"
+    assert all(few[arm] < some[arm] - 0.05 for arm in ch08.ARMS if arm != "flow on pixels"), "2,000 pictures cost words"
+    assert all(some[arm] > every[arm] - 0.03 for arm in ("in order", "flow on latents")), "20,000 do nearly as well as all"
+    lowest = sorted(row.mean() for row in ch08.by_training(found, ch08.NEW, {"arm": ch08.ARMS[1], "unique": 20_000})[0])
+    assert round(100 * lowest[0]) == 56 and lowest[1] > 0.9, "but for one training of the masked painter"
+    leads = [100 * ch08.differences(found, {"arm": ch08.ARMS[1], **c}, {"arm": ch08.ARMS[0], **c}).mean() for c in ({}, {"unique": 2_000})]
+    assert [round(x) for x in leads] == [12, 12], "the order does not turn"
+    pixels = [round(100 * row.mean()) for row in ch08.by_training(found, ch08.NEW, {"arm": "flow on pixels", "prompt": "letters"})[0]]
+    assert pixels == [62, 30, 30] and round(100 * letters["flow on pixels"][0]) == 41
     two = [{"arm": arm, "unique": 2_000} for arm in ch08.ARMS[1::-1]]
     each = (100 * ch08.differences(found, *two).mean(1)).round().tolist()
     assert (sum(d > 0 for d in each), sum(d < 0 for d in each), min(each), max(each)) == (3, 2, -27, 42), "H4, training by training"
