@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from mmcourse.checks import check_whole, whole
-from mmcourse.experiments.thing_tokens import AT, CENTRE, CLEAR, CORNER, GROUNDS, NOTHING, ThingTokens
-from mmcourse.world.glyphs import LETTER
+from mmcourse.experiments.thing_tokens import CENTRE, CLEAR, CORNER, NOTHING, ThingTokens
+from mmcourse.world.glyphs import AT, GROUNDS, LETTER
 
 LABELS = 16                             # words that a thing may be called by
 

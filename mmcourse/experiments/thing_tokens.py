@@ -10,11 +10,10 @@ import torch
 
 from mmcourse.checks import check_whole
 from mmcourse.vqvae import VQVAE
-from mmcourse.world.glyphs import GLYPHS, LETTER, PLACES, Board, draw, inked, overlap
-from mmcourse.world.scene import BACKGROUNDS, NOUNS
+from mmcourse.world.glyphs import AT, GLYPHS, GROUNDS, LETTER, Board, draw, inked, overlap
+from mmcourse.world.scene import NOUNS
 
-GROUNDS = tuple(BACKGROUNDS)            # in arrays a ground is its number in here
-AT = tuple((row, column) for row in PLACES for column in PLACES)        # and a place, 0 ... 8, its number in here
+# in arrays a ground is its number in `GROUNDS`, and a place, 0 ... 8, its number in `AT`
 CENTRE, CORNER = AT.index((1, 1)), AT.index((2, 2))
 FOUR = [(0, 0), (0, 1), (1, 0), (1, 1)]                                 # a thing's patches, as in all its tables
 CELLS = np.array([[4 * (row + i) + column + j for i, j in FOUR] for row, column in AT])     # (9, 4): whose of the 16

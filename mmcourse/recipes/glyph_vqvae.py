@@ -11,13 +11,12 @@ from mmcourse.optim import Optim
 from mmcourse.recipes import begin, finished, options, run_file, ship
 from mmcourse.training import History, Run, train
 from mmcourse.vqvae import VQVAE, vqvae_loss
-from mmcourse.world.glyphs import GLYPHS, LETTER, PLACES, Board, draw, inked, random_board
-from mmcourse.world.scene import BACKGROUNDS, NOUNS
+from mmcourse.world.glyphs import AT, GLYPHS, GROUNDS, LETTER, Board, draw, inked, random_board
+from mmcourse.world.scene import NOUNS
 
 STEPS = 2000
 BATCH = 64
 OPTIM = Optim("muon", lr=2e-3, muon_lr=0.04)
-GROUNDS = tuple(BACKGROUNDS)
 
 
 def make(seed: int = 0) -> VQVAE:
@@ -77,11 +76,10 @@ def same_tokens(model: VQVAE, whats) -> float:
 
     Patches in which it has no ink are ground, and left out.
     """
-    places = [(row, column) for row in PLACES for column in PLACES]
     shares = []
     for what in whats:
-        ids = model.encode(draw([Board(ground, ((what, at),)) for ground in GROUNDS for at in places]))
+        ids = model.encode(draw([Board(ground, ((what, at),)) for ground in GROUNDS for at in AT]))
         here = torch.stack([ids[i, row:row + 2, column:column + 2]
-                            for i, (row, column) in enumerate(places * len(GROUNDS))])      # (72, 2, 2)
+                            for i, (row, column) in enumerate(AT * len(GROUNDS))])      # (72, 2, 2)
         shares.append((here == here.mode(0).values)[:, torch.from_numpy(inked(what))].float())
     return torch.cat(shares, 1).mean().item()

@@ -30,6 +30,8 @@ PATCH = 8                               # pixels across a token's patch
 SIDE = 4 * PATCH                        # pixels across a board
 THING = 2 * PATCH                       # pixels across a thing
 PLACES = range(3)                       # rows and columns, in patches, at which a thing may begin
+AT = tuple((row, column) for row in PLACES for column in PLACES)        # every such place
+GROUNDS = tuple(BACKGROUNDS)
 MOST = 4                                # things on a board
 
 VALIDATION = 1_000_000                  # the first glyph of validation
@@ -196,8 +198,8 @@ class Board:
     things: tuple[Thing, ...] = ()
 
     def __post_init__(self):
-        if self.ground not in list(BACKGROUNDS):                        # in a list: whatever it is, hashable or not
-            raise ValueError(f"there is no ground {self.ground!r}: take one of {', '.join(BACKGROUNDS)}")
+        if self.ground not in GROUNDS:                                  # in a tuple: whatever it is, hashable or not
+            raise ValueError(f"there is no ground {self.ground!r}: take one of {', '.join(GROUNDS)}")
         things = sorted(map(as_thing, self.things), key=lambda thing: thing.at)
         if len(things) > MOST:
             raise ValueError(f"a board has room for {MOST} things, got {len(things)}: leave some out")
@@ -233,8 +235,7 @@ def overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
 @cache
 def placements(n: int) -> tuple[tuple[tuple[int, int], ...], ...]:
     """Every way to place `n` things without overlap, each as places (row, column) in order: 9 for one, one for four."""
-    places = [(row, column) for row in PLACES for column in PLACES]
-    return tuple(some for some in combinations(places, n) if not any(overlap(*two) for two in combinations(some, 2)))
+    return tuple(some for some in combinations(AT, n) if not any(overlap(*two) for two in combinations(some, 2)))
 
 
 def random_what(rng: np.random.Generator, split: str = "train") -> int | str:
@@ -250,7 +251,7 @@ def random_board(rng: np.random.Generator, split: str = "train", n: int | None =
     ways = placements(int(rng.integers(1, 4)) if n is None else n)
     places = ways[rng.integers(len(ways))]
     things = [Thing(random_what(rng, split), at, bool(rng.random() < 0.5)) for at in places]
-    return Board(str(rng.choice(list(BACKGROUNDS))), tuple(things))
+    return Board(str(rng.choice(GROUNDS)), tuple(things))
 
 
 def draw(boards: Sequence[Board]):

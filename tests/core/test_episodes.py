@@ -29,9 +29,9 @@ from mmcourse.experiments.episodes import (
     rule_values,
     rules,
 )
-from mmcourse.experiments.thing_tokens import AT, CELLS, CENTRE, CLEAR, GROUNDS, NOTHING, ThingTokens
+from mmcourse.experiments.thing_tokens import CELLS, CENTRE, CLEAR, NOTHING, ThingTokens
 from mmcourse.vqvae import VQVAE
-from mmcourse.world.glyphs import Board, draw, glyph_split, overlap, placements, thing_sprite
+from mmcourse.world.glyphs import AT, GROUNDS, Board, draw, glyph_split, overlap, placements, thing_sprite
 from mmcourse.world.scene import NOUNS
 
 TRAIN, HELD = 192, 40       # glyphs in the tables of these tests
