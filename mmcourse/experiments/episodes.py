@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mmcourse.checks import check_whole, whole
-from mmcourse.experiments.thing_tokens import CENTRE, CLEAR, CORNER, NOTHING, ThingTokens
+from mmcourse.experiments.thing_tokens import CENTRE, CLEAR, CORNER, NOTHING, PLAIN, ThingTokens
 from mmcourse.world.glyphs import AT, GROUNDS, LETTER
 
 LABELS = 16                             # words that a thing may be called by
@@ -181,7 +181,7 @@ def named(tables: ThingTokens, rng: np.random.Generator, order: np.ndarray, grou
 # ---------------------------------------------------------------- bursty episodes
 
 BURST = np.array([0, 0, 0, 1, 1, 1, 2, 3])      # whose the eight examples are; 0 is the query's class
-PLAIN = np.arange(1, 9)
+STRAYS = np.arange(1, 9)
 
 
 def bursty(tables: ThingTokens, rng: np.random.Generator, rows: int, share: float, classes: int | None = None,
@@ -204,7 +204,7 @@ def bursty(tables: ThingTokens, rng: np.random.Generator, rows: int, share: floa
     words = burst_labels(tables, rng, rows, classes, labels)
     burst = rng.random((rows, 1)) < share
     words[:, :4] = np.where(burst, distinct(rng, rows, 4, labels), words[:, :4])
-    return arranged(tables, rng, words, np.where(burst, BURST, PLAIN), classes, labels, at)
+    return arranged(tables, rng, words, np.where(burst, BURST, STRAYS), classes, labels, at)
 
 
 def in_weights(tables: ThingTokens, rng: np.random.Generator, rows: int, classes: int, labels: int = LABELS,
@@ -212,8 +212,8 @@ def in_weights(tables: ThingTokens, rng: np.random.Generator, rows: int, classes
     """Evaluation rows with the labels of training. Neither the query's class nor its label is among the examples."""
     check_whole(classes, "classes", hint=": endless ones have no label that could be known by heart")
     words = burst_labels(tables, rng, rows, classes, labels)
-    words[:, 1:] = other_than(rng, np.repeat(words[:, :1], len(PLAIN), 1), labels)
-    return arranged(tables, rng, words, np.tile(PLAIN, (rows, 1)), classes, labels, at)
+    words[:, 1:] = other_than(rng, np.repeat(words[:, :1], len(STRAYS), 1), labels)
+    return arranged(tables, rng, words, np.tile(STRAYS, (rows, 1)), classes, labels, at)
 
 
 def fixed_label(things, labels: int = LABELS):
@@ -231,7 +231,7 @@ def burst_labels(tables: ThingTokens, rng: np.random.Generator, rows: int, class
     if classes is not None and (whole(classes) is None or not 0 < classes <= most or classes % labels):
         raise ValueError(f"classes are a multiple of the {labels} labels, up to the {most} glyphs of training that "
                          f"are in the tables, or None for endless ones; got {classes!r}")
-    return rng.integers(labels, size=(rows, len(PLAIN) + 1))
+    return rng.integers(labels, size=(rows, len(STRAYS) + 1))
 
 
 def arranged(tables: ThingTokens, rng: np.random.Generator, words: np.ndarray, who: np.ndarray, classes: int | None,
@@ -251,7 +251,8 @@ MOVE, DOUBLE, CORNERED = RULES.index("move"), RULES.index("double"), [RULES.inde
 HELD_OUT = {"recolour": ("blue", "purple"), "move": ((0, 1), (1, 2)), "double": ((1, 0), (2, 2)),
             "letter": LETTER[20:]}      # values that no training row has, and for `glyph` all that are held out
 TWO_RULES = tuple(two for two in combinations(RULES, 2) if two != ("letter", "glyph"))  # these need the same place
-HELD_OUT_TWO = (("recolour", "move"), ("recolour", "double"), ("mirror", "letter"))     # for the test of composing
+HELD_OUT_TWO = ("recolour", "letter")       # for the test of composing; training has these and these two:
+COMPOSING = ("recolour", "double", "letter", ("recolour", "double"), ("double", "letter"))
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,8 @@ class Ruled:
 
 
 def rules(tables: ThingTokens, rng: np.random.Generator, rows: int, which: Sequence = RULES, pairs: int = 4,
-          split: str = "train", held: bool = False, shuffled: bool = False) -> Ruled:
+          split: str = "train", held: bool = False, shuffled: bool = False, values: int | None = None,
+          wallpapers: bool = False) -> Ruled:
     """`pairs` examples and a query that show a rule: one rule with one value in an episode.
 
     Boards have one glyph. The rules: another ground (`recolour`), another place (`move`), left and right exchanged
@@ -282,6 +284,9 @@ def rules(tables: ThingTokens, rng: np.random.Generator, rows: int, which: Seque
         split: whose glyphs are on the boards.
         held: whether values are those that training never has (`HELD_OUT`), or the others.
         shuffled: the examples' pictures after are of other episodes, and tell nothing of the query's rule.
+        values: of each rule only the first so many values; None: all.
+        wallpapers: `recolour` turns grounds into any wallpaper, not into a plain one, and half of the grounds before
+            are wallpapers: values without end, as `glyph` has them. (Never into those of the held-out grounds.)
     """
     check_whole(rows, "rows")
     check_whole(pairs, "pairs", hint=": a rule without an example cannot be known")
@@ -289,12 +294,14 @@ def rules(tables: ThingTokens, rng: np.random.Generator, rows: int, which: Seque
     if not len(sets):
         raise ValueError(f"which rules? Take some of {', '.join(RULES)}")
     active = sets[rng.integers(len(sets), size=rows)]                                   # (R, 6)
-    choices = {i: rule_values(tables, RULES[i], held, split) for i in np.flatnonzero(sets.any(0))}
-    values = draw_values(rng, active, choices)
-    before, after = draw_pairs(tables, rng, values, pairs + 1, tables.pool(split))
+    choices = {i: rule_values(tables, RULES[i], held, split)[:values] for i in np.flatnonzero(sets.any(0))}
+    if wallpapers:
+        choices[0] = wallpaper_values(tables)
+    drawn = draw_values(rng, active, choices)
+    before, after = draw_pairs(tables, rng, drawn, pairs + 1, tables.pool(split), wallpapers)
     if shuffled:
         after[:, :-1] = deal(rng, after[:, :-1])
-    return Ruled(*map(torch.from_numpy, (before, after, values)))
+    return Ruled(*map(torch.from_numpy, (before, after, drawn)))
 
 
 def rule_set(names: str | Sequence[str]) -> list[bool]:
@@ -326,6 +333,13 @@ def rule_values(tables: ThingTokens, rule: str, held: bool = False, split: str =
     return values + (tables.of["letter"].start if rule == "letter" else 0)
 
 
+def wallpaper_values(tables: ThingTokens) -> np.ndarray:
+    """All wallpapers, as numbers of grounds, but for those that look like a ground held out of `recolour`."""
+    held = tables.ground[rule_values(tables, "recolour", held=True)]
+    every = np.arange(PLAIN, len(tables.bare))
+    return every[~np.isin(tables.bare[every], held)]
+
+
 def draw_values(rng: np.random.Generator, active: np.ndarray, choices: dict[int, np.ndarray]) -> np.ndarray:
     """One of its choices for each rule at work, (R, 6); drawn again where two rules leave each other no room."""
     values, bad = np.full(active.shape, NOTHING), np.arange(len(active))
@@ -346,11 +360,13 @@ def room(values: np.ndarray) -> np.ndarray:
 
 
 def draw_pairs(tables: ThingTokens, rng: np.random.Generator, values: np.ndarray, pairs: int,
-               pool: range) -> tuple[np.ndarray, np.ndarray]:
-    """Boards before and after the rules at work: tokens (R, P, 16) each."""
+               pool: range, wallpapers: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Boards before and after the rules at work: tokens (R, P, 16) each. With `wallpapers` half of the grounds are such."""
     recolour, move, mirror, double, letter, glyph = (values[:, i, None] for i in range(len(RULES)))     # (R, 1)
     size, every = (len(values), pairs), np.arange(pool.start, pool.stop)
-    ground = other_than(rng, np.broadcast_to(recolour, size), len(GROUNDS))
+    ground = other_than(rng, np.broadcast_to(np.where(recolour < PLAIN, recolour, NOTHING), size), PLAIN)
+    if wallpapers:
+        ground = np.where(rng.random(size) < 0.5, rng.integers(PLAIN, len(tables.bare), size=size), ground)
     place = (rng.random((*size, len(AT))) * room(values)[:, None]).argmax(2)
     thing = np.where(mirror == NOTHING, rng.choice(every, size), rng.choice(every[tables.lopsided[every]], size))
     side = rng.integers(2, size=size)

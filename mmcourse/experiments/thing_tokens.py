@@ -19,15 +19,17 @@ FOUR = [(0, 0), (0, 1), (1, 0), (1, 1)]                                 # a thin
 CELLS = np.array([[4 * (row + i) + column + j for i, j in FOUR] for row, column in AT])     # (9, 4): whose of the 16
 CLEAR = np.array([[not overlap(one, other) for other in AT] for one in AT])     # (9, 9): things there do not overlap
 NOTHING = -1                            # where no thing is
+PLAIN = len(GROUNDS)                    # from here on a ground is a wallpaper: token 0 on all bare patches, token 1, ...
 
 
 class ThingTokens:
     """Every thing's tokens, looked up once: all that chapter 10 uses take some seconds.
 
     `whats`: the things; in arrays a thing is its number in here. `of`: which of them are `train`, `validation` and
-    `test` (glyphs), `noun`, `letter`: ranges, training's first. `ground` (8,): the token of each ground. `table`
-    (things, 2, 8, 4): the four tokens of a thing, plain and mirrored, on each ground. `inked` (things, 2, 4): whether
-    it has ink there; if not, it is ground. `lopsided` (things,): whether its mirror image has other tokens.
+    `test` (glyphs), `noun`, `letter`: ranges, training's first. `ground` (8,): the token of each ground, `bare`
+    (8 + codes,): of each wallpaper too. `table` (things, 2, 8, 4): the four tokens of a thing, plain and mirrored, on
+    each ground. `inked` (things, 2, 4): whether it has ink there; if not, it is ground. `lopsided` (things,): whether
+    its mirror image has other tokens.
 
     A glyph that has the tokens of an earlier one, or of its mirror image, is left out (one in a hundred). So all can
     be told apart, and no net has seen a held-out one in disguise.
@@ -45,6 +47,7 @@ class ThingTokens:
             raise ValueError("this tokenizer has several tokens for a ground, or one for two of them, so no board "
                              "can be composed: take checkpoints.load('glyph_vqvae')")
         self.ground = empty[:, 0].numpy()
+        self.bare = np.concatenate([self.ground, np.arange(vqvae.vocab_size)])
         known: set[tuple] = set()
         parts = {split: self._glyphs(vqvae, split, train if split == "train" else held_out, known)
                  for split in GLYPHS}
@@ -85,17 +88,20 @@ class ThingTokens:
         """The tokens that the tokenizer would give to drawings of boards: int64 (..., 16), row by row.
 
         Args:
-            grounds: (...), 0 ... 7.
+            grounds: (...), 0 ... 7; and 8 + a token: a wallpaper, which has that token wherever no thing is. (No drawing
+                has wallpapers; they make values of grounds endless.)
             things: (..., N), and -1 where none is. places: (..., N), 0 ... 8. mirrored: (..., N), 0 or 1.
                 They must not overlap: `CLEAR[one, other]` says whether two places do not.
         """
         grounds, (things, places, mirrored) = np.asarray(grounds), np.broadcast_arrays(things, places, mirrored)
         flat = grounds.reshape(-1)
-        out = np.repeat(self.ground[flat][:, None], 16, 1)
+        bare = self.bare[flat][:, None]                               # (B, 1)
+        out, plain = np.repeat(bare, 16, 1), np.where(flat < PLAIN, flat, 0)
         for each in range(things.shape[-1]):
             what, where, side = (x[..., each].reshape(-1) for x in (things, places, mirrored))
             on = np.flatnonzero(what != NOTHING)
-            out[on[:, None], CELLS[where[on]]] = self.table[what[on], side[on], flat[on]]
+            ink = self.inked[what[on], side[on]]                        # (some, 4)
+            out[on[:, None], CELLS[where[on]]] = np.where(ink, self.table[what[on], side[on], plain[on]], bare[on])
         return out.reshape(*grounds.shape, 16)
 
 

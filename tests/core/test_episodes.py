@@ -11,6 +11,7 @@ import torch
 
 from mmcourse import checkpoints
 from mmcourse.experiments.episodes import (
+    COMPOSING,
     HELD_OUT,
     HELD_OUT_TWO,
     LABELS,
@@ -357,7 +358,7 @@ def test_rules_take_turns_and_a_row_has_one(tables):
     mixed = rules(tables, dice(), 100, ["move", ("letter", "mirror")], pairs=3)
     assert {tuple(row) for row in (mixed.values != NOTHING).int().tolist()} == {(0, 1, 0, 0, 0, 0), (0, 0, 1, 0, 1, 0)}
     assert same(mixed, rules(tables, dice(), 100, ["move", ("letter", "mirror")], pairs=3))
-    assert set(HELD_OUT_TWO) < set(TWO_RULES)
+    assert HELD_OUT_TWO in TWO_RULES and HELD_OUT_TWO not in COMPOSING and set(HELD_OUT_TWO) < set(COMPOSING)
 
 
 def test_shuffled_rules_are_those_of_others(tables):
@@ -399,3 +400,27 @@ def test_shuffled_rules_are_those_of_others(tables):
 def test_what_cannot_be_made_says_what_to_do(tables, make, said):
     with pytest.raises(ValueError, match=said):
         make(tables)
+
+
+def test_wallpapers_are_values_without_end(tables):
+    made = rules(tables, dice(), 300, "recolour", pairs=3, wallpapers=True)
+    values, bare = made.values[:, 0].numpy(), tables.bare
+    held = {int(tables.ground[GROUNDS.index(name)]) for name in HELD_OUT["recolour"]}
+    assert values.min() >= 8 and len(set(values)) > 200 and not held & {int(bare[value]) for value in values}
+    for ids, value in zip(made.after.numpy(), values):                  # the most frequent token is the wallpaper's
+        assert all(np.bincount(picture).argmax() == bare[value] for picture in ids)
+    before = [np.bincount(picture).argmax() for picture in made.before.flatten(0, 1).numpy()]
+    plain = np.isin(before, tables.ground).mean()
+    assert 0.45 < plain < 0.6, "half of the grounds before are wallpapers"
+
+
+def test_a_thing_on_a_wallpaper_keeps_its_ink(tables):
+    things, places = dice().integers(len(tables.whats), size=(50, 1)), dice().integers(9, size=(50, 1))
+    on_white, on_paper = tables.compose(np.zeros(50, int), things, places), tables.compose(np.full(50, 8 + 77), things, places)
+    assert ((on_white == on_paper) | (on_paper == 77)).all() and (on_paper == 77).any(1).all()
+    assert np.array_equal(on_white != tables.ground[0], on_paper != 77) or (on_white == 77).any()
+
+
+def test_few_values_are_the_first_of_all(tables):
+    made = rules(tables, dice(), 200, "glyph", pairs=2, values=4)
+    assert set(made.values[:, RULES.index("glyph")].tolist()) == set(rule_values(tables, "glyph")[:4].tolist())
