@@ -61,19 +61,22 @@ class EpisodeNet(nn.Module):
         words: how many there are. pairs: the most that fit, the query among them.
         chunk: (tokens, codes) of a picture, or (frames, dim) of a sound.
         sound: which of the two it is.
+        loud: the size of the words at first, beside tags and kinds of size 1.
     """
 
     def __init__(self, words: int, chunk: Sequence[int] = (16, 512), sound: bool = False, width: int = 128,
-                 layers: int = 2, heads: int = 2, pairs: int = 16):
+                 layers: int = 2, heads: int = 2, pairs: int = 16, loud: float = 1.0):
         super().__init__()
         self.config = {"words": words, "chunk": list(chunk), "sound": sound, "width": width, "layers": layers,
-                       "heads": heads, "pairs": pairs}
+                       "heads": heads, "pairs": pairs, "loud": loud}
         self.pairs = pairs
         self.words, self.kind = nn.Embedding(words, width), nn.Embedding(2, width)
         self.chunk = (VectorChunk if sound else TokenChunk)(*chunk, width)
         self.tag = nn.Embedding(pairs, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm, self.say = nn.LayerNorm(width), nn.Linear(width, words)
+        with torch.no_grad():
+            self.words.weight.mul_(loud)
 
     def step(self, half):
         """A half as vectors (R, P, width): what is in it, and of which kind it is."""

@@ -13,6 +13,16 @@ import torch.nn.functional as F
 
 from mmcourse.experiments.episodes import LABELS, RULES, Labelled, Ruled, binding, bursty, forced, rules
 from mmcourse.experiments.thing_tokens import NOTHING, ThingTokens
+from mmcourse.experiments.voices import (
+    FRAMES,
+    NUMBERS,
+    WORD_IDS,
+    Spoken,
+    SpokenWords,
+    new_words,
+    sound_loss,
+    spoken,
+)
 from mmcourse.in_context import EpisodeNet
 from mmcourse.optim import Optim
 from mmcourse.training import History, Run, train
@@ -104,12 +114,15 @@ def picture_loss(net: EpisodeNet, words, pictures, known, echo: float = 1.0):
             + echo * F.cross_entropy(echoes.flatten(0, 2), pictures.flatten()))
 
 
-def binding_task(tables: ThingTokens, steps: int = 1500, width: int = 128, layers: int = 2, echo: float = 1.0) -> Task:
-    """Two words bound to things anew in each episode; what counts are pictures whose word an earlier example has."""
+def binding_task(tables: ThingTokens, steps: int = 1500, width: int = 128, heads: int = 1, echo: float = 1.0) -> Task:
+    """Two words bound to things anew in each episode; what counts are pictures whose word an earlier example has.
+
+    (One head and loud words: with two heads, or words no louder than tags, more trainings never find the word.)
+    """
     def batch(rng):
         episode = binding(tables, rng, BATCH, pairs=some(rng))
         return named_on(episode), episode.pictures, episode.seen
-    return Task(lambda: EpisodeNet(WORDS, width=width, layers=layers), batch, partial(picture_loss, echo=echo), steps)
+    return Task(lambda: EpisodeNet(WORDS, width=width, heads=heads, loud=2.0), batch, partial(picture_loss, echo=echo), steps)
 
 
 @torch.no_grad()
@@ -216,6 +229,34 @@ def said_and_applied(net: EpisodeNet, episode: Ruled, words: torch.Tensor | None
     for i in range(2 if words is None else 0):                          # the second word knows the first
         said[:, i] = net(*saying_parts(episode.before, episode.after, said))[1][:, i].argmax(-1)
     return said, net(*saying_parts(episode.before, episode.after, said))[2][:, -1].argmax(-1)
+
+
+# ---------------------------------------------------------------- a word in a voice
+
+def sounds_loss(net: EpisodeNet, words, sounds, known):
+    """`sound_loss` of the sounds (R, P, 16, 65) of words (R, P), at the pairs that count."""
+    answers, = net((("words", words[..., None]), ("chunk", sounds)))
+    return sound_loss(answers[known], sounds[known])
+
+
+def voice_task(tables: SpokenWords, steps: int = 1200) -> Task:
+    """In turn: words said in one voice, and invented words bound to sounds. (Of the first all pairs count, so that the
+    net learns to say the words.)"""
+    def batch(rng):
+        if rng.random() < 0.5:
+            episode = spoken(tables, rng, BATCH, some(rng, 0))
+            return episode.words, episode.sounds, torch.ones_like(episode.seen)
+        episode = new_words(tables, rng, BATCH, pairs=some(rng))
+        return episode.words, episode.sounds, episode.seen
+    words = WORD_IDS + len(tables.names)
+    return Task(lambda: EpisodeNet(words, (FRAMES, NUMBERS), sound=True), batch, sounds_loss, steps)
+
+
+@torch.no_grad()
+def sounded(net: EpisodeNet, episode: Spoken) -> torch.Tensor:
+    """How a net says the query: (R, 16, 65)."""
+    answers, = net((("words", episode.words[..., None]), ("chunk", episode.sounds)))
+    return answers[:, -1]
 
 
 # ---------------------------------------------------------------- learning the examples by gradient instead

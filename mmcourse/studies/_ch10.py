@@ -1,6 +1,6 @@
 """What chapter 10 measures of nets that learn from examples: counts of right answers, of so many episodes."""
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 
 import numpy as np
@@ -21,9 +21,20 @@ from mmcourse.experiments.learners import (
     named_on,
     rule_words,
     said_and_applied,
+    sounded,
     told_backwards,
 )
 from mmcourse.experiments.thing_tokens import CENTRE, ThingTokens
+from mmcourse.experiments.voices import (
+    Spoken,
+    SpokenWords,
+    nearest_voice,
+    nearest_word,
+    new_words,
+    pitch_error,
+    spoken,
+    to_sound,
+)
 from mmcourse.in_context import EpisodeNet
 from mmcourse.recipes import finished
 from mmcourse.training import History
@@ -43,6 +54,8 @@ class Size:
     test: int = 512                     # episodes of a test
     looks: int = 256                    # episodes of a look along training, of validation
     tuned: int = 100                    # episodes whose examples a net is fine-tuned on
+    voices: tuple[int, int, int] = (240, 32, 64)        # of training, validation and test
+    words: tuple[int, int, int] = (44, 9, 10)
 
 
 @cache
@@ -199,6 +212,52 @@ def composing_test(net: EpisodeNet, size: Size, which, said: bool, n: int) -> di
         row[name] = count(exact(answer, episode.after))
         row[f"{name}_said"] = count((says == words).all(1))
         row[f"{name}_told"] = count(exact(said_and_applied(net, episode, words.clone())[1], episode.after))
+    return row
+
+
+# ---------------------------------------------------------------- voices
+
+@cache
+def voices(size: Size) -> SpokenWords:
+    """Words in voices, as numbers."""
+    return SpokenWords(size.voices, size.words, progress=False)
+
+
+def last_pairs(episode: Spoken, k: int) -> Spoken:
+    """The query and the `k` examples before it: so that the same queries are asked with fewer."""
+    return Spoken(*(getattr(episode, part.name)[:, -k - 1:] for part in fields(episode)))
+
+
+def said_in(net: EpisodeNet, size: Size, episode: Spoken, split: str) -> dict:
+    """How far off the pitch is (`pitch_errors`), and how many queries are nearest to the true voice, and nearest to the
+    true word."""
+    table, values = voices(size), sounded(net, episode)
+    voice, word = episode.voices[:, -1], episode.said[:, -1]
+    return {"cents": pitch_errors(table, values, voice, word),
+            "voice": count(nearest_voice(table, values, word, table.of[split]) == voice),
+            "word": count(nearest_word(table, values, voice, range(len(table.names))) == word)}
+
+
+def pitch_errors(table: SpokenWords, values: torch.Tensor, voice: torch.Tensor, word: torch.Tensor) -> list[int]:
+    """`pitch_error` of sounds (R, 16, 65) in whole cents: -1 where the truth has no pitch, 9999 where none is found."""
+    errors = [pitch_error(to_sound(table, one), table.pitch[v, w]) for one, v, w in zip(values, voice, word)]
+    return [-1 if np.isnan(error) else round(min(error, 9999)) for error in errors]
+
+
+def voice_test(net: EpisodeNet, size: Size, split: str, n: int, key: int = 14) -> dict:
+    """A word in a voice: by examples, after a wrong voice's, and the ceiling: the truth through the codec. Then invented
+    words for sounds: right if nearest to the true word's sound."""
+    table, row = voices(size), {}
+    for name, wrong in (("right", False), ("wrong", True)):
+        episode = spoken(table, dice(key), n, 7, split, wrong)
+        for k in (0, 1, 2, 4, 7) if not wrong else (1, 4):
+            row[f"{name}_k{k}"] = said_in(net, size, last_pairs(episode, k), split)
+    episode = spoken(table, dice(key), n, 7, split)
+    row["ceiling"] = {"cents": pitch_errors(table, episode.sounds[:, -1], episode.voices[:, -1], episode.said[:, -1])}
+    for name, options in {"k1": {}, "no_support": {"support": False}, "shuffled": {"shuffled": True}}.items():
+        episode = new_words(table, dice(key + 1), n, k=1, split=split, **options)
+        nearest = nearest_word(table, sounded(net, episode), episode.voices[:, -1], range(len(table.names)))
+        row[f"new_{name}"] = count(nearest == episode.said[:, -1])
     return row
 
 
