@@ -23,19 +23,20 @@ class TokenChunk(nn.Module):
         self.read = nn.Linear(tokens * depth, width)
         self.write = nn.Linear(width, tokens * depth)
         self.head = nn.Linear(depth, codes)
-        nn.init.normal_(self.read.weight, std=2 * (tokens * depth) ** -0.5)     # loud enough
+        nn.init.normal_(self.read.weight, std=2 * (tokens * depth) ** -0.5)    # loud enough
 
     def forward(self, ids):
-        return self.read(self.embed(ids).flatten(-2))   # (..., tokens, depth) -> (..., width)
+        x = self.embed(ids).flatten(-2)                     # (..., tokens * depth)
+        return self.read(x)                                 # (..., width)
 
     def answer(self, x):
-        x = F.gelu(self.write(x)).unflatten(-1, self.shape)             # (..., tokens, depth)
-        return self.head(x)                                             # (..., tokens, codes)
+        x = F.gelu(self.write(x)).unflatten(-1, self.shape)  # (..., tokens, depth)
+        return self.head(x)                                  # (..., tokens, codes)
 
 
 class VectorChunk(nn.Module):
-    """A sound as one step: (..., frames, dim) numbers, of which the first says whether there
-    is any sound. And back: a step as such numbers."""
+    """A sound as one step: (..., frames, dim) numbers, of which the first says whether
+    there is any sound. And back: a step as such numbers."""
 
     def __init__(self, frames: int, dim: int, width: int):
         super().__init__()
@@ -56,9 +57,9 @@ class VectorChunk(nn.Module):
 class EpisodeNet(nn.Module):
     """Reads pairs, and says after the left half of each what its right half is.
 
-    A half is ("words", ids) with ids (R, P, W), whose vectors are added up, or ("chunk", x):
-    x is (R, P, tokens) for pictures, (R, P, frames, dim) for sounds. A part is (left half,
-    right half); an episode is one part or several, one after the other.
+    A half is ("words", ids) with ids (R, P, W), whose vectors are added up, or ("chunk",
+    x): x is (R, P, tokens) for pictures, (R, P, frames, dim) for sounds. A part is (left
+    half, right half); an episode is one part or several, one after the other.
 
     Args:
         words: how many there are. pairs: the most that fit, the query among them.
@@ -86,13 +87,13 @@ class EpisodeNet(nn.Module):
         """A half as vectors (R, P, width): what is in it, and of which kind it is."""
         kind, x = half
         if kind == "words":
-            x = self.words(x).sum(-2)                               # (R, P, W) -> (R, P, width)
+            x = self.words(x).sum(-2)                       # (R, P, W) -> (R, P, width)
             return x + self.kind.weight[0]
         return self.chunk(x) + self.kind.weight[1]
 
     def tags(self, rows: int, pairs: int):
-        """What both halves of a pair wear, and no other pair does: (R, P, width). In training
-        any tags, so that all are known when there are more pairs than ever in training."""
+        """What both halves of a pair wear, and no other pair does: (R, P, width). In
+        training any tags, so that all are known when there are more pairs than ever in training."""
         check_pairs(pairs, self.pairs)
         order = torch.arange(self.pairs).expand(rows, -1)
         if self.training:
@@ -105,8 +106,8 @@ class EpisodeNet(nn.Module):
         return self.say(x) if half[0] == "words" else self.chunk.answer(x)
 
     def hidden(self, *parts):
-        """What the net makes of each part: (R, P, 2, width), after the left halves and after
-        the right ones."""
+        """What the net makes of each part: (R, P, 2, width), after the left halves and
+        after the right ones."""
         halves = [torch.stack([self.step(half) for half in part], 2) for part in parts]
         steps = torch.cat(halves, 1)                                # (R, P, 2, width)
         x = steps + self.tags(*steps.shape[:2])[:, :, None]
