@@ -23,6 +23,7 @@ CLASSES = {
     "FlowDecoder": "mmcourse.diffusion",
     "SoundDecoder": "mmcourse.sound_decoder",
     "SignPainters": "mmcourse.experiments.sign_data",
+    "Learners": "mmcourse.experiments.learners",
     "PictureNet": "mmcourse.judges.picture_net",
     "WordJudge": "mmcourse.judges.hearing",
     "SecondListener": "mmcourse.judges.second_listener",

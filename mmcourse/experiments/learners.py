@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from mmcourse.experiments.episodes import LABELS, RULES, Labelled, Ruled, binding, bursty, forced, rules
 from mmcourse.experiments.thing_tokens import NOTHING, ThingTokens
@@ -62,6 +63,28 @@ def learn(task: Task, seed: int = 0, after_step: Callable | None = None, progres
 def some(rng: np.random.Generator, least: int = 2) -> int:
     """How many examples a training episode has: any number, so that none is special."""
     return int(rng.integers(least, MOST))
+
+
+class Learners(nn.Module):
+    """Nets by name, `learners["forced"]`, one file for all: what is shipped. Args: the config of each net."""
+
+    def __init__(self, **configs: dict):
+        super().__init__()
+        self.nets = nn.ModuleDict({name: EpisodeNet(**config) for name, config in configs.items()})
+        self.config = {name: net.config for name, net in self.nets.items()}
+
+    @classmethod
+    def of(cls, nets: dict[str, EpisodeNet]) -> "Learners":
+        """Copies of trained nets."""
+        made = cls(**{name: net.config for name, net in nets.items()})
+        for name, net in nets.items():
+            made[name].load_state_dict(net.state_dict())
+        return made
+
+    def __getitem__(self, name: str) -> EpisodeNet:
+        if name not in self.nets:
+            raise KeyError(f"there is no net {name!r} here: take one of {', '.join(self.nets)}")
+        return self.nets[name]
 
 
 # ---------------------------------------------------------------- what is this called?
