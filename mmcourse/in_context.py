@@ -93,7 +93,7 @@ class EpisodeNet(nn.Module):
 
     def tags(self, rows: int, pairs: int):
         """What both halves of a pair wear, and no other pair does: (R, P, width). In
-        training any tags, so that all are known when there are more of them than ever before."""
+        training any of the tags, so that all are known when there are more pairs."""
         check_pairs(pairs, self.pairs)
         order = torch.arange(self.pairs).expand(rows, -1)
         if self.training:

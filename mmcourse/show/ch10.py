@@ -19,6 +19,7 @@ from mmcourse.experiments.heads import attention_maps
 from mmcourse.experiments.learners import called, drawn, glyphs, named_on
 from mmcourse.experiments.thing_tokens import CENTRE, ThingTokens
 from mmcourse.in_context import EpisodeNet
+from mmcourse.judges.metrics import wilson
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.glyphs import AT, GROUNDS, PATCH, THING
 
@@ -442,3 +443,132 @@ def episode_box(tables: ThingTokens, vqvae: VQVAE, forced_net: EpisodeNet, bindi
                   word_a=choice(WORDS[0], WORDS, "A is a"), word_b=choice(WORDS[1], WORDS, "B is a"),
                   order=widgets.Text(value="ABBA", description="examples", continuous_update=False),
                   asked=choice("A", tuple("ABC"), "asked"), ground=choice("blue", GROUNDS, "on ground"))
+
+
+# ---------------------------------------------------------------- what the study found
+
+def rows_of(study: Mapping, section: str, **which) -> list[Mapping]:
+    """The rows of a section that have these fields, a training each. ValueError if there is none."""
+    found = [row for row in study[section] if all(row[field] == value for field, value in which.items())]
+    if not found:
+        raise ValueError(f"no row of {section!r} has {which}")
+    return found
+
+
+def shares(study: Mapping, section: str, key: str, **which) -> list[float]:
+    """The share of right answers in each of these trainings."""
+    return [row[key] / row["n"] for row in rows_of(study, section, **which)]
+
+
+def say(values: Sequence[float]) -> str:
+    """Shares of several trainings in a few words: `98.4 / 99.0 %`."""
+    return " / ".join(f"{100 * value:.1f}" for value in values) + " %"
+
+
+def along_of(rows: Sequence[Mapping], key: str, looks: int) -> dict[int, dict[int, float]]:
+    """What `along` draws: {seed: {step: share}} of a count along training, of `looks` episodes."""
+    return {row["seed"]: {look["step"]: look[key] / looks for look in row["along"]} for row in rows}
+
+
+def cents_of(study: Mapping, key: str) -> list[float]:
+    """The median error of the pitch in cents, of each training; questions whose truth has no pitch are left out."""
+    return [float(np.median([cents for cents in row[key]["cents"] if cents >= 0])) for row in study["voices"]]
+
+
+def in_cents(lines: Mapping[str, Mapping[int, Sequence[float]]], caption: str = "") -> None:
+    """Errors of the pitch in cents by the number of words that were heard: small marks are the seeds."""
+    fig, (axis,), look = _panels({"": lines})
+    for line, found in lines.items():
+        style, mark, colour = look[line]
+        axis.plot(list(found), [np.mean(values) for values in found.values()], color=colour, linestyle=style, marker=mark,
+                  linewidth=1.8, label=line)
+        for k, values in found.items():
+            axis.plot([k] * len(values), values, ".", color=colour, markersize=5, alpha=0.7)
+    axis.set(xlabel="words heard in the voice", ylabel="median error of the pitch, cents", ylim=(0, None))
+    _legend(fig, [axis])
+    show.figure(fig, caption, colours=64)
+
+
+def by_values(lines: Mapping[str, Mapping[int, Sequence[float]]], xlabel: str, caption: str = "") -> None:
+    """Shares by the number of values that training had, which grows by factors: `lines[line][n]` has one for each seed."""
+    fig, (axis,), look = _panels({"": lines})
+    numbers = sorted({n for found in lines.values() for n in found})
+    for line, found in lines.items():
+        style, mark, colour = look[line]
+        axis.plot(sorted(found), [100 * np.mean(found[n]) for n in sorted(found)], color=colour, linestyle=style, marker=mark,
+                  linewidth=1.8, label=line)
+        for n, values in found.items():
+            axis.plot([n] * len(values), [100 * value for value in values], ".", color=colour, markersize=5, alpha=0.7)
+    axis.set(xlabel=xlabel, ylabel="right, %", ylim=(-3, 104), xscale="log")
+    axis.set_xticks(numbers, [f"{n:,}" for n in numbers])
+    axis.minorticks_off()
+    _legend(fig, [axis])
+    show.figure(fig, caption, colours=64)
+
+
+SHIPPED = {     # question -> what is counted: the title, and its key in the study's row
+    "forced": ("which of two new words is this?", {
+        "two examples": "word right", "their words exchanged": "word exchanged right", "no example": "word none right",
+        "the last one's word": "word last", "two true nouns, no example": "word nouns none right"}),
+    "binding": ("draw a dax", {
+        "two examples": "right", "the other's thing": "other", "the last one's thing": "last", "no example": "none right",
+        "a true noun, no example": "nouns none right"}),
+    "rule": ("a new ground for everything", {
+        "one example": "drawn rule", "an example without a rule": "drawn same rule", "no example": "drawn none rule",
+        "told in words": "told rule"})}
+
+
+def shipped_table(study: Mapping, caption: str = "") -> None:
+    """What the shipped model does when it is shown examples: counts of n, with intervals (Wilson)."""
+    lines = []
+    for question, (title, keys) in SHIPPED.items():
+        row = study["shipped"][question]
+        for arm, key in keys.items():
+            low, high = wilson(row[key], row["n"])
+            lines.append({"asked": title, "with": arm, "n": row["n"], "right": f"{row[key] / row['n']:.0%}",
+                          "95 % interval": f"{low:.0%} to {high:.0%}"})
+    show.table(lines, caption)
+
+
+def decide(holds: bool, fails: bool) -> str:
+    """A verdict."""
+    return "holds" if holds else "fails" if fails else "undecided"
+
+
+def verdicts(study: Mapping) -> dict[str, str]:
+    """The hypotheses of `mmcourse.studies.ch10_context`, each with what decides it. Shares are decided by 95 % intervals
+    (Wilson) of every training: all have to agree, else it is undecided."""
+    def low(section, key, **which):
+        return [wilson(row[key], row["n"])[0] for row in rows_of(study, section, **which)]
+
+    def high(section, key, **which):
+        return [wilson(row[key], row["n"])[1] for row in rows_of(study, section, **which)]
+    looks = study["plan"]["size"]["looks"]
+    few = [row["in_context"] / row["n"] for row in study["map"] if row["classes"] in (16, 64, 512)]
+    fading = rows_of(study, "map", classes=4096, share=0.9)
+    best = [max(look["in_context"] for look in row["along"]) / looks for row in fading]
+    lost = [top - row["in_context"] / row["n"] for top, row in zip(best, fading)]
+    bound = low("binding", "k1", name="with echo")
+    new, old = low("rules", "held_k4", name="sign"), high("rules", "held_k4", name="sign, 4 values")
+    together = [wilson(row["held_two"], row["n"])[1] for row in study["composing"]]
+    none, one, wrong = (cents_of(study, key) for key in ("right_k0", "right_k1", "wrong_k1"))
+    tuned = [{int(steps): k for steps, k in row["k1"]["right"].items()} for row in rows_of(study, "tuning", start="forced")]
+    enough = [min(steps for steps, k in right.items() if k >= 0.95 * study["plan"]["size"]["tuned"]) for right in tuned]
+    prices = study["tuning"][0]["k1"]["price"]
+    return {
+        "H1 two layers learn forced labels, one does not": decide(
+            min(low("forced", "k1", name="two layers")) > 0.95 > max(high("forced", "k1", name="one layer")),
+            max(high("forced", "k1", name="two layers")) < 0.95),
+        "H2 only where classes are many": decide(max(few) < 0.2 and min(best) > 0.5, min(few) > 0.5),
+        "H2 it comes and goes": decide(min(lost) > 0.5, max(lost) < 0.1),
+        "H3 a word is bound by one picture": decide(
+            min(bound) > 0.85 and max(high("binding", "no_support_k1", name="with echo")) < 0.05,
+            max(high("binding", "k1", name="with echo")) < 0.85),
+        "H3 not by the flat transformer": decide(max(high("flat", "k1")) < min(bound), min(low("flat", "k1")) > 0.85),
+        "H4 new values need many values": decide(min(new) > 0.8 and max(old) < 0.2, max(new) < 0.2 or min(old) > 0.8),
+        "H5 rules do not compose, said first or not": decide(max(together) < 0.05, min(together) > 0.5),
+        "H6 one word halves the error of the pitch": decide(
+            all(2 * b < a for a, b in zip(none, one)) and all(2 * c > a for a, c in zip(none, wrong)),
+            all(2 * b > a for a, b in zip(none, one))),
+        "H7 a gradient costs ten answers or more": decide(
+            min(prices[str(steps)] for steps in enough) >= 10, max(prices[str(steps)] for steps in enough) < 10)}

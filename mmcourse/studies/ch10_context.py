@@ -9,8 +9,8 @@ Written down before the study ran, with the sign that was expected, but after pi
 - H3 (binding): "a dax is [picture]; draw a dax on blue" is right in 85 % or more at one example, and in 5 % at most
   without support. The course's own transformer, which reads the same pictures token by token, gets nowhere near with
   the same episodes.
-- H4 (values): a rule is carried to a value that training never had only if training had very many: not from 4 signs or
-  6 grounds, but from thousands.
+- H4 (values): a rule is carried to a value that training never had only if training had very many: not from 4 signs,
+  but from thousands.
 - H5 (composing): two rules that were never together are not applied together, and saying the rule first does not help
   (CoBSAT, 2402.01293, finds that it helps large models).
 - H6 (voices): after one word in a new voice the pitch of another is off by less than half as much as without; with a
@@ -67,13 +67,13 @@ from mmcourse.studies._ch10 import (
 from mmcourse.transformer import Transformer
 
 NETS = {"two layers": (128, 2), "one layer": (128, 1), "width 64": (64, 2), "three layers": (128, 3)}
-BINDERS = {"with echo": (128, 1.0), "without echo": (128, 0.0), "width 64": (64, 1.0)}
+BINDERS = {"with echo": 1.0, "without echo": 0.0}
 SHARES = (0.0, 0.5, 0.9, 1.0)
 CLASSES = (16, 64, 512, 4096, None)
 RULED = {"sign": ("glyph", {}), "recolour": ("recolour", {"wallpapers": True}), "double": ("double", {}), "move": ("move", {}),
-         "mirror": ("mirror", {}), "recolour, 6 grounds": ("recolour", {}),
+         "mirror": ("mirror", {}),
          **{f"sign, {n} values": ("glyph", {"values": n}) for n in (4, 32, 256)}}
-ONCE = ("double", "move", "mirror", "recolour, 6 grounds", "width 64", "said first", "direct", "flat")   # more seeds: --only
+ONCE = ("double", "move", "mirror", "sign, 32 values", "sign, 256 values", "said first", "direct", "flat", "from by heart")
 VOICE_QUESTIONS = 200                   # each is turned into sound, which takes time
 EASY = ("glyph",)                       # what is added is the same picture at the same place: a third of the steps will do
 SPLIT_OF_64 = 18                        # tokens of a pair, flat: word, ground, picture
@@ -132,9 +132,8 @@ def tuning_row(plan: Plan, start: str, seed: int) -> dict:
 
 
 def binding_row(plan: Plan, name: str, seed: int) -> dict:
-    """Words bound to things: with echoes, without, and a narrow net."""
-    width, echo = BINDERS[name]
-    net, history, along = looked_at(binding_task(tables(plan.size), plan.binding, width, echo=echo), seed,
+    """Words bound to things, with echoes or without."""
+    net, history, along = looked_at(binding_task(tables(plan.size), plan.binding, echo=BINDERS[name]), seed,
                                     partial(binding_look, size=plan.size))
     return {"name": name, "seed": seed, "parameters": weights(net), "cpu_minutes": round(history.cpu_minutes, 2), "along": along,
             "n": plan.size.test, **binding_test(net, plan.size)}
@@ -206,7 +205,7 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     """The headlines first."""
     def each(section: str, measure: Callable, cases: Sequence[tuple[str, dict]]) -> list[Job]:
         return [Job(f"{section}, {name}", partial(measure, plan, **case, seed=seed), section=(section,),
-                    key={**case, "seed": seed}, seed=seed, optional=section != "forced" and name in ONCE and seed > 0)
+                    key={**case, "seed": seed}, seed=seed, optional=name in ONCE and seed > 0)
                 for name, case in cases for seed in seeds]
     cells = [(f"{share:g} of {classes or 'endless'}", {"share": share, "classes": classes}) for classes in CLASSES
              for share in SHARES]
