@@ -72,8 +72,8 @@ SHARES = (0.0, 0.5, 0.9, 1.0)
 CLASSES = (16, 64, 512, 4096, None)
 RULED = {"sign": ("glyph", {}), "recolour": ("recolour", {"wallpapers": True}), "double": ("double", {}), "move": ("move", {}),
          "mirror": ("mirror", {}),
-         **{f"sign, {n} values": ("glyph", {"values": n}) for n in (4, 32, 256)}}
-ONCE = ("double", "move", "mirror", "sign, 32 values", "sign, 256 values", "said first", "direct", "flat", "from by heart")
+         **{f"sign, {n} values": ("glyph", {"values": n}) for n in (4, 256)}}
+ONCE = ("recolour", "double", "move", "mirror", "sign, 256 values", "said first", "direct", "flat", "from by heart")
 VOICE_QUESTIONS = 200                   # each is turned into sound, which takes time
 EASY = ("glyph",)                       # what is added is the same picture at the same place: a third of the steps will do
 SPLIT_OF_64 = 18                        # tokens of a pair, flat: word, ground, picture
