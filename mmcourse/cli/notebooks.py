@@ -60,6 +60,9 @@ CORE = {
                     "paint_in_order paint_surest_first paint_from_noise score_in_order score_masked score_from_noise to_patches "
                     "from_patches",
     },
+    "10": {
+        "in_context": "TokenChunk VectorChunk EpisodeNet",
+    },
 }
 _REMOTE = re.compile(
     r"""!\[[^\]]*\]\(\s*(?:https?:)?//|<(?:img|audio|video|script|iframe)\b[^>]*\bsrc\s*=\s*["']?"""

@@ -33,7 +33,7 @@ BELOW = {
 }
 LONGEST = 60                # lines of a function
 LONGEST_IN_STUDIES = 80
-MODEL_LINES = 3600          # of the root's files, the empty ones aside
+MODEL_LINES = 3700          # of the root's files, the empty ones aside
 
 
 def layer(module: str, package: Path) -> str:
