@@ -81,8 +81,7 @@ def test_they_are_the_nets_of_the_study(monkeypatch, tables):
     """The same tasks (told by their first nets, batches and losses), and the plan's steps."""
     plan = ch10_context.Plan()
     study = {"forced": ch10_context.forced_task(tables[0], plan.forced, *ch10_context.NETS["two layers"]),
-             "binding": ch10_context.binding_task(tables[0], plan.binding, *ch10_context.BINDERS["with echo"][:1],
-                                                  echo=ch10_context.BINDERS["with echo"][1]),
+             "binding": ch10_context.binding_task(tables[0], plan.binding, echo=ch10_context.BINDERS["with echo"]),
              "sign": ch10_context.rule_task(tables[0], ch10_context.RULED["sign"][0], plan.rules // 3,
                                             **ch10_context.RULED["sign"][1]),
              "voice": ch10_context.voice_task(tables[1], plan.voices)}
