@@ -66,15 +66,17 @@ class EpisodeNet(nn.Module):
         chunk: (tokens, codes) of a picture, or (frames, dim) of a sound.
         sound: which of the two it is.
         loud: the size of the words at first, beside tags and kinds of size 1.
+        in_order: whether pairs wear their tags in order in training too.
     """
 
     def __init__(self, words: int, chunk: Sequence[int] = (16, 512), sound: bool = False,
                  width: int = 128, layers: int = 2, heads: int = 2, pairs: int = 16,
-                 loud: float = 1.0):
+                 loud: float = 1.0, in_order: bool = False):
         super().__init__()
         self.config = {"words": words, "chunk": list(chunk), "sound": sound, "width": width,
-                       "layers": layers, "heads": heads, "pairs": pairs, "loud": loud}
-        self.pairs = pairs
+                       "layers": layers, "heads": heads, "pairs": pairs, "loud": loud,
+                       "in_order": in_order}
+        self.pairs, self.in_order = pairs, in_order
         self.words, self.kind = nn.Embedding(words, width), nn.Embedding(2, width)
         self.chunk = (VectorChunk if sound else TokenChunk)(*chunk, width)
         self.tag = nn.Embedding(pairs, width)
@@ -96,7 +98,7 @@ class EpisodeNet(nn.Module):
         training any of the tags, so that all are known when there are more pairs."""
         check_pairs(pairs, self.pairs)
         order = torch.arange(self.pairs).expand(rows, -1)
-        if self.training:
+        if self.training and not self.in_order:
             order = torch.rand(rows, self.pairs).argsort(1)
         return self.tag(order[:, :pairs].to(self.tag.weight.device))
 

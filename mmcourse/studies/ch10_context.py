@@ -69,11 +69,12 @@ from mmcourse.transformer import Transformer
 NETS = {"two layers": (128, 2), "one layer": (128, 1), "width 64": (64, 2), "three layers": (128, 3)}
 BINDERS = {"with echo": 1.0, "without echo": 0.0}
 SHARES = (0.0, 0.5, 0.9, 1.0)
-CLASSES = (16, 64, 512, 4096, None)
+CLASSES = (4096, None, 512, 64, 16)
 RULED = {"sign": ("glyph", {}), "recolour": ("recolour", {"wallpapers": True}), "double": ("double", {}), "move": ("move", {}),
          "mirror": ("mirror", {}),
          **{f"sign, {n} values": ("glyph", {"values": n}) for n in (4, 256)}}
-ONCE = ("recolour", "double", "move", "mirror", "sign, 256 values", "said first", "direct", "flat", "from by heart")
+ONCE = ("recolour", "double", "move", "mirror", "sign, 256 values", "without echo", "said first", "direct", "flat",
+        "from by heart")                # one training; more by --only
 VOICE_QUESTIONS = 200                   # each is turned into sound, which takes time
 EASY = ("glyph",)                       # what is added is the same picture at the same place: a third of the steps will do
 SPLIT_OF_64 = 18                        # tokens of a pair, flat: word, ground, picture
@@ -83,7 +84,7 @@ SPLIT_OF_64 = 18                        # tokens of a pair, flat: word, ground, 
 class Plan:
     """What decides the numbers: steps of each training, and sizes."""
     forced: int = 800
-    bursty: int = 700
+    bursty: int = 400
     binding: int = 1500
     rules: int = 2500
     composing: int = 2500
