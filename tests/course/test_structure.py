@@ -16,13 +16,13 @@ PACKAGE = ROOT / "mmcourse"
 # Where a module stands: its folder, or for the files of the root `model`, but for these few.
 ROOT_FILES = {"files": "files", "paths": "files", "evaluate": "evaluate", "gallery": "gallery", "__main__": "cli"}
 # Each may import itself and what is named: world < model < judges < recipes < studies; show beside the judges; the
-# material of the experiments (chapters 08 on) between model and recipes.
+# material of the experiments (chapters 08 on) between judges and recipes.
 BELOW = {
     "files": set(),
     "world": {"files"},
     "model": {"files", "world"},
     "judges": {"files", "world", "model"},
-    "experiments": {"files", "world", "model"},
+    "experiments": {"files", "world", "model", "judges"},
     "recipes": {"files", "world", "model", "judges", "experiments"},
     "studies": {"files", "world", "model", "judges", "experiments", "recipes", "evaluate"},
     "show": {"files", "world", "model", "judges", "experiments"},
@@ -129,12 +129,12 @@ def test_a_planted_long_function_is_found():
 
 
 def test_the_model_can_be_read():
-    """Some 3,500 lines in some twenty files: what README.md says of its size (-s prints it)."""
+    """Some 3,600 lines in twenty-five files: what README.md says of its size (-s prints it)."""
     files = [path for path in PACKAGE.glob("*.py") if layer(name_of(path, PACKAGE), PACKAGE) in ("model", "files")]
     lines = [line for path in files for line in path.read_text("utf-8").splitlines()]
     filled = sum(bool(line.strip()) for line in lines)
     print(f"the model: {len(files)} files, {len(lines):,} lines, {filled:,} of them not empty")
-    assert filled < MODEL_LINES and len(files) < 25
+    assert filled < MODEL_LINES and len(files) <= 25
 
 
 # ---------------------------------------------------------------- nothing lies about
