@@ -180,19 +180,19 @@ def thing_of(answer: torch.Tensor, size: Size, episode: Labelled, things: torch.
 # ---------------------------------------------------------------- rules
 
 def rule_test(net: EpisodeNet, size: Size, rule: str, split: str, n: int, examples: Sequence[int] = RULE_EXAMPLES,
-              key: int = 9) -> dict:
-    """By examples: right on values that training had and on held-out ones; shuffled; answers that repeat the last
-    example's picture."""
+              key: int = 9, values: int | None = None) -> dict:
+    """By examples: right on values that training had (the first `values` of them) and on held-out ones; shuffled;
+    answers that repeat the last example's picture."""
     row: dict = {}
     for held in (False, True):
-        name = "held" if held else "seen"
+        name, few = ("held", None) if held else ("seen", values)
         for k in examples:
-            episode = rules(tables(size), dice(key), n, rule, pairs=k, split=split, held=held)
+            episode = rules(tables(size), dice(key), n, rule, pairs=k, split=split, held=held, values=few)
             answer = applied(net, episode)
             row[f"{name}_k{k}"] = count(exact(answer, episode.after))
             if k == 4:
                 row[f"{name}_last"] = count((answer == episode.after[:, -2]).all(1))
-        episode = rules(tables(size), dice(key), n, rule, pairs=4, split=split, held=held, shuffled=True)
+        episode = rules(tables(size), dice(key), n, rule, pairs=4, split=split, held=held, values=few, shuffled=True)
         row[f"{name}_shuffled"] = count(exact(applied(net, episode), episode.after))
     return row
 

@@ -177,10 +177,10 @@ def rule_row(plan: Plan, name: str, seed: int) -> dict:
     steps = max(plan.rules // 3, 1) if rule in EASY else plan.rules
 
     def look(net):
-        return rule_test(net, plan.size, rule, "validation", plan.size.looks, (4,), key=10)
+        return rule_test(net, plan.size, rule, "validation", plan.size.looks, (4,), 10, options.get("values"))
     net, history, along = looked_at(rule_task(tables(plan.size), rule, steps, **options), seed, look)
     return {"name": name, "seed": seed, "cpu_minutes": round(history.cpu_minutes, 2), "along": along, "n": plan.size.test,
-            **rule_test(net, plan.size, rule, "test", plan.size.test)}
+            **rule_test(net, plan.size, rule, "test", plan.size.test, values=options.get("values"))}
 
 
 def composing_row(plan: Plan, said: bool, seed: int) -> dict:
