@@ -19,7 +19,7 @@ from mmcourse.experiments.heads import attention_maps
 from mmcourse.experiments.learners import called, drawn, glyphs, named_on
 from mmcourse.experiments.thing_tokens import CENTRE, ThingTokens
 from mmcourse.in_context import EpisodeNet
-from mmcourse.judges.metrics import wilson
+from mmcourse.judges.metrics import newcombe, wilson
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.glyphs import AT, GROUNDS, PATCH, THING
 
@@ -550,7 +550,8 @@ def verdicts(study: Mapping) -> dict[str, str]:
     lost = [top - row["in_context"] / row["n"] for top, row in zip(best, fading)]
     bound = low("binding", "k1", name="with echo")
     new, old = low("rules", "held_k4", name="sign"), high("rules", "held_k4", name="sign, 4 values")
-    together = [wilson(row["held_two"], row["n"])[1] for row in study["composing"]]
+    alone, said = (rows_of(study, "composing", said=way)[0] for way in (False, True))
+    helps = newcombe(said["held_two"], said["n"], alone["held_two"], alone["n"])
     none, one, wrong = (cents_of(study, key) for key in ("right_k0", "right_k1", "wrong_k1"))
     tuned = [{int(steps): k for steps, k in row["k1"]["right"].items()} for row in rows_of(study, "tuning", start="forced")]
     enough = [min(steps for steps, k in right.items() if k >= 0.95 * study["plan"]["size"]["tuned"]) for right in tuned]
@@ -566,7 +567,9 @@ def verdicts(study: Mapping) -> dict[str, str]:
             max(high("binding", "k1", name="with echo")) < 0.85),
         "H3 not by the flat transformer": decide(max(high("flat", "k1")) < min(bound), min(low("flat", "k1")) > 0.85),
         "H4 new values need many values": decide(min(new) > 0.8 and max(old) < 0.2, max(new) < 0.2 or min(old) > 0.8),
-        "H5 rules do not compose, said first or not": decide(max(together) < 0.05, min(together) > 0.5),
+        "H5 rules do not compose": decide(wilson(alone["held_two"], alone["n"])[1] < 0.05,
+                                          wilson(alone["held_two"], alone["n"])[0] > 0.05),
+        "H5 saying the rule first does not help": decide(helps[1] < 0.05, helps[0] > 0),
         "H6 one word halves the error of the pitch": decide(
             all(2 * b < a for a, b in zip(none, one)) and all(2 * c > a for a, c in zip(none, wrong)),
             all(2 * b > a for a, b in zip(none, one))),

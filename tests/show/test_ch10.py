@@ -269,3 +269,47 @@ def test_a_word_carries_the_picture_of_its_own_tag(monkeypatch):
         assert len(at[tag]) == 2 and all(np.array_equal(one, picture) for one in at[tag])
     assert all(np.array_equal(one, carried["tag 1"]) for one in at["tag 3"])
     monkeypatch.undo()
+
+
+# ---------------------------------------------------------------- what the study found
+
+def study_of(**counts):
+    """A study in which everything went as was expected, but for these counts."""
+    right = {"k1": 100, "no_support_k1": 0, "held_k4": 100, "held_two": 0, **counts}
+
+    def row(**fields):
+        return {"n": 100, "seed": 0, **fields}
+    cents = {key: {"cents": [-1, value, value, value]} for key, value in
+             (("right_k0", 600), ("right_k1", counts.get("cents", 100)), ("wrong_k1", 600))}
+    price = {"1": 2.3, "4": counts.get("price", 12.0)}
+    return {"plan": {"size": {"looks": 100, "tuned": 100}},
+            "forced": [row(name="two layers", k1=right["k1"]), row(name="one layer", k1=counts.get("one", 50))],
+            "map": [row(classes=c, share=0.9, in_context=k, along=[{"step": 1, "in_context": 95}])
+                    for c, k in ((16, 5), (512, 5), (4096, counts.get("end", 10)))],
+            "binding": [row(name="with echo", k1=right["k1"], no_support_k1=right["no_support_k1"])],
+            "flat": [row(k1=counts.get("flat", 20))],
+            "rules": [row(name="sign", held_k4=right["held_k4"]), row(name="sign, 4 values", held_k4=counts.get("four", 0))],
+            "composing": [row(said=False, held_two=right["held_two"]), row(said=True, held_two=counts.get("said", 0))],
+            "voices": [row(**cents)],
+            "tuning": [row(start="forced", k1={"right": {"1": 50, "4": 99}, "price": price})]}
+
+
+def test_verdicts_follow_the_counts():
+    assert set(ch10.verdicts(study_of()).values()) == {"holds"}
+    for counts, broken in (({"k1": 40}, {"H1", "H3"}), ({"one": 99}, {"H1"}), ({"end": 93}, {"H2"}), ({"no_support_k1": 50}, {"H3"}),
+                           ({"flat": 99}, {"H3"}), ({"held_k4": 10}, {"H4"}), ({"four": 90}, {"H4"}), ({"held_two": 60}, {"H5"}),
+                           ({"said": 60}, {"H5"}), ({"cents": 500}, {"H6"}), ({"price": 5.0}, {"H7"})):
+        found = ch10.verdicts(study_of(**counts))
+        assert {name[:2] for name, verdict in found.items() if verdict != "holds"} >= broken, counts
+        assert {name[:2] for name, verdict in found.items() if verdict != "holds"} <= broken, counts
+
+
+def test_rows_shares_and_words_of_a_study():
+    study = {"forced": [{"name": "a", "seed": 0, "n": 4, "k1": 1, "along": [{"step": 2, "k1": 3}]},
+                        {"name": "b", "seed": 1, "n": 4, "k1": 4, "along": [{"step": 2, "k1": 1}]}],
+             "voices": [{"right_k1": {"cents": [-1, 10, 30, 20]}}, {"right_k1": {"cents": [40, -1, -1]}}]}
+    assert ch10.shares(study, "forced", "k1") == [0.25, 1] and ch10.shares(study, "forced", "k1", name="b") == [1]
+    assert ch10.say([0.25, 1]) == "25.0 / 100.0 %" and ch10.cents_of(study, "right_k1") == [20, 40]
+    assert ch10.along_of(study["forced"], "k1", 4) == {0: {2: 0.75}, 1: {2: 0.25}}
+    with pytest.raises(ValueError, match="no row of 'forced'"):
+        ch10.rows_of(study, "forced", name="c")
