@@ -195,7 +195,8 @@ def along(panels: Mapping[str, Mapping[str, Mapping[int, Mapping[int, float]]]],
             axis.axvline(step, color="0.4", linewidth=1.0)
             axis.annotate(what, (step, 0.03), xycoords=("data", "axes fraction"), xytext=(3, 0), textcoords="offset points",
                           fontsize=8, rotation=90, va="bottom", color="0.3")
-        axis.set(title=panel, xlabel="step", ylim=(-3, 104))
+        axis.set(xlabel="step", ylim=(-3, 104))
+        axis.set_title(panel, fontsize=9)
     axes[0].set_ylabel(ylabel)
     _legend(fig, axes)
     show.figure(fig, caption, colours=64)
