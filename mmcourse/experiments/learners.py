@@ -131,7 +131,7 @@ def named_on(episode: Labelled) -> torch.Tensor:
     return torch.stack([episode.labels, GROUND_WORDS + episode.grounds], -1)
 
 
-def picture_loss(net: EpisodeNet, words, pictures, known, echo: float = 1.0):
+def drawing_loss(net: EpisodeNet, words, pictures, known, echo: float = 1.0):
     """Cross-entropy of the tokens of pictures (R, P, 16), at the pairs that count, and of the echoes."""
     (answers,), (echoes,) = net.with_echo((("words", words), ("chunk", pictures)))
     return (F.cross_entropy(answers[known].flatten(0, 1), pictures[known].flatten())
@@ -146,7 +146,7 @@ def binding_task(tables: ThingTokens, steps: int = 1500, heads: int = 1, echo: f
     def batch(rng):
         episode = binding(tables, rng, BATCH, pairs=some(rng))
         return named_on(episode), episode.pictures, episode.seen
-    return Task(lambda: EpisodeNet(WORDS, heads=heads, loud=2.0), batch, partial(picture_loss, echo=echo), steps)
+    return Task(lambda: EpisodeNet(WORDS, heads=heads, loud=2.0), batch, partial(drawing_loss, echo=echo), steps)
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ from mmcourse.experiments.learners import (
     log_probability,
     named_on,
     others_label,
-    picture_loss,
+    drawing_loss,
     rule_loss,
     rule_task,
     rule_words,
@@ -161,7 +161,7 @@ def test_the_loss_of_pictures_counts_known_pairs_and_echoes_all(tables):
             each += [answer for answer, _ in here if known[r, j]]
             all_echoes += [echo for _, echo in here]
     for echo in (1.0, 0.0, 0.3):
-        assert picture_loss(says, words, pictures, known, echo).item() == pytest.approx(
+        assert drawing_loss(says, words, pictures, known, echo).item() == pytest.approx(
             np.mean(each) + echo * np.mean(all_echoes), rel=1e-4)
 
 
