@@ -510,10 +510,11 @@ def by_values(lines: Mapping[str, Mapping[int, Sequence[float]]], xlabel: str, c
 SHIPPED = {     # question -> what is counted: the title, and its key in the study's row
     "forced": ("which of two new words is this?", {
         "two examples": "word right", "their words exchanged": "word exchanged right", "no example": "word none right",
-        "the last one's word": "word last", "two true nouns, no example": "word nouns none right"}),
+        "the last one's word": "word last", "two true nouns, no example": "word nouns none right",
+        "true nouns, two examples": "word nouns right"}),
     "binding": ("draw a dax", {
         "two examples": "right", "the other's thing": "other", "the last one's thing": "last", "no example": "none right",
-        "a true noun, no example": "nouns none right"}),
+        "a true noun, no example": "nouns none right", "true nouns, two examples": "nouns right"}),
     "rule": ("a new ground for everything", {
         "one example": "drawn rule", "an example without a rule": "drawn same rule", "no example": "drawn none rule",
         "told in words": "told rule"})}
