@@ -39,7 +39,7 @@ def training_edits(n: int, seed: int = 0, world: World = WORLD) -> list[Edit]:
     return [sample_edit(rng, "train", world=world) for _ in range(n)]
 
 
-def _cached(name: str, key: dict, make):
+def kept(name: str, key: dict, make):
     """An array made once: the file's name holds the hash of everything that it was made from."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_dir() / f"{name}-{digest}.npy"
@@ -74,7 +74,7 @@ def image_tokens(vqvae, scenes: list[Scene], key: dict | None, progress: bool = 
         return make()
     if world != WORLD:
         key = {**key, "made of": world.identity}
-    return _cached("image-tokens", {"n": len(scenes), "vqvae": checkpoints.identity("vqvae"), **key}, make)
+    return kept("image-tokens", {"n": len(scenes), "vqvae": checkpoints.identity("vqvae"), **key}, make)
 
 
 def speech_tokens(codec, sounds: list[np.ndarray], levels: int, progress: bool = True) -> list[np.ndarray]:
@@ -112,7 +112,7 @@ def heard_clips(codec, sounds: list[np.ndarray], words: list[str], levels: int, 
         return np.concatenate([np.array([len(r) for r in rows], np.int16), *rows])
     key = {"name": name, "n": len(sounds), "copies": copies, "levels": levels,
            **({"mouths": 1} if vocal_tract else {})}
-    flat = _cached("heard", {**key, "codec": checkpoints.identity("codec")}, make)
+    flat = kept("heard", {**key, "codec": checkpoints.identity("codec")}, make)
     n = len(sounds) * (copies + 1)
     return Clips(np.split(flat[n:], np.cumsum(flat[:n - 1].astype(int))), words * (copies + 1))
 

@@ -15,7 +15,7 @@ import torch
 from mmcourse import checkpoints
 from mmcourse.checks import check_whole, whole
 from mmcourse.codec import FRAME_SAMPLES
-from mmcourse.dataset import _cached
+from mmcourse.dataset import kept
 from mmcourse.experiments.episodes import LABELS, check_labelled, class_of_each, deal, distinct, other_than
 from mmcourse.judges.pitch import cents, pitch_track
 from mmcourse.world.other_voices import OTHER_VOICES
@@ -74,7 +74,7 @@ def table_of(codec, split: str, voices: Sequence, names: Sequence[str], progress
             record["ids"][:len(ids)], record["frames"], record["pitch"] = ids, len(ids), median_pitch(clip)
         return out
     key = {"jobs": jobs, "frames": FRAMES, "codec": checkpoints.identity("codec")}
-    return _cached("voices", key, make).reshape(len(voices), len(names))
+    return kept("voices", key, make).reshape(len(voices), len(names))
 
 
 class SpokenWords:

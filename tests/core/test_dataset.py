@@ -217,11 +217,11 @@ def test_tokens_are_made_once_kept_and_made_anew_where_the_file_is_damaged(tmp_p
         return np.arange(3)
     monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
     for _ in range(2):
-        assert dataset._cached("x", {"a": 1}, make).tolist() == [0, 1, 2] and len(made) == 1
+        assert dataset.kept("x", {"a": 1}, make).tolist() == [0, 1, 2] and len(made) == 1
     (path,) = tmp_path.iterdir()
     path.write_bytes(b"no array")
     with pytest.warns(UserWarning, match="x-.*npy is damaged .* made anew"):
-        assert dataset._cached("x", {"a": 1}, make).tolist() == [0, 1, 2] and len(made) == 2
+        assert dataset.kept("x", {"a": 1}, make).tolist() == [0, 1, 2] and len(made) == 2
     assert np.load(path).tolist() == [0, 1, 2]
 
 
@@ -231,5 +231,5 @@ def test_tokens_that_cannot_be_kept_are_used_all_the_same(tmp_path, monkeypatch)
     monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
     monkeypatch.setattr(dataset.np, "save", full)
     with pytest.warns(UserWarning, match="made anew next time: .*MMCOURSE_CACHE names another folder"):
-        assert dataset._cached("x", {}, lambda: np.arange(3)).tolist() == [0, 1, 2]
+        assert dataset.kept("x", {}, lambda: np.arange(3)).tolist() == [0, 1, 2]
     assert not list(tmp_path.iterdir())
