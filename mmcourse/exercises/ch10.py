@@ -37,7 +37,9 @@ def _asks_the_query(labels):
           hint="labels[:i] are the labels before pair i; ask for each label whether it is among them")
 def check_seen(fn):
     for labels in ([3, 7, 3, 3, 7, 0, 0, 5], [2, 0, 1], [4], [9, 9, 9], [1, 2, 1]):
-        got = [bool(x) for x in fn(list(labels))]
+        given = list(labels)
+        got = [bool(x) for x in fn(given)]
+        assert given == labels, "you changed the list that you were given: it is still needed"
         expected = seen(labels)
         slips = ((_looks_ahead, "a label that comes later is no help yet: look at the earlier pairs alone"),
                  (_looks_at_the_neighbour, "look at all earlier pairs, not at the one before alone"),
@@ -214,7 +216,9 @@ def check_label_episode(fn):
     for glyphs, labels, pairs in EPISODES:
         dice, made = rng(pairs), []
         for _ in range(MANY):
-            things, names = ([int(n) for n in numbers] for numbers in fn(dice, glyphs, labels, pairs))
+            made_one = fn(dice, glyphs, labels, pairs)
+            assert len(made_one) == 2, f"return two lists, things and names (not a list of pairs); {len(made_one)} things came"
+            things, names = ([int(n) for n in numbers] for numbers in made_one)
             _check_one_episode(things, names, glyphs, labels, pairs)
             made.append((things, names))
         _check_many_episodes(made, pairs)
@@ -297,7 +301,9 @@ def check_shuffled(fn):
     for shape in ((16, 8, 3), (2, 3), (5, 4), (24, 4, 2, 3)):
         examples = rng(0).permutation(int(np.prod(shape))).reshape(shape)
         before = examples.copy()
-        got = np.array(fn(rng(1), examples))
+        got = fn(rng(1), examples)
+        assert isinstance(got, np.ndarray), f"return a NumPy array, a copy of the one that is given, not a {type(got).__name__}"
+        got = got.copy()
         assert np.array_equal(examples, before), "you changed the array that you were given: write into a copy of it"
         assert got.shape == shape, f"the copy has the shape {shape} too, yours has {got.shape}"
         donors = _donors(before, got)
@@ -390,7 +396,9 @@ def check_prefix_matching(fn):
     for seed, rows in enumerate(("010 110 100", "01101 10000 21012", "44")):
         classes = torch.tensor([[int(digit) for digit in row] for row in rows.split()])
         for attention in (_looks(*classes.shape, seed), _looks(*classes.shape, seed).float()):
-            got, expected = float(fn(attention, classes)), float(prefix_matching(attention, classes))
+            got, expected = torch.as_tensor(fn(attention, classes)), float(prefix_matching(attention, classes))
+            assert got.numel() == 1, f"one number is asked for, {got.numel()} came: take the mean over the episodes"
+            got = float(got)
             why = next((f": {said}" for wrong, said in slips if abs(got - float(wrong(attention, classes))) < 1e-5), "")
             assert abs(got - expected) < 1e-5, (f"for classes {classes.tolist()}, the query last: {expected:.4f} is right, "
                                                 f"{got:.4f} came{why}")
@@ -485,7 +493,9 @@ def check_own_rule(fn):
                  (_takes_zero_for_ground, "bare patches have the token `ground`, which need not be 0"),
                  (_falls_once, "something still hangs in the air: let it fall all the way"))
         for given in (list(board), np.array(board)):
-            got = [int(token) for token in fn(given, ground)]
+            got = list(fn(given, ground))
+            assert not got or np.ndim(got[0]) == 0, "return one list of 16 numbers, not rows"
+            got = [int(token) for token in got]
             why = next((f": {said}" for wrong, said in slips if got == [int(x) for x in wrong(board, ground)]), "")
             assert list(given) == board, "you changed the board that you were given, which is the picture before: make a new list"
             assert len(got) == 16, f"a board has 16 tokens, {len(got)} came"
@@ -535,12 +545,15 @@ def _gives_the_best(steps, in_context):
                  _gives_the_best],
           hint="best = max(in_context); in_context.index(best) is the number of its first look; steps has the step of each look")
 def check_fades(fn):
-    cases = (([0, 50, 100, 200, 400], [0.2, 0.06, 0.9, 0.9, 0.3], (100, 0.6)),
+    cases = (([0, 50, 100, 200, 400], [0.2, 0.06, 0.9, 0.9, 0.3], (100, 0.6)), ([2, 4, 6], [0.1, 0.8125, 0.3594], (4, 0.4531)),
              ([25, 75, 300], [0.1, 0.3, 0.8], (300, 0.0)), ([10, 20, 30, 40], [0.6, 0.2, 0.1, 0.4], (10, 0.2)),
              ([5], [0.25], (5, 0.0)), ([1, 3, 9], [0.5, 0.5, 0.5], (1, 0.0)))
     for steps, in_context, expected in cases:
-        got = tuple(fn(list(steps), list(in_context)))
-        shown = f"steps {steps}, in context {in_context}"
+        given = list(in_context)
+        answer = fn(list(steps), given)
+        assert np.ndim(answer) == 1, "return two numbers, (step, lost); one came"
+        got, shown = tuple(answer), f"steps {steps}, in context {in_context}"
+        assert given == in_context, "you changed the list that you were given: it is still needed"
         assert len(got) == 2, f"return two numbers, (step, lost); {len(got)} came"
         step, lost = float(got[0]), float(got[1])
         why = (": that is the number of the look, not its step" if step == in_context.index(max(in_context)) else
