@@ -230,3 +230,22 @@ def test_a_net_is_rebuilt_from_its_config(changes):
     half = sounds(2, 3) if net.config["sound"] else pictures(2, 3)
     assert again.config == net.config and torch.equal(again((words(2, 3), half))[0], net((words(2, 3), half))[0])
     assert len(net.blocks) == net.config["layers"] and net.blocks[0].attention.heads == net.config["heads"]
+
+
+def test_tags_in_order_are_the_same_in_training():
+    torch.manual_seed(0)
+    ordered = EpisodeNet(16, (4, 8), width=16, in_order=True)
+    part = (("chunk", torch.randint(8, (3, 5, 4))), ("words", torch.randint(16, (3, 5, 1))))
+    in_training, = ordered.train()(part)
+    at_rest, = ordered.eval()(part)
+    assert torch.equal(in_training, at_rest)
+    free = EpisodeNet(16, (4, 8), width=16)
+    assert not torch.equal(free.train()(part)[0], free.eval()(part)[0])
+
+
+def test_loud_words_are_the_same_words_louder():
+    torch.manual_seed(0)
+    plain = EpisodeNet(16, (4, 8), width=16)
+    torch.manual_seed(0)
+    loud = EpisodeNet(16, (4, 8), width=16, loud=2.0)
+    assert torch.equal(loud.words.weight, 2 * plain.words.weight) and torch.equal(loud.tag.weight, plain.tag.weight)
