@@ -241,11 +241,3 @@ def test_tags_in_order_are_the_same_in_training():
     assert torch.equal(in_training, at_rest)
     free = EpisodeNet(16, (4, 8), width=16)
     assert not torch.equal(free.train()(part)[0], free.eval()(part)[0])
-
-
-def test_loud_words_are_the_same_words_louder():
-    torch.manual_seed(0)
-    plain = EpisodeNet(16, (4, 8), width=16)
-    torch.manual_seed(0)
-    loud = EpisodeNet(16, (4, 8), width=16, loud=2.0)
-    assert torch.equal(loud.words.weight, 2 * plain.words.weight) and torch.equal(loud.tag.weight, plain.tag.weight)
