@@ -73,7 +73,7 @@ CLASSES = (4096, None, 512, 64, 16)
 RULED = {"sign": ("glyph", {}), "recolour": ("recolour", {"wallpapers": True}), "double": ("double", {}), "move": ("move", {}),
          "mirror": ("mirror", {}),
          **{f"sign, {n} values": ("glyph", {"values": n}) for n in (4, 256)}}
-ONCE = ("recolour", "double", "move", "mirror", "sign, 256 values", "without echo", "said first", "direct", "flat",
+ONCE = ("recolour", "double", "move", "mirror", "sign, 256 values", "said first", "direct", "flat",
         "from by heart", *(f"{share:g} of {classes}" for classes in (64, 16) for share in SHARES))  # trained once; more by --only
 VOICE_QUESTIONS = 200                   # each is turned into sound, which takes time
 EASY = ("glyph",)                       # what is added is the same picture at the same place: a third of the steps will do
