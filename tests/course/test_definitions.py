@@ -32,7 +32,7 @@ PLUMBING = {
     "rerank": {"Preset": "settings", "route": "the key of the table", "preset": "looks into the table",
                "answer_heard": "a choice between two of what chapter 06 shows"},
     "dataset": {
-        **dict.fromkeys(("training_scenes", "training_edits", "image_tokens", "speech_tokens", "Clips", "heard_clips"),
+        **dict.fromkeys(("training_scenes", "training_edits", "kept", "image_tokens", "speech_tokens", "Clips", "heard_clips"),
                         "makes and caches tokens"),
         **dict.fromkeys(("stretch", "near_codes", "confuse_codes"), "augments tokens of speech"),
         **dict.fromkeys(("is_kind", "fresh_edit", "partial_caption"), "what is drawn at random"),

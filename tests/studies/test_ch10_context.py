@@ -155,7 +155,7 @@ def test_a_pair_is_18_tokens_in_a_row_when_flat():
             row += [512 + int(episode.labels[r, j]), 512 + GROUND_WORDS + int(episode.grounds[r, j])]
             row += episode.pictures[r, j].tolist()
         assert ids[r].tolist() == row
-    assert ids.max() < 512 + WORDS and ch10_context.SPLIT_OF_64 == 18
+    assert ids.max() < 512 + WORDS and ch10_context.PAIR_TOKENS == 18
 
 
 # ---------------------------------------------------------------- rules
