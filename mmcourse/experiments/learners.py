@@ -138,7 +138,7 @@ def drawing_loss(net: EpisodeNet, words, pictures, known, echo: float = 1.0):
             + echo * F.cross_entropy(echoes.flatten(0, 2), pictures.flatten()))
 
 
-def binding_task(tables: ThingTokens, steps: int = 1500, heads: int = 1, echo: float = 1.0) -> Task:
+def binding_task(tables: ThingTokens, steps: int = 1500, echo: float = 1.0) -> Task:
     """Two words bound to things anew in each episode; what counts are pictures whose word an earlier example has.
 
     (One head and loud words: with two heads, or words no louder than tags, more trainings never find the word.)
@@ -146,7 +146,7 @@ def binding_task(tables: ThingTokens, steps: int = 1500, heads: int = 1, echo: f
     def batch(rng):
         episode = binding(tables, rng, BATCH, pairs=some(rng))
         return named_on(episode), episode.pictures, episode.seen
-    return Task(lambda: EpisodeNet(WORDS, heads=heads, loud=2.0), batch, partial(drawing_loss, echo=echo), steps)
+    return Task(lambda: EpisodeNet(WORDS, heads=1, loud=2.0), batch, partial(drawing_loss, echo=echo), steps)
 
 
 @torch.no_grad()

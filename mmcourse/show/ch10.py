@@ -216,14 +216,7 @@ def by_examples(lines: Mapping[str, Mapping[int, Sequence[float]]], trained: flo
     their means. Shaded: more examples than `trained`, the most that training had (in what `k` counts)."""
     fig, (axis,), look = _panels({"": lines})
     every = sorted({k for found in lines.values() for k in found})
-    for line, found in lines.items():
-        style, mark, colour = look[line]
-        ks = sorted(found)
-        axis.plot(ks, [100 * np.mean(found[k]) for k in ks], color=colour, linestyle=style, marker=mark, markersize=5.5,
-                  linewidth=1.8, label=line)
-        for k in ks:
-            beside = k + 0.13 * (np.arange(len(found[k])) - (len(found[k]) - 1) / 2)
-            axis.plot(beside, [100 * share for share in found[k]], ".", color=colour, markersize=5, alpha=0.7)
+    _means(axis, lines, look, unit=100, apart=0.13)
     _chance(axis, chance)
     right = every[-1] + 0.4
     if trained < every[-1]:
@@ -243,6 +236,18 @@ def _panels(panels: Mapping[str, Mapping]):
                              layout="constrained")
     look = {name: (STYLES[i % 6], MARKS[i % 6], show.COLOURS[i % 6]) for i, name in enumerate(names)}
     return fig, axes[0], look
+
+
+def _means(axis, lines: Mapping[str, Mapping[float, Sequence[float]]], look: Mapping, unit: float = 1, apart: float = 0) -> None:
+    """Each line joins the means of `lines[line][x]`; small marks are its seeds, times `unit`, `apart` from each other."""
+    for line, found in lines.items():
+        style, mark, colour = look[line]
+        xs = sorted(found)
+        axis.plot(xs, [unit * np.mean(found[x]) for x in xs], color=colour, linestyle=style, marker=mark, markersize=5.5,
+                  linewidth=1.8, label=line)
+        for x in xs:
+            beside = x + apart * (np.arange(len(found[x])) - (len(found[x]) - 1) / 2)
+            axis.plot(beside, [unit * value for value in found[x]], ".", color=colour, markersize=5, alpha=0.7)
 
 
 def _chance(axis, chance: float | None) -> None:
@@ -479,12 +484,7 @@ def cents_of(study: Mapping, key: str) -> list[float]:
 def in_cents(lines: Mapping[str, Mapping[int, Sequence[float]]], caption: str = "") -> None:
     """Errors of the pitch in cents by the number of words that were heard: small marks are the seeds."""
     fig, (axis,), look = _panels({"": lines})
-    for line, found in lines.items():
-        style, mark, colour = look[line]
-        axis.plot(list(found), [np.mean(values) for values in found.values()], color=colour, linestyle=style, marker=mark,
-                  linewidth=1.8, label=line)
-        for k, values in found.items():
-            axis.plot([k] * len(values), values, ".", color=colour, markersize=5, alpha=0.7)
+    _means(axis, lines, look)
     axis.set(xlabel="words heard in the voice", ylabel="median error of the pitch, cents", ylim=(0, None))
     _legend(fig, [axis])
     show.figure(fig, caption, colours=64)
@@ -494,12 +494,7 @@ def by_values(lines: Mapping[str, Mapping[int, Sequence[float]]], xlabel: str, c
     """Shares by the number of values that training had, which grows by factors: `lines[line][n]` has one for each seed."""
     fig, (axis,), look = _panels({"": lines})
     numbers = sorted({n for found in lines.values() for n in found})
-    for line, found in lines.items():
-        style, mark, colour = look[line]
-        axis.plot(sorted(found), [100 * np.mean(found[n]) for n in sorted(found)], color=colour, linestyle=style, marker=mark,
-                  linewidth=1.8, label=line)
-        for n, values in found.items():
-            axis.plot([n] * len(values), [100 * value for value in values], ".", color=colour, markersize=5, alpha=0.7)
+    _means(axis, lines, look, unit=100)
     axis.set(xlabel=xlabel, ylabel="right, %", ylim=(-3, 104), xscale="log")
     axis.set_xticks(numbers, [f"{n:,}" for n in numbers])
     axis.minorticks_off()
