@@ -280,19 +280,20 @@ def _digest(sound: np.ndarray, lengths: np.ndarray) -> str:
     return hashlib.sha256(lengths.astype("<i4").tobytes() + sound.astype("<i2").tobytes()).hexdigest()
 
 
-def cache_file(kind: str, jobs: list, voices: tuple[str, ...]) -> Path:
+def cache_file(kind: str, jobs: list, voices: tuple[str, ...], longest: float = LONGEST) -> Path:
     """Where the clips of `corpus_jobs` are kept: the name holds the hash of all that they are made from."""
-    key = hashlib.sha256(json.dumps([jobs, voices, LONGEST, LOUDNESS]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([jobs, voices, longest, LOUDNESS]).encode()).hexdigest()[:12]
     return cache_dir() / f"{kind}-{key}.npz"
 
 
 def cached_clips(kind: str, jobs: list, voices: tuple[str, ...], expected: str,
-                 progress: bool = True) -> list:
+                 progress: bool = True, longest: float = LONGEST) -> list:
     """The clips of `corpus_jobs`, float32 (samples,) each: spoken at first use, then read from `cache_file`.
 
-    A damaged cache is made anew. Samples whose SHA-256 is not `expected` are taken, with a warning.
+    A clip is cut after `longest` seconds. A damaged cache is made anew. Samples whose SHA-256 is not `expected`
+    are taken, with a warning.
     """
-    path, sound = cache_file(kind, jobs, voices), None
+    path, sound = cache_file(kind, jobs, voices, longest), None
     if path.exists():
         try:
             with np.load(path) as file:
@@ -306,7 +307,7 @@ def cached_clips(kind: str, jobs: list, voices: tuple[str, ...], expected: str,
         from tqdm.auto import tqdm
         spoken = speak([(word, voices[voice], pitch, speed) for word, voice, pitch, speed in jobs])
         bar = tqdm(spoken, kind, total=len(jobs), disable=not progress, unit="word")
-        clips = [to_clip(sound, rate, LONGEST) for sound, rate in bar]
+        clips = [to_clip(sound, rate, longest) for sound, rate in bar]
         sound, lengths = np.concatenate(clips), np.array([len(c) for c in clips], np.int32)
         try:
             with atomic_write(path) as draft:
