@@ -4,6 +4,7 @@ One schedule and one table of rows, where `mmcourse.recipes.transformer` has six
 speech. It is the first of three runs (then it learns to converse, then policy optimisation) and is shipped by
 none of them yet.
 """
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -106,8 +107,10 @@ def make_mixture(scenes: int = SCENES, progress: bool = True) -> PhraseMixture:
 def phrase_tokens(progress: bool = True) -> dict[str, Clips]:
     """What a `PhraseMixture` says and hears of phrases: `phrases` and `heard_phrases`."""
     corpus = load_phrases("train", progress)
-    heard = heard_clips(checkpoints.load("codec"), corpus.clips, corpus.texts, AUDIO_LEVELS, PHRASE_COPIES,
-                        "phrases", progress, vocal_tract=True)
+    # The name of the cached tokens tells what was said: another list of phrases would be as long.
+    name = f"phrases {hashlib.sha256(repr((corpus.texts, corpus.voices)).encode()).hexdigest()[:12]}"
+    heard = heard_clips(checkpoints.load("codec"), corpus.clips, corpus.texts, AUDIO_LEVELS, PHRASE_COPIES, name,
+                        progress, vocal_tract=True)
     return {"phrases": Clips(heard.tokens[:len(corpus)], corpus.texts),       # the first copy is the clip itself
             "heard_phrases": heard}
 

@@ -80,6 +80,18 @@ def test_phrases_are_spoken_whole_and_kept(tmp_path, monkeypatch):
     assert all(np.array_equal(a, b) for a, b in zip(corpus.clips, again.clips, strict=True)) and again.texts == corpus.texts
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("split, kept", [("validation", 1010), ("test", 1002)])
+def test_the_phrases_are_the_same_everywhere(split, kept, tmp_path, monkeypatch, recwarn):
+    """The hash of a split fits (another would warn), and so does what the comments say of its number."""
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
+    corpus = load_phrases(split, progress=False)
+    assert len(corpus) == kept and corpus.held_out.all() and not [w for w in recwarn if "espeak" in str(w.message)]
+    monkeypatch.setitem(phrases.EXPECTED, split, "0" * 64)
+    with pytest.warns(UserWarning, match="this espeak-ng is not the build"):
+        load_phrases(split, progress=False)
+
+
 def test_what_takes_too_long_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
     monkeypatch.setattr(phrases, "LONGEST", 1.2)
