@@ -24,6 +24,22 @@ DECODERS = {"vq": None, "diffusion": "decoder", "diffusion128": "decoder128"}   
 STEPS = 2                                               # of the diffusion decoders: chapter 07 measures that more gain nothing
 
 
+def painted(vqvae, segments) -> torch.Tensor:
+    """Image segments as the tokenizer's own decoder paints them, (n, 3, 64, 64): the answer itself, no decoder's skill."""
+    return vqvae.decode(torch.tensor([s.ids for s in segments]).view(-1, 8, 8))          # (n, 64) -> (n, 8, 8)
+
+
+def sounded(codec, segments, levels: int = 2) -> list[np.ndarray]:
+    """Audio segments as sounds (samples,), those of one length together."""
+    out: list = [None] * len(segments)
+    for length in {len(s.ids) for s in segments}:
+        rows = [i for i, s in enumerate(segments) if len(s.ids) == length]
+        ids = torch.tensor([segments[i].ids for i in rows]).view(len(rows), -1, levels)      # (n, frames, levels)
+        for i, samples in zip(rows, codec.decode(ids).numpy(), strict=True):
+            out[i] = samples
+    return out
+
+
 class Assistant:
     """Any modality in, any modality out: `bpe`, `vqvae`, `codec`, `transformer`, their `vocabulary`, and diffusion decoders
     for pictures of 64x64 (`decoder`) and 128x128 (`decoder128`). `world` is the one whose captions it learned."""

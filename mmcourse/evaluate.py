@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints, rerank
-from mmcourse.assistant import Assistant, load
+from mmcourse.assistant import Assistant, load, painted, sounded
 from mmcourse.files import read_json, write_json
 from mmcourse.judges import PictureReader, read_sign
 from mmcourse.judges.hearing import SphinxJudge, measure_codec, stack
@@ -170,22 +170,16 @@ class Evaluation:
         return out
 
     def paint(self, segments: list[Segment]) -> torch.Tensor:
-        """Image segments as the tokenizer's own decoder paints them, (n, 3, 64, 64): the answer itself, no decoder's skill."""
-        return self.a.vqvae.decode(torch.tensor([s.ids for s in segments]).view(-1, 8, 8))     # (n, 64) -> (n, 8, 8)
+        """Image segments as pictures (n, 3, 64, 64)."""
+        return painted(self.a.vqvae, segments)
 
     def written(self, segments: list[Segment]) -> list[str]:
         """Text segments as texts."""
         return [self.a.bpe.decode(s.ids).strip() for s in segments]
 
     def sound(self, segments: list[Segment]) -> list[np.ndarray]:
-        """Audio segments as sounds (samples,), those of one length together."""
-        out: list = [None] * len(segments)
-        for length in {len(s.ids) for s in segments}:
-            rows = [i for i, s in enumerate(segments) if len(s.ids) == length]
-            ids = torch.tensor([segments[i].ids for i in rows]).view(len(rows), -1, self.a.vocabulary.audio_levels)
-            for i, samples in zip(rows, self.a.codec.decode(ids).numpy(), strict=True):
-                out[i] = samples
-        return out
+        """Audio segments as sounds (samples,)."""
+        return sounded(self.a.codec, segments, self.a.vocabulary.audio_levels)
 
     # ---- pictures and texts
 
