@@ -94,6 +94,7 @@ def roll_out(model: Transformer, vocabulary: Vocabulary, questions: Sequence[Que
 def written(vocabulary: Vocabulary, questions: Sequence[Question],
             answers: Sequence[Segment]) -> Rollouts:
     """Questions and answers as `Rollouts`, whoever gave the answers."""
+    check_answers(vocabulary, questions, answers)
     first, rows = 0, {}                                     # of `allowed_ids`
     for want in MODALITIES:
         rows[want] = first
@@ -128,7 +129,7 @@ def sampled_log_probs(model: Transformer, ids, places, allowed, temperature: flo
     log_probs = logits.log_softmax(-1)
     chosen = log_probs.gather(1, ids[row, column][:, None])[:, 0]
     entropies = torch.special.entr(log_probs.detach().exp()).sum(-1)
-    out = torch.zeros(ids.shape, device=logits.device)
+    out = logits.new_zeros(ids.shape)
     return out.index_put((row, column), chosen), out.index_put((row, column), entropies)
 
 
@@ -141,7 +142,8 @@ def advantages(rewards: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     deviation, which makes nearly solved and nearly hopeless questions count most (Liu et
     al. 2025).
     """
-    return rewards - rewards.mean(1, keepdim=True)
+    exact = rewards.double()  # float32 leaves 1e-8 of equal rewards: Adam makes steps of it
+    return (exact - exact.mean(1, keepdim=True)).to(rewards.dtype)
 
 
 def has_contrast(rewards: torch.Tensor) -> torch.Tensor:
@@ -251,6 +253,7 @@ class Practice:
     def __init__(self, model: Transformer, vocabulary: Vocabulary, tasks: Sequence[Task],
                  method: str | Method, *, prompts: int = 8, temperature: float = 1.0,
                  **settings):
+        check_method(method)
         self.method = METHODS[method] if isinstance(method, str) else method
         check_practice(tasks, self.method, prompts, temperature)
         self.model, self.vocabulary, self.tasks = model, vocabulary, tasks
@@ -330,6 +333,26 @@ def check_roll_out(questions: Sequence[Question], group: int) -> None:
     if not len(questions) or group < 1:
         raise ValueError(f"at least one question and one answer to each, got {len(questions)} and {group}: an empty "
                          "batch teaches nothing")
+
+
+def check_answers(vocabulary: Vocabulary, questions: Sequence[Question], answers: Sequence[Segment | None]) -> None:
+    """ValueError without questions, and for an answer that `generate` could not have given: its log-probability would be
+    that of other places, or minus infinity."""
+    if not len(questions):
+        raise ValueError("there are no questions: an empty batch teaches nothing")
+    for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+        if answer is None or answer.modality != question.want:
+            raise ValueError(f"question {i} wants {question.want}, and its answer is "
+                             + ("missing" if answer is None else answer.modality))
+        limit = content_limit(vocabulary, question.want)
+        if not 1 <= len(answer.ids) <= limit:
+            raise ValueError(f"answer {i} has {len(answer.ids)} tokens of {question.want}, and an answer has 1 to {limit}")
+
+
+def check_method(method: str | Method) -> None:
+    """ValueError for the name of no method."""
+    if isinstance(method, str) and method not in METHODS:
+        raise ValueError(f"a method is one of {', '.join(METHODS)}, got {method!r}")
 
 
 def check_practice(tasks: Sequence[Task], method: Method, prompts: int, temperature: float) -> None:
