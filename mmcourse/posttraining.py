@@ -49,8 +49,8 @@ def mark(task: Task, questions: Sequence[Question], answers: Sequence[Segment]):
     try:
         rewards = [float(reward) for reward in task.reward(questions, answers)]
     except Exception as error:
-        raise RuntimeError(f"the reward of {task.name!r} failed ({error!r}); the model is as it "
-                           "was before this step") from error
+        raise RuntimeError(f"the reward of {task.name!r} failed ({error!r}); the model is "
+                           "as it was before this step") from error
     check_rewards(task, rewards, len(answers))
     return torch.tensor(rewards)
 
@@ -226,7 +226,7 @@ class Method:
 
 
 METHODS = {
-    "sft": Method(1, lambda rewards, rng: torch.ones_like(rewards)),    # right answers, given
+    "sft": Method(1, lambda rewards, rng: torch.ones_like(rewards)),    # right ones, given
     "rejection": Method(8, best_alone),
     "random selection": Method(8, any_one),
     "dpo": Method(8, best_and_worst, preference_loss),
@@ -323,7 +323,7 @@ def check_rewards(task: Task, rewards: list[float], n: int) -> None:
     if len(rewards) != n:
         raise ValueError(f"the reward of {task.name!r} gave {len(rewards)} numbers for {n} answers")
     for i, reward in enumerate(rewards):
-        if not math.isfinite(reward):
+        if not math.isfinite(reward) or abs(reward) > 1e30:            # float32 has no more
             raise ValueError(f"the reward of {task.name!r} is {reward} for answer {i}: a reward is a finite number, "
                              "0 for what cannot be marked. The model is as it was before this step")
 

@@ -127,6 +127,10 @@ def running(model: nn.Module, optim: Optim, run: Run, steps: int) -> Iterator["S
             asked.append("at once")
         except FloatingPointError as error:
             raise FloatingPointError(f"{error} (at step {state.step})") from None
+        except Exception:                       # of the batch, or of what was called after a step
+            if state.step and not state.begun:
+                state.finish()                  # the steps that are done are not lost with it
+            raise
         finally:
             model.eval()
         state.finish()

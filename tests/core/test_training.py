@@ -1,5 +1,6 @@
 """The one training loop: a step by hand, exact resume, Ctrl-C, bad losses, what is logged."""
 import errno
+import itertools
 import math
 import os
 import re
@@ -165,17 +166,38 @@ def test_a_resumed_vqvae_is_bit_identical(tmp_path):
     assert same(resumed, straight)
 
 
-def test_a_crash_loses_only_what_came_after_the_last_save(tmp_path):
+@pytest.mark.parametrize("where", ["batch", "after the step"])
+def test_an_error_between_two_steps_loses_none_of_them(tmp_path, where):
+    """A batch or a look that fails (a reward may be any code) leaves what was learned until then in the file."""
     def crash():
         raise RuntimeError("power cut")
 
+    def cut(rng):
+        if broken and next(count) == 14:
+            crash()
+        return batch(rng)
+
+    count, broken = itertools.count(), where == "batch"
     straight, resumed, run = make(), make(99), saved(tmp_path / "run.pt", save_every=5)
     train(straight, batch, loss, steps=20, optim=OPTIM, run=QUIET)
     with pytest.raises(RuntimeError, match="power cut"):
-        train(make(), batch, loss, steps=20, optim=OPTIM, run=run, after_step=at(13, crash))
-    assert torch.load(tmp_path / "run.pt", weights_only=True)["step"] == 10
+        train(make(), cut, loss, steps=20, optim=OPTIM, run=run, after_step=None if broken else at(13, crash))
+    assert training._read_state(tmp_path / "run.pt", "cpu")["step"] == 14
+    broken = False
     train(resumed, batch, loss, steps=20, optim=OPTIM, run=run)
     assert same(resumed, straight)
+
+
+def test_an_error_within_a_step_loses_only_what_came_after_the_last_save(tmp_path):
+    def broken(model, *data):
+        if next(count) == 13:
+            raise RuntimeError("power cut")
+        return loss(model, *data)
+
+    count, run = itertools.count(), saved(tmp_path / "run.pt", save_every=5)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(make(), batch, broken, steps=20, optim=OPTIM, run=run)
+    assert training._read_state(tmp_path / "run.pt", "cpu")["step"] == 10
 
 
 def test_a_resumed_run_keeps_the_rates_of_this_call(tmp_path):
