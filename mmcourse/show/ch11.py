@@ -17,7 +17,7 @@ from mmcourse import checkpoints, show
 from mmcourse.experiments import practice
 from mmcourse.experiments.practice import REPORT, TASKS
 from mmcourse.judges.hearing import stack
-from mmcourse.judges.metrics import t_interval, wilson
+from mmcourse.judges.metrics import decide, t_interval, wilson
 from mmcourse.posttraining import Question
 from mmcourse.show.ch10 import mean_of_seeds
 from mmcourse.vocabulary import Segment
@@ -380,3 +380,54 @@ def scrub(rows: Sequence[Mapping]) -> None:
     show.controlled(lambda run, step: scrubbed(runs[run], step), {"run": run, "step": step},
                     "[A choice of runs and a slider ({names}); without a kernel, what they show at first.]",
                     "Choose what was practised and move through its steps: {names}. Without a kernel the answers stand still.")
+
+
+# ---------------------------------------------------------------- the verdict
+
+BOUND = 5.0             # points: what the study calls no loss, and as good as
+
+
+def shares(rows: Sequence[Mapping], arm: str, task: str, how: str) -> list[float]:
+    """The share of test answers that the report judge finds right, for each seed of an arm (`base`: of no practice)."""
+    own = [row for row in rows if row["arm"] == arm and row["task"] in ("", task)]
+    counts = [row["test"][task][how] for row in sorted(own, key=lambda row: row["seed"])]
+    return [count["report"] / count["n"] for count in counts]
+
+
+def verdicts(rows: Sequence[Mapping]) -> dict[str, str]:
+    """What was expected (the study's docstring has it in full) against what came: by t intervals over the seeds; where one pupil
+    alone was asked, by Wilson's interval."""
+    out = {}
+
+    def add(name: str, values: Sequence[float], **bounds: float) -> None:
+        mean, low, high = middle(values)
+        out[name] = f"{decide(low, high, **bounds):9} {mean:+6.1f} points ({low:+.1f} to {high:+.1f})"
+    for how, title in (("sampled", "H1, GRPO raises sampled answers"), ("greedy", "H2, and greedy ones")):
+        for task in TASKS:
+            add(f"{title}: {task}", changes(rows, "grpo", task, how=how), above=0.0)
+    for task in TASKS:
+        more = zip(changes(rows, "grpo", task), changes(rows, "sft", task), strict=True)
+        add(f"H3, more than supervised for the same: {task}", [a - b for a, b in more], above=0.0)
+    chosen = zip(changes(rows, "rejection", "draw"), changes(rows, "random selection", "draw"), strict=True)
+    add("H4, the best one teaches more than a random one: draw", [a - b for a, b in chosen], above=0.0)
+    add("H5, a coin raises nothing: draw", changes(rows, "random reward", "draw"), below=BOUND)
+    for task in TASKS:
+        for other in TASKS:
+            if other != task:
+                add(f"H6, {task} practised, {other} is not forgotten", changes(rows, "grpo", task, other), above=-BOUND)
+    for task in TASKS:
+        add(f"H7, answers become more alike: {task}", [100 * (row["test"][task]["distinct"] - base["test"][task]["distinct"])
+                                                        for base, row in pairs(rows, "grpo", task)], below=0.0)
+    for task in TASKS:
+        best = [base["drafts"][task]["best"] / base["drafts"][task]["n"] for base, _ in pairs(rows, "grpo", task)]
+        add(f"H8, one greedy try for the best of eight: {task}",
+            [100 * (a - b) for a, b in zip(shares(rows, "grpo", task, "greedy"), best, strict=True)], above=-BOUND)
+    for arm, title in (("brightness", "H9, paid for brightness, half of the drawing is lost"),
+                       ("right and bright", "H9, paid for right and bright, nothing is")):
+        base, row = pairs(rows, arm, "draw")[0]
+        before, after = (side["test"]["draw"]["sampled"] for side in (base, row))
+        was = before["report"] / before["n"]
+        low, high = wilson(after["report"], after["n"])
+        bounds = {"below": was / 2} if arm == "brightness" else {"above": was - BOUND / 100}
+        out[title] = f"{decide(low, high, **bounds):9} {was:.0%} -> {after['report'] / after['n']:.0%} ({low:.0%} to {high:.0%})"
+    return out

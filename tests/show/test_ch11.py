@@ -359,3 +359,39 @@ def test_the_counts_are_the_methods(monkeypatch, capsys, method):
 def test_every_answer_has_its_mark_and_its_tokens():
     assert all(len(lengths) == len(marks) == 8 for _, _, lengths, marks, _ in drawing.KINDS)
     assert drawing.counted("grpo", drawing.KINDS[1][3]) == [0.0] * 8, "where all are right, nothing is learned"
+
+
+# ---------------------------------------------------------------- the verdict
+
+def judged(base, arms, seeds=(0, 1, 2), best=60):
+    """A study in which an arm has the same counts of 100 in every pupil, but for one answer more in each that follows."""
+    def row(arm, task, seed, right):
+        counts = {name: {"sampled": {"n": 100, "report": right.get(name, base) + seed}, "distinct": 0.5 - 0.1 * (arm == "grpo"),
+                         "greedy": {"n": 100, "report": right.get(name, base) + seed}} for name in TASKS}
+        return {"arm": arm, "task": task, "seed": seed, "test": counts}
+    rows = [row("base", "", seed, {}) | {"drafts": {name: {"n": 100, "best": best} for name in TASKS}} for seed in seeds]
+    return rows + [row(arm, task, seed, right) for (arm, task), right in arms.items() for seed in seeds]
+
+
+def everything(grpo, **others):
+    arms = {("grpo", task): {task: grpo} for task in TASKS} | {("sft", task): {task: 50} for task in TASKS}
+    return arms | {("rejection", "draw"): {"draw": 60}, ("random selection", "draw"): {"draw": 40},
+                   ("random reward", "draw"): {"draw": 39}, ("brightness", "draw"): {"draw": 2},
+                   ("right and bright", "draw"): {"draw": 60}} | others
+
+
+def test_a_verdict_holds_where_the_study_says_so():
+    found = ch11.verdicts(judged(40, everything(60)))
+    assert len(found) == 25 and all(says.startswith("holds") for says in found.values()), found
+
+
+def test_a_verdict_fails_where_the_study_says_otherwise():
+    found = ch11.verdicts(judged(40, everything(30), best=90))
+    failed = {name.split(",")[0] for name, says in found.items() if says.startswith("FAILS")}
+    assert failed == {"H1", "H2", "H3", "H8"}
+
+
+def test_shares_are_those_of_an_arms_pupils():
+    rows = judged(40, everything(60))
+    assert ch11.shares(rows, "base", "draw", "greedy") == [0.40, 0.41, 0.42]
+    assert ch11.shares(rows, "grpo", "draw", "sampled") == [0.60, 0.61, 0.62]
