@@ -63,6 +63,11 @@ CORE = {
     "10": {
         "in_context": "TokenChunk VectorChunk EpisodeNet",
     },
+    "11": {
+        "posttraining": "Question Task mark Rollouts roll_out written allowed_ids sampled_log_probs advantages has_contrast "
+                        "best_alone any_one best_and_worst where_they_differ policy_loss preference_loss Method Practice "
+                        "post_train",
+    },
 }
 _REMOTE = re.compile(
     r"""!\[[^\]]*\]\(\s*(?:https?:)?//|<(?:img|audio|video|script|iframe)\b[^>]*\bsrc\s*=\s*["']?"""

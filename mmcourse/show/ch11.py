@@ -17,7 +17,7 @@ from mmcourse import checkpoints, show
 from mmcourse.experiments import practice
 from mmcourse.experiments.practice import REPORT, TASKS
 from mmcourse.judges.hearing import stack
-from mmcourse.judges.metrics import decide, t_interval, wilson
+from mmcourse.judges.metrics import decide, newcombe, paired_bootstrap, t_interval, wilson
 from mmcourse.posttraining import Question
 from mmcourse.show.ch10 import mean_of_seeds
 from mmcourse.vocabulary import Segment
@@ -399,9 +399,9 @@ def verdicts(rows: Sequence[Mapping]) -> dict[str, str]:
     alone was asked, by Wilson's interval."""
     out = {}
 
-    def add(name: str, values: Sequence[float], **bounds: float) -> None:
+    def add(name: str, values: Sequence[float], unit: str = "points", **bounds: float) -> None:
         mean, low, high = middle(values)
-        out[name] = f"{decide(low, high, **bounds):9} {mean:+6.1f} points ({low:+.1f} to {high:+.1f})"
+        out[name] = f"{decide(low, high, **bounds):9} {mean:+6.1f} {unit} ({low:+.1f} to {high:+.1f})"
     for how, title in (("sampled", "H1, GRPO raises sampled answers"), ("greedy", "H2, and greedy ones")):
         for task in TASKS:
             add(f"{title}: {task}", changes(rows, "grpo", task, how=how), above=0.0)
@@ -415,9 +415,11 @@ def verdicts(rows: Sequence[Mapping]) -> dict[str, str]:
         for other in TASKS:
             if other != task:
                 add(f"H6, {task} practised, {other} is not forgotten", changes(rows, "grpo", task, other), above=-BOUND)
-    for task in TASKS:
+    for task in ("draw", "hear"):
         add(f"H7, answers become more alike: {task}", [100 * (row["test"][task]["distinct"] - base["test"][task]["distinct"])
                                                         for base, row in pairs(rows, "grpo", task)], below=0.0)
+    add("H7, voices come nearer to each other: say", [row["test"]["say"]["pitch_cents"] - base["test"]["say"]["pitch_cents"]
+                                                      for base, row in pairs(rows, "grpo", "say")], "cents", below=0.0)
     for task in TASKS:
         best = [base["drafts"][task]["best"] / base["drafts"][task]["n"] for base, _ in pairs(rows, "grpo", task)]
         add(f"H8, one greedy try for the best of eight: {task}",
@@ -431,3 +433,26 @@ def verdicts(rows: Sequence[Mapping]) -> dict[str, str]:
         bounds = {"below": was / 2} if arm == "brightness" else {"above": was - BOUND / 100}
         out[title] = f"{decide(low, high, **bounds):9} {was:.0%} -> {after['report'] / after['n']:.0%} ({low:.0%} to {high:.0%})"
     return out
+
+
+def shipped_verdicts(rows: Mapping[str, Mapping]) -> dict[str, str]:
+    """What was expected of the shipped model (`ch11_shipped`) against what came: by bootstrap over the captions, which are the
+    same for all; where only counts are kept, by Newcombe's interval."""
+    def against(one: tuple[str, str], other: tuple[str, str], **bounds: float) -> str:
+        a, b = ([100.0 * int(hit) for hit in rows[name][way]["hits"]] for name, way in (one, other))
+        low, high = paired_bootstrap(a, b, np.random.default_rng(0))
+        return f"{decide(low, high, **bounds):9} {np.mean(a) - np.mean(b):+6.1f} points ({low:+.1f} to {high:+.1f})"
+
+    def counted(key: str, of: str, **bounds: float) -> str:
+        a, b = (rows[name]["sampled"] for name in ("practised, the sign alone", "before"))
+        low, high = (100 * x for x in newcombe(a[key], a[of], b[key], b[of]))
+        change = 100 * (a[key] / a[of] - b[key] / b[of])
+        return f"{decide(low, high, **bounds):9} {change:+6.1f} points ({low:+.1f} to {high:+.1f})"
+    best = ("before", "best of eight")
+    out = {"S1, practice raises sampled answers": against(("practised", "sampled"), ("before", "sampled"), above=0.0),
+           "S2, and greedy ones": against(("practised", "greedy"), ("before", "greedy"), above=0.0),
+           "S3, one greedy try for the best of eight": against(("practised", "greedy"), best, above=-3.0)}
+    if "practised longer" in rows:
+        out["S3, after five times as much practice"] = against(("practised longer", "greedy"), best, above=-3.0)
+    return out | {"S4, paid for signs alone, signs do not fall": counted("sign", "signs", above=-5.0),
+                  "S4, but things and ground do": counted("things", "n", below=0.0)}

@@ -1,6 +1,10 @@
 """What the study of chapter 11 measures: a model's answers on a side of the practice world, as its judges see and hear them."""
+import contextlib
 import copy
+import hashlib
+import io
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -9,9 +13,11 @@ import numpy as np
 
 from mmcourse.experiments import practice
 from mmcourse.experiments.practice import REPORT, REWARD, TASKS, side
+from mmcourse.files import locked
 from mmcourse.generate import generate
 from mmcourse.judges.pitch import cents, pitch_track
 from mmcourse.optim import Optim
+from mmcourse.paths import cache_dir
 from mmcourse.posttraining import METHODS, POLICY_OPTIM, Practice, Question, Task
 from mmcourse.studies import finished
 from mmcourse.training import Run, train
@@ -38,8 +44,12 @@ class Size:
 
 @cache
 def base(seed: int, steps: int) -> Transformer:
-    """The model that all arms of a seed begin from, trained once a process."""
-    model, history = practice.pre_train(seed, steps)
+    """The model that all arms of a seed begin from, trained once and kept in the cache."""
+    made_of = hashlib.sha256(repr((practice.PRACTICE.identity, practice.PRACTISED, practice.ROWS, practice.SIZE)).encode())
+    file = cache_dir() / "runs" / f"ch11-base-{seed}-{steps}-{made_of.hexdigest()[:8]}.pt"
+    quiet = contextlib.redirect_stdout(io.StringIO()) if file.exists() else contextlib.nullcontext()
+    with locked(file.with_suffix(".wait")), quiet:                     # who comes second waits, and finds it done
+        model, history = practice.pre_train(seed, steps, Run(seed=seed, resume=file, progress=False))
     finished(history)
     return model
 
@@ -88,7 +98,8 @@ def spread(model: Transformer, name: str, n: int) -> dict:
     if name != "say":
         return row
     heard = practice.sounds(given)
-    with np.errstate(all="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)                 # a sound without any pitch
         pitch = np.array([np.nanmedian(pitch_track(sound)) for sound in heard]).reshape(n, DRAFTS)
         row["pitch_cents"] = round(float(np.nanmedian(np.nanstd(cents(pitch, 100.0), axis=1))), 1)
     seconds = np.array([len(sound) / SAMPLE_RATE for sound in heard])

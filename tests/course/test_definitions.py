@@ -15,7 +15,7 @@ PACKAGE = {"half": {"mmcourse.x": HALF}}
 
 # The files of the model, and what of them no chapter has to show. Everything else that is public stands in CORE.
 MODEL = ("bpe", "quantize", "vqvae", "spectrogram", "codec", "vocabulary", "transformer", "optim", "training", "generate", "rerank",
-         "dataset", "diffusion", "sound_decoder", "painters")
+         "dataset", "diffusion", "sound_decoder", "painters", "posttraining")
 PLUMBING = {
     "bpe": {"VocabularyFile": "files and printing", "several": "one text or several", "numbered": "ids of special tokens",
             "names_in": "which special tokens are allowed", "split_at": "one regular expression",

@@ -367,6 +367,7 @@ def judged(base, arms, seeds=(0, 1, 2), best=60):
     """A study in which an arm has the same counts of 100 in every pupil, but for one answer more in each that follows."""
     def row(arm, task, seed, right):
         counts = {name: {"sampled": {"n": 100, "report": right.get(name, base) + seed}, "distinct": 0.5 - 0.1 * (arm == "grpo"),
+                         "pitch_cents": 300 - 20 * (arm == "grpo"),
                          "greedy": {"n": 100, "report": right.get(name, base) + seed}} for name in TASKS}
         return {"arm": arm, "task": task, "seed": seed, "test": counts}
     rows = [row("base", "", seed, {}) | {"drafts": {name: {"n": 100, "best": best} for name in TASKS}} for seed in seeds]
@@ -395,3 +396,16 @@ def test_shares_are_those_of_an_arms_pupils():
     rows = judged(40, everything(60))
     assert ch11.shares(rows, "base", "draw", "greedy") == [0.40, 0.41, 0.42]
     assert ch11.shares(rows, "grpo", "draw", "sampled") == [0.60, 0.61, 0.62]
+
+
+def test_the_shipped_models_verdicts_are_paired_by_caption():
+    def row(sampled, greedy=None, best=None, things=50, sign=20):
+        ways = {"sampled": sampled, "greedy": greedy, "best of eight": best}
+        return {way: {"n": 100, "hits": "1" * k + "0" * (100 - k), "things": things, "signs": 40, "sign": sign}
+                for way, k in ways.items() if k is not None}
+    rows = {"before": row(60, 70, 90), "practised": row(80, 89), "practised, the sign alone": row(20, things=10, sign=30)}
+    found = ch11.shipped_verdicts(rows)
+    assert [says.split()[0] for says in found.values()] == ["holds"] * 5
+    assert "-1.0 points" in found["S3, one greedy try for the best of eight"]
+    longer = ch11.shipped_verdicts(rows | {"practised longer": row(90, 60)})
+    assert longer["S3, after five times as much practice"].startswith("FAILS")
