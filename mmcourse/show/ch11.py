@@ -227,7 +227,9 @@ def carried(rows: Sequence[Mapping], caption: str = "") -> None:
     for (i, j), mean in np.ndenumerate(cells[..., 0]):
         ink = "white" if abs(mean) > 0.85 * largest else "black"
         axis.text(j, i - 0.13, f"{mean:+.1f}", ha="center", va="center", color=ink, fontsize=11)
-        axis.text(j, i + 0.25, f"{cells[i, j, 1]:+.0f} to {cells[i, j, 2]:+.0f}", ha="center", va="center", color=ink, fontsize=8)
+        if len(pairs(rows, "grpo", practised[i])) > 1:                   # one pupil alone has no interval
+            axis.text(j, i + 0.25, f"{cells[i, j, 1]:+.0f} to {cells[i, j, 2]:+.0f}", ha="center", va="center", color=ink,
+                      fontsize=8)
         if practised[i] in (TASKS[j], TOGETHER):
             axis.add_patch(patches.Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, facecolor="none", edgecolor="black",
                                              linewidth=1.4))
