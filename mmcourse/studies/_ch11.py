@@ -16,11 +16,10 @@ from mmcourse.experiments.practice import REPORT, REWARD, TASKS, side
 from mmcourse.files import locked
 from mmcourse.generate import generate
 from mmcourse.judges.pitch import cents, pitch_track
-from mmcourse.optim import Optim
 from mmcourse.paths import cache_dir
-from mmcourse.posttraining import METHODS, POLICY_OPTIM, Practice, Question, Task
+from mmcourse.posttraining import METHODS, POLICY_OPTIM, Question, Task, post_train
 from mmcourse.studies import finished
-from mmcourse.training import Run, train
+from mmcourse.training import History, Run
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import Segment
 from mmcourse.world.speech import SAMPLE_RATE
@@ -136,8 +135,6 @@ def practised(arm: Arm, names: Sequence[str], model: Transformer, seed: int, ste
               size: Size, show: bool = False) -> tuple[Transformer, dict]:
     """A copy of the model that has practised, and how it went: what the batches were like, looks at validation."""
     model, row, start = copy.deepcopy(model), {"curve": [], "looks": []}, time.process_time()
-    run = Practice(model, side("train").vocabulary, [arm.task(name) for name in names], arm.method,
-                   prompts=prompts * PRICE["grpo"] // PRICE[arm.method], **({"kl": arm.kl} if arm.kl else {}))
     spent = 0.0
 
     def after(model, step):
@@ -148,11 +145,17 @@ def practised(arm: Arm, names: Sequence[str], model: Transformer, seed: int, ste
             model.train()
             spent += time.process_time() - began
     row["looks"].append({"step": 0, **look(model, names[0], size, show)})
-    history = train(model, run.batch, run.loss, steps=steps, optim=Optim(**{**POLICY_OPTIM.__dict__, "lr": rate}),
-                    run=Run(seed=seed, progress=False, log_every=5), after_step=after)
-    keys = ("step", "reward", "entropy", "kl", "contrast", "distinct")
-    row["curve"] = [{key: round(entry[key], 4) for key in keys} for entry in finished(history).rows]
+    history = post_train(model, side("train").vocabulary, [arm.task(name) for name in names], arm.method, steps=steps,
+                         prompts=prompts * PRICE["grpo"] // PRICE[arm.method], optim=replace(POLICY_OPTIM, lr=rate),
+                         run=Run(seed=seed, progress=False, log_every=5), after_step=after, **({"kl": arm.kl} if arm.kl else {}))
+    row["curve"] = curve_of(finished(history))
     return model, row | {"cpu_minutes": round((time.process_time() - start - spent) / 60, 3)}
+
+
+def curve_of(history: History) -> list[dict]:
+    """What a table keeps of a practice: how its batches went."""
+    keys = ("step", "reward", "entropy", "kl", "contrast", "distinct")
+    return [{key: round(entry[key], 4) for key in keys} for entry in history.rows]
 
 
 def coin(asked: Sequence[Question], given: Sequence[Segment]) -> list[float]:

@@ -25,6 +25,7 @@ from mmcourse.judges import PictureReader, read_sign
 from mmcourse.judges.picture_net import halves
 from mmcourse.posttraining import POLICY_OPTIM, Question, Task, post_train
 from mmcourse.studies import Job, Study, finished
+from mmcourse.studies._ch11 import curve_of
 from mmcourse.training import Run
 from mmcourse.vocabulary import Segment
 from mmcourse.world.scene import WORLD
@@ -106,9 +107,8 @@ def practised(plan: Plan, reward, signed: bool, seed: int, steps: int = 0) -> di
     task = Task("draw", lambda rng, n: ask(a, "validation", rng, n, signed), partial(reward, a))
     history = finished(post_train(a.transformer, a.vocabulary, [task], "grpo", steps=steps or plan.steps, prompts=plan.prompts,
                                   optim=replace(POLICY_OPTIM, lr=plan.rate), run=Run(seed=seed, progress=False, log_every=4)))
-    keys = ("step", "reward", "entropy", "kl", "contrast", "distinct")
     return {"cpu_minutes": round(history.cpu_minutes, 2),
-            "curve": [{key: round(row[key], 4) for key in keys} for row in history.rows],
+            "curve": curve_of(history),
             **measure(a, plan.asked, ["sampled", "greedy", "one draft"])}
 
 
