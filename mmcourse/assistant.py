@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints, rerank
+from mmcourse.chat import Chat
 from mmcourse.checks import check_seed, whole
 from mmcourse.media import Audio, Image, Text
 from mmcourse.paths import CHECKPOINTS
@@ -141,6 +142,10 @@ class Assistant:
         for remark in remarks:
             print(remark)
         return answer
+
+    def chat(self) -> Chat:
+        """A new conversation with the model."""
+        return Chat(self)
 
     @staticmethod
     def seed(seed) -> int:

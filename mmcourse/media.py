@@ -125,16 +125,17 @@ class Audio:
         """The samples (n,) float32 at another sample rate, in [-1, 1]."""
         return np.clip(at_rate(self.samples, self.rate, rate), -1, 1).astype(np.float32)
 
-    def speech(self, rate: int = SAMPLE_RATE) -> np.ndarray:
-        """What the model hears: mono at `rate`, silence trimmed. ValueError if nothing or too much is left."""
+    def speech(self, rate: int = SAMPLE_RATE, longest: float = MAX_SECONDS) -> np.ndarray:
+        """What the model hears: mono at `rate`, silence trimmed. ValueError if nothing is left or more than `longest` seconds."""
         if np.abs(self.samples - self.samples.mean()).max() < 1e-4:
             raise ValueError("the sound is silent: record again, nearer to the microphone")
         if self.seconds < MIN_SECONDS:
             raise ValueError(f"the sound lasts {self.seconds:.3f} s, too short for a word: give it at least {MIN_SECONDS} s")
         samples = trim(at_rate(self.samples - self.samples.mean(), self.rate, rate), rate)
-        if len(samples) > MAX_SECONDS * rate:
-            raise ValueError(f"{len(samples) / rate:.1f} s of sound, but the model listens to at most {MAX_SECONDS} s: it "
-                             "knows single words. Use .cut(start, seconds) to choose one")
+        if len(samples) > longest * rate:
+            raise ValueError(f"{len(samples) / rate:.1f} s of sound, but the model listens to at most {longest:g} s: it knows "
+                             f"{'single words' if longest == MAX_SECONDS else 'short phrases'}. Use .cut(start, seconds) to "
+                             "choose one")
         return samples.astype(np.float32)
 
     def _repr_html_(self):

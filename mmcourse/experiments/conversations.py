@@ -16,6 +16,7 @@ import torch
 
 from mmcourse import checkpoints
 from mmcourse.assistant import painted
+from mmcourse.chat import first_that_fits
 from mmcourse.dataset import (
     GIVEN_WEIGHT,
     Clips,
@@ -46,6 +47,7 @@ OUTSIDE = {"train": 600, "validation": 100, "test": 100}                # pictur
 CONTEXT = 512                           # tokens: of the prompt and the answer together
 LEVELS = 2                              # of the codec, which the model reads and writes
 TEXT_WEIGHT = 4.0                       # of a token of an answer in text; they are few
+THINKS = 0.5                            # how often words come before a picture or a voice that answers
 PARTS = 4                               # of a batch, of rows of similar length
 
 
@@ -154,9 +156,10 @@ class Conversations:
             tokens = confuse_codes(stretch(tokens, LEVELS, rng), self.near, rng)
         return Segment("audio", tuple(tokens.tolist()))
 
-    def turn(self, turn: Turn, rng: np.random.Generator) -> list[Segment]:
-        """The segments of a turn: what is given, then the answer."""
-        return [*(self.segment(part, rng) for part in turn.given), self.segment(turn.answer, rng, answer=True)]
+    def turn(self, turn: Turn, rng: np.random.Generator, words: bool = False) -> list[Segment]:
+        """The segments of a turn: what is given, then the answer; with `words`, between them what will be drawn or said."""
+        said = [Part("text", in_words(turn.answer))] if words and turn.answer.kind != "text" else []
+        return [*(self.segment(part, rng) for part in (*turn.given, *said)), self.segment(turn.answer, rng, answer=True)]
 
     # ---- questions, one turn each
 
@@ -207,21 +210,25 @@ class Conversations:
     def row(self, talk: int, rng: np.random.Generator) -> tuple[list[int], list[float]]:
         """A conversation as ids, and how much the loss counts each: answers in full, and a part of what is given.
 
-        The token that opens an answer counts like the answer: it says of which kind it is. Of a conversation that is too
-        long the newest turns, and an answer about a picture that was left out counts nothing.
+        The token that opens an answer counts the same whatever it opens: it says of which kind the answer is. At times
+        (`THINKS`) the answer is said in words before it is drawn or spoken; that this happens is decided by who asks, and
+        is not learned. Of a conversation that is too long the newest turns, and an answer about a picture that was left out
+        counts nothing.
         """
         turns = self.talks[talk]
-        packed = [self.turn(turn, rng) for turn in turns]
+        packed = [self.turn(turn, rng, words=bool(rng.random() < THINKS)) for turn in turns]
         first = first_that_fits(packed, self.context)
         ids, weights = [], []
         for turn, segments in zip(turns[first:], packed[first:]):
             lost = turn.about is not None and turn.about < first
             for number, segment in enumerate(segments):
                 part = self.vocabulary.pack([segment])
-                weight = (GIVEN_WEIGHT[segment.modality] if number < len(turn.given) else
+                given, answers = number < len(turn.given), number == len(segments) - 1
+                weight = (GIVEN_WEIGHT[segment.modality] if given else
                           0.0 if lost else TEXT_WEIGHT if segment.modality == "text" else 1.0)
+                opens = weight if given else float(answers and not lost)
                 ids += part
-                weights += [weight] * len(part)
+                weights += [opens] + [weight] * (len(part) - 1)
         return ids, weights
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
@@ -249,13 +256,9 @@ def speech_jobs(texts: Sequence[str], split: str) -> tuple[list[tuple[str, int, 
     return jobs, words
 
 
-def first_that_fits(turns: Sequence[Sequence[Segment]], room: int) -> int:
-    """The number of the oldest turn from which on all fit `room` tokens. ValueError if not even the newest does."""
-    lengths = [sum(len(segment.ids) + 2 for segment in turn) for turn in turns]         # each between its two boundary tokens
-    for first in range(len(turns)):
-        if sum(lengths[first:]) <= room:
-            return first
-    raise ValueError(f"a turn has {lengths[-1]} tokens, and there is room for {room}: ask for less, or show one thing at a time")
+def in_words(part: Part) -> str:
+    """What a picture of the world shows, or what is said."""
+    return WORLD.caption(part.value) if part.kind == "image" else part.value
 
 
 def _digest(content: bytes) -> str:

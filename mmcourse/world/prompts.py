@@ -131,6 +131,53 @@ def read_word(text: str, world: World = WORLD) -> tuple[str, tuple[str, ...]]:
     return nouns[0], () if alone else (f"I speak one word at a time: this is “{nouns[0]}”.",)
 
 
+ASKS = {"how", "what", "where", "which", "is", "are", "do", "does", "who", "when", "why"}       # a question begins so
+
+
+def read_request(text: str, world: World = WORLD) -> tuple[str, tuple[str, ...]]:
+    """What is said to a model that converses, in its spelling, and a sentence for each word that became another.
+
+    Capitals, quotes, marks, numerals and politeness alone are put right: whatever else was said is for the model to understand
+    or not.
+
+    >>> read_request('Please draw 2 Cats, sign "Kite".')
+    ('draw two cats, sign K I T E', ())
+    >>> read_request("How many cats are there")
+    ('how many cats are there?', ())
+    """
+    plain = " ".join(unicodedata.normalize("NFKC", text).split())
+    if len(plain) > LONGEST:
+        raise ValueError(f"{len(plain):,} characters are more than anybody says at once: write at most {LONGEST:,}")
+    if plain in world.words or _is_caption(plain, world):
+        return plain, ()
+    names, plural, marks = names_of(world), world.grammar.plural, ",?!.;:"
+    alike = {form(old): form(new) for old, new in SYNONYMS.items() if new in names for form in (str, plural)}
+
+    def spell(match: re.Match) -> str:
+        return match[0] if match[1].lower() in names else world.grammar.spell(match[1].upper())
+    if world.has_signs:
+        quotes = rf"[{_QUOTES}'‘’`]"
+        plain = re.sub(rf"{quotes}([A-Za-z]{{3,5}})[.!]?{quotes}", spell, plain)
+        plain = re.sub(r"\b([A-Z]{3,5})\b", spell, plain) if not plain.isupper() or len(plain.split()) == 1 else plain
+    words = re.sub(rf"[{_QUOTES}]", "", re.sub(r"(?i)\b(what|where)['’]s\b", r"\1 is", plain)).rstrip(" .!").split(" ")
+    letters = {i for i, word in enumerate(words) if re.fullmatch("[A-Z],?", word)}
+    remarks = []
+    for i, word in enumerate(words):
+        bare = word.rstrip(marks).lower()
+        if bare in alike:
+            remarks.append(f"I read “{bare}” as “{alike[bare]}”.")
+        if {i - 1, i + 1} & letters and i in letters:                   # of a sign, spelled
+            continue
+        number = COUNTS[int(bare) - 1] if bare in map(str, range(1, len(COUNTS) + 1)) else bare
+        words[i] = alike.get(bare, number) + word[len(word.rstrip(marks)):]
+    while words and words[0].rstrip(",") in POLITE - {"and"}:
+        words = words[1:]
+    if len(words) > 1 and words[-1].rstrip(",?") == "please":
+        words = [*words[:-2], words[-2].rstrip(",")]
+    said = " ".join(words) or plain
+    return said + "?" * (said.split(" ")[0] in ASKS and said[-1].isalnum()), tuple(dict.fromkeys(remarks))
+
+
 def random_prompt(rng, world: World = WORLD) -> str:
     """A random caption of the world, as an example of what it understands."""
     return world.caption(world.sample(rng, "any"))

@@ -1,0 +1,131 @@
+"""The model that converses: `mmcourse train chat`, from the pre-trained transformer in two more runs.
+
+It learns to converse from examples (SFT), and half of what it is shown is what it could before, with phrases of speech
+added. Then it practises what is still weak (GRPO, `mmcourse.posttraining`).
+"""
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmcourse import checkpoints
+from mmcourse.dataset import Clips, Mixture, confuse_codes, heard_clips, image_tokens, mixture_loss, stretch, training_scenes
+from mmcourse.experiments.conversations import THINKS, Conversations, conversations
+from mmcourse.optim import Optim
+from mmcourse.recipes import begin, finished, options, run_file, ship
+from mmcourse.recipes.transformer import (
+    AUDIO_LEVELS,
+    EMA_DECAY,
+    LR,
+    MUON_LR,
+    SCENES,
+    TEXT_WEIGHT,
+    WARMUP,
+    Part,
+    edit_tokens,
+    sound_tokens,
+)
+from mmcourse.training import History, Run, train
+from mmcourse.transformer import Transformer
+from mmcourse.vocabulary import Segment
+from mmcourse.world.phrases import load_phrases
+
+STEPS = 2400
+RATE = 0.4                              # the learning rates, as a share of those of the first run
+CONTEXT = 512                           # tokens: four turns or so
+TALKS = 14                              # conversations in a batch, and beside them how many sequences of each direction:
+REHEARSAL = {"text->image": 6, "image->text": 5, "image+text->text": 3, "image+text->text->image": 3, "text+text->text": 6,
+             "audio->text": 16, "text->audio": 5, "audio->text->image": 2, "audio->image": 1, "image->text->audio": 2,
+             "image->audio": 1}
+KINDS = {"ground": 0.5, "noun": 1.5, "noun of two": 2.5, "sign": 1, "long sign": 2.5, "add": 1, "remove": 2.5, "move": 0.5}
+PHRASES = {"audio->text": 9 / 16, "text->audio": 3 / 5}     # their share in these rows; the others have a word
+PHRASE_COPIES = 1                       # augmented copies of a phrase that the model listens to
+SOUND = Part("chat", (), people=0.4, copies=12, vocal_tract=True)
+
+
+class PhraseMixture(Mixture):
+    """A `Mixture` that also speaks and writes down phrases.
+
+    Args:
+        phrases: what it learns to say beside single words: clean speech.
+        heard_phrases: what it listens to beside single words.
+        args, more: those of `Mixture`.
+    """
+
+    def __init__(self, *args, phrases: Clips, heard_phrases: Clips, **more):
+        super().__init__(*args, **more)
+        self.phrases, self.heard_phrases = phrases, heard_phrases
+
+    def spoken(self, rng: np.random.Generator, word: str | None = None) -> tuple[Segment, str]:
+        """A clean clip and what it says: `word`, or a phrase at times and any word at others."""
+        if word is None and rng.random() < PHRASES["text->audio"]:
+            tokens, text = self.phrases.pick(rng)
+            return self.audio(tokens), text
+        return super().spoken(rng, word)
+
+    def overheard(self, rng: np.random.Generator, word: str | None = None) -> tuple[Segment, str]:
+        """A clip to be listened to and what it says: `word`, or a phrase at times and any word at others."""
+        if word is None and rng.random() < PHRASES["audio->text"]:
+            tokens, text = self.heard_phrases.pick(rng)
+            tokens = stretch(tokens, self.vocabulary.audio_levels, rng)
+            return self.audio(tokens if self.near is None else confuse_codes(tokens, self.near, rng)), text
+        return super().overheard(rng, word)
+
+
+def longer(model: Transformer, context: int = CONTEXT) -> Transformer:
+    """The same model with room for more tokens. Positions are counted within a segment, so the new ones are hardly used."""
+    torch.manual_seed(0)
+    new = Transformer(**{**model.config, "context": context})
+    state = model.state_dict()
+    rows = new.position_embed.weight.detach().clone()
+    rows[:model.context] = state["position_embed.weight"]
+    new.load_state_dict({**state, "position_embed.weight": rows})
+    return new
+
+
+def rehearsal(talks: Conversations, progress: bool = True) -> PhraseMixture:
+    """What the model could before, and phrases: tokenized once and cached."""
+    bpe, vqvae = talks.bpe, talks.vqvae
+    data = training_scenes(SCENES)
+    images = image_tokens(vqvae, data, {"jitter": 0, "unnamed": 0.0, "world": 2}, progress)
+    return PhraseMixture(talks.vocabulary, bpe, data, images, rows=REHEARSAL, text_weight=TEXT_WEIGHT, kinds=KINDS,
+                         edits=edit_tokens(vqvae, SCENES // 2, progress), people_share=SOUND.people,
+                         **sound_tokens(SOUND, progress), **phrase_tokens(progress))
+
+
+def phrase_tokens(progress: bool = True) -> dict[str, Clips]:
+    """What a `PhraseMixture` says and hears of phrases: `phrases` and `heard_phrases`."""
+    corpus = load_phrases("train", progress)
+    # The name of the cached tokens tells what was said: another list of phrases would be as long.
+    name = f"phrases {hashlib.sha256(repr((corpus.texts, corpus.voices)).encode()).hexdigest()[:12]}"
+    heard = heard_clips(checkpoints.load("codec"), corpus.clips, corpus.texts, AUDIO_LEVELS, PHRASE_COPIES, name,
+                        progress, vocal_tract=True)
+    return {"phrases": Clips(heard.tokens[:len(corpus)], corpus.texts),       # the first copy is the clip itself
+            "heard_phrases": heard}
+
+
+def main(argv: list[str] | None = None, folder=None) -> History:
+    """Train (or go on training) the model. `--steps` ends the run earlier, on the same schedule."""
+    args = options("chat", argv, STEPS)
+    talks = conversations("train")
+    talks.rows = TALKS
+    mixture, model = rehearsal(talks), longer(checkpoints.load("transformer"))
+    run = begin(the_run(args.seed, mixture), args)
+    optim = Optim("muon", lr=RATE * LR, muon_lr=RATE * MUON_LR, warmup=WARMUP, ema_decay=EMA_DECAY)
+    history = finished(train(model, lambda rng: (*talks.batch(rng), *mixture.batch(rng)), mixture_loss, steps=STEPS, optim=optim,
+                             run=Run(until=args.steps, seed=args.seed, save_every=100, resume=run)))
+    tail = history.rows[-20:]
+    metrics = {"loss": round(sum(row["loss"] for row in tail) / len(tail), 4)}
+    ship("chat", model, history, args, run, metrics, folder, dtype=torch.int8, vocabulary=mixture.vocabulary.config,
+         tokenizers={name: checkpoints.identity(name) for name in ("bpe", "vqvae", "codec")},
+         human_digits=mixture.people is not None)
+    return history
+
+
+def the_run(seed: int, mixture: Mixture) -> Path:
+    """Where the run is kept: by what its batches and its steps are made of."""
+    return run_file("chat", code=False, seed=seed, begun_with=checkpoints.identity("transformer"), context=CONTEXT,
+                    people=mixture.people is not None, rates=(RATE, WARMUP, EMA_DECAY),
+                    rows=(TALKS, REHEARSAL, KINDS, PHRASES, TEXT_WEIGHT, THINKS), data=(SCENES, PHRASE_COPIES, SOUND),
+                    tokenizers=[checkpoints.identity(name) for name in ("bpe", "vqvae", "codec")])
