@@ -188,15 +188,23 @@ class Assistant:
         return [self.segment(part) for part in parts], None
 
 
+TRANSFORMERS = {"reference": "transformer", "chat": "chat"}            # the shipped models: their checkpoints
+
+
 def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:
-    """The shipped any-to-any model: every file checked against the manifest, offline."""
-    if name != "reference":
-        raise ValueError(f"there is one shipped model, 'reference'; got {name!r}. Single parts: "
+    """A shipped any-to-any model: every file checked against the manifest, offline.
+
+    Args:
+        name: `reference`, the pre-trained model, or `chat`, the same after it learned to converse and practised.
+    """
+    if name not in TRANSFORMERS:
+        raise ValueError(f"the shipped models are {' and '.join(map(repr, TRANSFORMERS))}; got {name!r}. Single parts: "
                          "mmcourse.checkpoints.load(name)")
-    _, entry = checkpoints.verify("transformer", folder)
+    part = TRANSFORMERS[name]
+    _, entry = checkpoints.verify(part, folder)
     entries = checkpoints.manifest(folder)
     decoders = {name: checkpoints.load(name, folder) if name in entries else None for name in ("decoder", "decoder128")}
-    transformer = checkpoints.load("transformer", folder)              # refused if it learned from other tokenizers
+    transformer = checkpoints.load(part, folder)                       # refused if it learned from other tokenizers
     vocabulary = Vocabulary(**entry.get("vocabulary", {"text": 0}))
     if transformer.vocab_size != vocabulary.size or "tokenizers" not in entry:
         raise ValueError(f"the manifest in {folder} contradicts itself: the transformer has {transformer.vocab_size} ids, its "

@@ -59,6 +59,11 @@ def reply(model: Transformer, vocabulary: Vocabulary, prompts: Sequence[Sequence
     return [(*thought, answer) for thought, answer in zip(thoughts, answers)]
 
 
+def room_for_prompt(vocabulary: Vocabulary, context: int) -> int:
+    """How many of the context's tokens a conversation may have before the words and the answer."""
+    return context - sum(content_limit(vocabulary, want) + 2 for want in ("text", "audio"))
+
+
 def first_that_fits(turns: Sequence[Sequence[Segment]], room: int) -> int:
     """The number of the oldest turn from which on all fit `room` tokens. ValueError if not even the newest does."""
     lengths = [sum(len(segment.ids) + 2 for segment in turn) for turn in turns]         # each between its two boundary tokens
@@ -143,6 +148,5 @@ class Chat:
 
     def _first(self, asked: list[Segment]) -> int:
         """The oldest turn that the model still sees, with room for the words and the answer."""
-        vocabulary = self.assistant.vocabulary
-        answer = sum(content_limit(vocabulary, want) + 2 for want in ("text", "audio"))
-        return first_that_fits([*(turn.segments for turn in self.turns), asked], self.assistant.transformer.context - answer)
+        room = room_for_prompt(self.assistant.vocabulary, self.assistant.transformer.context)
+        return first_that_fits([*(turn.segments for turn in self.turns), asked], room)

@@ -27,6 +27,7 @@ CLASSES = {
     "PictureNet": "mmcourse.judges.picture_net",
     "WordJudge": "mmcourse.judges.hearing",
     "SecondListener": "mmcourse.judges.second_listener",
+    "PhraseListener": "mmcourse.judges.phrase_listener",
     "SignReader": "mmcourse.judges.signs",
 }
 

@@ -16,7 +16,7 @@ import torch
 
 from mmcourse import checkpoints
 from mmcourse.assistant import painted
-from mmcourse.chat import first_that_fits
+from mmcourse.chat import first_that_fits, room_for_prompt
 from mmcourse.dataset import (
     GIVEN_WEIGHT,
     Clips,
@@ -170,7 +170,7 @@ class Conversations:
         """
         turns = self.talks[talk][:number + 1]
         *before, (*given, answer) = [self.turn(turn, rng) for turn in turns]
-        first = first_that_fits([*before, given], self.context - content_limit(self.vocabulary, answer.modality) - 2)
+        first = first_that_fits([*before, given], room_for_prompt(self.vocabulary, self.context))
         if turns[-1].about is not None and turns[-1].about < first:
             return None
         prompt = [segment for turn in [*before[first:], given] for segment in turn]

@@ -5,7 +5,8 @@ The voices here share espeak-ng's pronunciation with them, but no variant (the p
 """
 import numpy as np
 
-from mmcourse.world.speech import SpeechCorpus, cached_clips, corpus_jobs
+from mmcourse.world.phrases import LONGEST, SPEEDS, aloud, sample_phrase
+from mmcourse.world.speech import SAMPLE_RATE, SpeechCorpus, cached_clips, corpus_jobs
 
 # Left out of espeak-ng 1.52's variants, besides those of `VOICES`:
 # - with breath (f2, f3, f5, Alicia, Reed, Storm, ...): espeak-ng may make their noise anew in each process;
@@ -38,3 +39,23 @@ def load_other_voices(progress: bool = True) -> SpeechCorpus:
     words, voices = [job[0] for job in jobs], [job[1] for job in jobs]
     held_out = np.array([OTHER_VOICES[voice] in VALIDATION_VOICES for voice in voices])
     return SpeechCorpus(clips, words, voices, held_out)
+
+
+def load_other_phrases(n: int = 12_000, progress: bool = True) -> SpeechCorpus:
+    """`n` phrases in these voices, each said once, and half of them short; `words` are their texts. Spoken at first use (a
+    minute), then read from the cache.
+
+    A text may name any scene: who judges must know all words. `held_out` is true for the validation voices.
+    """
+    rng, jobs, texts = np.random.default_rng((n, 41)), [], []
+    for i in range(n):
+        sort = None if i % 2 else ("caption", "answer", "request")[i // 2 % 3]
+        _, text = sample_phrase(rng, ("train", "held-out")[rng.integers(2)], sort)
+        voice = i % len(OTHER_VOICES)
+        jobs.append((aloud(text), voice, LOWEST_PITCH + int(rng.integers(PITCH_RANGE)), int(SPEEDS[0] + rng.integers(SPEEDS[1]))))
+        texts.append(text)
+    clips = cached_clips("other-phrases", jobs, OTHER_VOICES, "", progress, longest=LONGEST)
+    kept = [i for i, clip in enumerate(clips) if len(clip) < LONGEST * SAMPLE_RATE]             # the others were cut
+    voices = [jobs[i][1] for i in kept]
+    held_out = np.array([OTHER_VOICES[voice] in VALIDATION_VOICES for voice in voices])
+    return SpeechCorpus([clips[i] for i in kept], [texts[i] for i in kept], voices, held_out)
