@@ -149,7 +149,8 @@ def practice_tasks(data: Conversations) -> list[Task]:
     def reward(asked, answers) -> list[float]:
         truths = [q.truth.answer.value if isinstance(q.truth, Turn) else q.truth for q in asked]
         return [float(seen == truth) for seen, truth in zip(reader.read(painted(data.vqvae, answers)), truths)]
-    return [Task("draw", partial(captions, data), reward), Task("draw in a conversation", partial(pictures_asked_for, data), reward)]
+    return [Task("draw", partial(captions, data), reward),
+            Task("draw in a conversation", partial(pictures_asked_for, data), reward)]
 
 
 def learn_to_converse(model: Transformer, args, seed: int) -> tuple[History, Path]:
