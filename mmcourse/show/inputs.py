@@ -1,4 +1,4 @@
-"""Inputs that ipywidgets lacks, for the panel: a drawing board, a microphone, files of any size, a patient button."""
+"""Inputs that ipywidgets lacks, for the panel: a drawing board, a microphone, files of any size, a line to type in."""
 from pathlib import Path
 
 import anywidget
@@ -62,17 +62,30 @@ class Upload(FromBrowser):
     kind = traitlets.Unicode("picture").tag(sync=True)
 
 
-class AskButton(anywidget.AnyWidget):
-    """A button that takes no second click until `answer` has returned, with a `status` beside it."""
+class Say(anywidget.AnyWidget):
+    """A line to type in and a button that takes no second turn until `answer` has returned, with a `status` beside it. `text` is
+    what stood in the line when the button (or Enter) was pressed."""
 
-    _esm = STATIC / "ask.js"
+    _esm = STATIC / "say.js"
     busy = traitlets.Bool(False).tag(sync=True)
     status = traitlets.Unicode("").tag(sync=True)
+    placeholder = traitlets.Unicode("").tag(sync=True)
+    text = ""
 
     def __init__(self, answer, **settings):
         super().__init__(**settings)
         self.answer = answer
-        self.on_msg(lambda *_: self.click())
+        self.on_msg(self._receive)
+
+    def write(self, text: str) -> None:
+        """Put a text into the line, in place of what stands there."""
+        self.text = text
+        self.send({"text": text})
+
+    def _receive(self, _, content, buffers) -> None:
+        if not self.busy:
+            self.text = str((content or {}).get("text", ""))
+            self.click()
 
     def click(self) -> None:
         """Answer, unless that is being done."""

@@ -1,4 +1,4 @@
-"""Asking the model by hand: a question and its answers side by side, and a panel of inputs that does so too.
+"""Asking the model by hand: a question and its answers side by side, and a panel to converse with it.
 
 Sequences of tokens are drawn here too, coloured by modality. Nothing here trains anything.
 """
@@ -16,26 +16,20 @@ from mmcourse.files import read_json
 from mmcourse.matrix import cell, interval, pair_rows, short_rows
 from mmcourse.media import MAX_SECONDS, Audio, Image, Text
 from mmcourse.paths import RESULTS
-from mmcourse.vocabulary import MODALITIES, SPECIAL, Vocabulary
+from mmcourse.vocabulary import SPECIAL, Vocabulary
 from mmcourse.world.pictures import draw
-from mmcourse.world.prompts import random_prompt
-from mmcourse.world.scene import BACKGROUNDS, COUNTS, NOUNS, Group, Scene
+from mmcourse.world.scene import COUNTS, Group, Scene
 
 COLOURS = {"text": "#cfe4f5", "image": "#fbdcc9", "audio": "#cdeadf", "special": "#333333"}
 NAMES = {"text": "text", "image": "picture", "audio": "sound"}
-EXAMPLES = ("two cats on the left, a sun on the right, blue ground, sign KITE", "a dog on the right, red ground",
-            "umbrella")
-# Tabs as wide as their titles, in several rows if need be: at 900 pixels two of them read "Upload a".
-TABS = ("<style>.mmcourse-panel .lm-TabBar-content, .mmcourse-panel .p-TabBar-content {flex-wrap: wrap}"
-        ".mmcourse-panel .lm-TabBar-tab, .mmcourse-panel .p-TabBar-tab "
-        "{flex: 0 0 auto !important; min-width: max-content !important}</style>")
+WORD = 0.9                              # seconds that hold any spoken word
 WHO = {"vq": "plain decoder", "diffusion": "diffusion decoder", "diffusion128": "diffusion, 128x128"}
 
 
 # ---------------------------------------------------------------- a question and its answers
 
-def loudest(sound: Audio, seconds: float = 0.9) -> Audio:
-    """The part of a long recording that most likely holds a word: the `seconds` with the most energy."""
+def loudest(sound: Audio, seconds: float = WORD) -> Audio:
+    """The part of a long recording that most likely holds what was said: the `seconds` with the most energy."""
     n = int(seconds * sound.rate)
     if len(sound.samples) <= n:
         return sound
@@ -44,12 +38,13 @@ def loudest(sound: Audio, seconds: float = 0.9) -> Audio:
     return sound.cut(int((energy[n:] - energy[:-n]).argmax()) / sound.rate, seconds)
 
 
-def shorten(sound: Audio) -> tuple[Audio, str]:
-    """A sound that the model can listen to, and what was done to it ("" if nothing)."""
-    if sound.seconds <= MAX_SECONDS:
+def shorten(sound: Audio, longest: float = MAX_SECONDS, keep: float = WORD) -> tuple[Audio, str]:
+    """A sound that the model can listen to, and what was done to it ("" if nothing): of more than `longest` seconds the loudest
+    `keep`, by default about a word."""
+    if sound.seconds <= longest:
         return sound, ""
-    part = loudest(sound)
-    return part, f"{sound.seconds:.1f} s is more than one word: these are the loudest {part.seconds:.1f} s."
+    part = loudest(sound, keep)
+    return part, f"{sound.seconds:.1f} s is more than I listen to at once: these are the loudest {part.seconds:.1f} s."
 
 
 def cards(things: list[tuple[str, object]], caption: str = "") -> None:
@@ -141,115 +136,18 @@ def compose(left: str = "cat", left_count: str = "one", right: str = "", right_c
 
 # ---------------------------------------------------------------- the panel
 
-def required(value, otherwise: str):
-    """`value`, or ValueError with the sentence `otherwise` if there is none."""
-    if not value:
-        raise ValueError(otherwise)
-    return value
-
-
-class Panel:
-    """Six ways to ask (type; put together, draw or upload a picture; record or upload a sound), one button,
-    any modality back."""
-
-    def __init__(self, assistant: Assistant):
-        import ipywidgets as w
-
-        from mmcourse.show.inputs import AskButton, Canvas, Microphone, Upload, css
-        self.assistant, wide = assistant, w.Layout(width="98%", max_width="34em")
-        self.examples = [w.Button(description=text, layout=w.Layout(width="auto")) for text in EXAMPLES]
-        self.random = w.Button(description="another sentence", icon="random", layout=w.Layout(width="auto"),
-                               tooltip="a random sentence that the model understands")
-        for button in self.examples:
-            button.on_click(lambda pressed: setattr(self.text, "value", pressed.description))
-        self.random.on_click(lambda _: setattr(self.text, "value", random_prompt(np.random.default_rng())))
-        self.text = w.Textarea("two cats on the left, a sun on the right, blue ground, sign KITE",
-                               layout=wide)
-        things, counts = [("nothing", ""), *((n, n) for n in NOUNS)], list(COUNTS)
-        self.scene = {"left": w.Dropdown(options=things, value="cat", description="left"),
-                      "left_count": w.Dropdown(options=counts, description="how many"),
-                      "right": w.Dropdown(options=things, value="", description="right"),
-                      "right_count": w.Dropdown(options=counts[:2], description="how many"),
-                      "background": w.Dropdown(options=list(BACKGROUNDS), value="blue", description="ground"),
-                      "sign": w.Text("", description="sign", placeholder="3 to 5 letters, or nothing")}
-        self.picture, self.sound = Upload(kind="picture"), Upload(kind="sound")
-        self.canvas, self.microphone = Canvas(), Microphone()
-        behind = w.Dropdown(options=[(name, css(rgb)) for name, rgb in BACKGROUNDS.items()],
-                            value=self.canvas.background, description="ground")
-        w.link((behind, "value"), (self.canvas, "background"))
-        typed = w.VBox([self.text, w.HBox([*self.examples, self.random],
-                                          layout=w.Layout(flex_flow="row wrap"))])
-        ways = {"Type": typed, "Put together": w.VBox(list(self.scene.values())),
-                "Draw": w.VBox([behind, self.canvas]), "Upload a picture": self.picture,
-                "Record": self.microphone, "Upload a sound": self.sound}
-        self.tabs = w.Tab(list(ways.values()), titles=list(ways))
-        self.change = w.Text("", description="change it", layout=wide,
-                             placeholder="with a picture, if you like: make the ground green, remove the "
-                                         "sign, ...")
-        self.want = w.Dropdown(options=[(NAMES[m], m) for m in MODALITIES], value="image",
-                               description="answer in")
-        self.seed = w.BoundedIntText(0, min=0, max=9999, description="seed")
-        self.button, self.out = AskButton(self.answer), w.Output()
-        self.box = w.VBox([w.HTML(TABS), self.tabs, self.change, w.HBox([self.want, self.seed]), self.button,
-                           self.out])
-        self.box.add_class("mmcourse-panel")
-
-    def question(self) -> tuple[object, str]:
-        """What is asked with the open tab, and a remark on it. ValueError if it is not there
-        or cannot be read."""
-        way = self.tabs.titles[self.tabs.selected_index or 0]
-        if way == "Type":
-            return Text(self.text.value), ""
-        if way == "Put together":
-            return compose(**{k: v.value for k, v in self.scene.items()}), ""
-        if way == "Draw":
-            return Image(required(self.canvas.file,
-                                  "nothing drawn yet: draw with the mouse or a finger first")), ""
-        if way == "Record":
-            return shorten(Audio(required(self.microphone.file,
-                                          "nothing recorded yet: press “record a word” first")))
-        upload, kind = (self.picture, Image) if way == "Upload a picture" else (self.sound, Audio)
-        found = kind(required(upload.file, f"no file yet: press “choose a {upload.kind}” first"))
-        return shorten(found) if kind is Audio else (found, "")
-
-    def answer(self) -> None:
-        """Ask with what is set now. What goes wrong, whatever it is, is said in one sentence."""
-        self.out.clear_output(wait=True)
-        with self.out:
-            try:
-                given, remark = self.question()
-                if remark:
-                    show.caption(remark)
-                self.ask(given)
-            except KeyboardInterrupt:
-                show.caption("⚠ Stopped before the answer was there.")
-            except (ValueError, TypeError, OSError) as error:
-                show.caption(f"⚠ {error}")
-            except Exception as error:                                  # nobody foresaw this: a sentence all the same
-                show.caption(f"⚠ The model could not answer ({type(error).__name__}: {str(error)[:200]}). Ask "
-                             "something else; if that fails too, run this cell again.")
-
-    def ask(self, given) -> None:
-        """Ask, and show what the model said to itself before it answered."""
-        change, want, seed = self.change.value.strip(), self.want.value, self.seed.value
-        check_change(change, given, want)
-        first = self.assistant.said_first([given, Text(change)] if change else [given], want, seed)
-        self.button.status = f"It says to itself: “{first}” ..." if first else "The answer is being made ..."
-        ask(self.assistant, given, want, seed, change=change)
-        if first:
-            show.caption(f"To itself it said: “{first}”.")
-
-
 def panel(assistant: Assistant) -> None:
-    """Show the panel. On a page without a kernel a picture and a sentence stand in its place."""
+    """Show a conversation with the model. On a page without a kernel a picture and a sentence stand in its place."""
     from IPython.display import display
-    bundle = Panel(assistant).box._repr_mimebundle_()
+
+    from mmcourse.show.conversation import Conversation
+    bundle = Conversation(assistant).box._repr_mimebundle_()
     view = {key: data for key, data in bundle.items() if "widget-view" in key}
-    sentence = ("[The panel: type; put together, draw or upload a picture; record or upload a sound. It needs a "
-                "running kernel: open this page in JupyterLab and run the cell.]")
+    sentence = ("[A conversation with the model: type; put together, draw or upload a picture; record or upload a sound. It "
+                "needs a running kernel: open this page in JupyterLab and run the cell.]")
     display({**view, "image/png": base64.b64encode(compose("cat", "two", "sun", "one", "blue", "KITE")._repr_png_()).decode(),
              "text/plain": sentence}, raw=True, metadata={"image/png": {"alt": sentence}})
-    show.caption("The panel needs a running kernel. Where there is none, a picture stands in its place.")
+    show.caption("The conversation needs a running kernel. Where there is none, a picture stands in its place.")
 
 
 # ---------------------------------------------------------------- the matrix

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from mmcourse.world.grammar import COUNTS, PLACES
-from mmcourse.world.scene import WORLD, World
+from mmcourse.world.scene import DIGITS, WORLD, World
 
 LONGEST = 2000                      # characters: nobody's prompt is longer
 NUMBERS = {**{word: i for i, word in enumerate(COUNTS, 1)}, "a": 1, "an": 1, "single": 1, "pair": 2, "couple": 2,
@@ -132,50 +132,91 @@ def read_word(text: str, world: World = WORLD) -> tuple[str, tuple[str, ...]]:
 
 
 ASKS = {"how", "what", "where", "which", "is", "are", "do", "does", "who", "when", "why"}       # a question begins so
+_SPELLED = (r"\b[A-Z](?: [A-Z])+\b|\b[a-z](?: [a-z]){2,}\b|"                              # K I T E, k i t e,
+            r"\b[A-Z](?:[,.] ?[A-Z]){2,}\b|\b[A-Za-z](?:[-.][A-Za-z]){2,}\b")              # K, I, T, E, k-i-t-e
 
 
 def read_request(text: str, world: World = WORLD) -> tuple[str, tuple[str, ...]]:
     """What is said to a model that converses, in its spelling, and a sentence for each word that became another.
 
     Capitals, quotes, marks, numerals and politeness alone are put right: whatever else was said is for the model to understand
-    or not.
+    or not. ValueError for a text of more than `LONGEST` characters.
 
     >>> read_request('Please draw 2 Cats, sign "Kite".')
     ('draw two cats, sign K I T E', ())
     >>> read_request("How many cats are there")
     ('how many cats are there?', ())
     """
-    plain = " ".join(unicodedata.normalize("NFKC", text).split())
+    plain = " ".join(visible(text).split())
     if len(plain) > LONGEST:
         raise ValueError(f"{len(plain):,} characters are more than anybody says at once: write at most {LONGEST:,}")
     if plain in world.words or _is_caption(plain, world):
         return plain, ()
-    names, plural, marks = names_of(world), world.grammar.plural, ",?!.;:"
-    alike = {form(old): form(new) for old, new in SYNONYMS.items() if new in names for form in (str, plural)}
+    said = re.sub(rf"[{_QUOTES}()\[\]]|(?<!\w)['‘’`]|['‘’`](?!\w)", "", lower_but_signs(plain, world))
+    said = re.sub(r" ?(?:[,;][ ,;.!?]*|[.!?]+(?: [ ,;.!?]*|$))", lambda m: "? " if "?" in m[0] else ", ", " ".join(said.split()))
+    said = re.sub(r"\b(what|where)['’]?s\b", r"\1 is", said.strip(" ,"))
+    said, remarks = _our_words(said, world)
+    said = re.sub(r"^can you see\b|^could you see\b", "do you see", said)
+    asked = re.sub(rf"^(?:(?:{'|'.join(POLITE)}),? )+", "", re.sub(r"(?:,? please)+(\??)$", r"\1", said))
+    asked = re.sub(r"^tell me[,:]? (?=\w)", "tell me: ", asked)
+    if re.match(rf"(?:tell me: )?(?:{'|'.join(ASKS - {'do'})}|do (?:you|I|we|they))\b", asked):
+        asked += "?" * ("?" not in asked)
+    elif asked != said:
+        asked = asked.rstrip("?")                                       # can you draw a cat?
+    return asked or plain, remarks
 
-    def spell(match: re.Match) -> str:
-        return match[0] if match[1].lower() in names else world.grammar.spell(match[1].upper())
-    if world.has_signs:
-        quotes = rf"[{_QUOTES}'‘’`]"
-        plain = re.sub(rf"{quotes}([A-Za-z]{{3,5}})[.!]?{quotes}", spell, plain)
-        plain = re.sub(r"\b([A-Z]{3,5})\b", spell, plain) if not plain.isupper() or len(plain.split()) == 1 else plain
-    words = re.sub(rf"[{_QUOTES}]", "", re.sub(r"(?i)\b(what|where)['’]s\b", r"\1 is", plain)).rstrip(" .!").split(" ")
-    letters = {i for i, word in enumerate(words) if re.fullmatch("[A-Z],?", word)}
-    remarks = []
-    for i, word in enumerate(words):
-        bare = word.rstrip(marks).lower()
-        if bare in alike:
-            remarks.append(f"I read “{bare}” as “{alike[bare]}”.")
-        if {i - 1, i + 1} & letters and i in letters:                   # of a sign, spelled
-            continue
-        number = COUNTS[int(bare) - 1] if bare in map(str, range(1, len(COUNTS) + 1)) else bare
-        words[i] = alike.get(bare, number) + word[len(word.rstrip(marks)):]
-    while words and words[0].rstrip(",") in POLITE - {"and"}:
-        words = words[1:]
-    if len(words) > 1 and words[-1].rstrip(",?") == "please":
-        words = [*words[:-2], words[-2].rstrip(",")]
-    said = " ".join(words) or plain
-    return said + "?" * (said.split(" ")[0] in ASKS and said[-1].isalnum()), tuple(dict.fromkeys(remarks))
+
+def lower_but_signs(text: str, world: World = WORLD) -> str:
+    """The text in lower case, but for names that have capitals, and signs: these as the world writes them.
+
+    >>> lower_but_signs("A CAT and the Sign KITE")
+    'a cat and the sign K I T E'
+    """
+    grammar, lengths, shouted = world.grammar, world.signs.lengths, text.isupper() and " " in text
+    forms = [form(noun) for noun in world.nouns for form in (str, grammar.plural)]
+    own = set(re.findall(r"\w+", " ".join([*forms, *world.backgrounds, grammar.background, grammar.sign])))
+    known = (FILLERS | SIGN_FILLERS | SOME | ELSEWHERE | NOT | POLITE | ASKS | GROUND | {*NUMBERS, *VERBS, *SYNONYMS, *PLACES}
+             | {*names_of(world), *world.words, grammar.background, grammar.sign})
+
+    def is_sign(low: str, loud: bool, before: str, after: str) -> bool:
+        ends = re.match(r"[.!?]*(?:$|[.,;])", after) is not None                           # a part of the sentence
+        if not loud:                                                    # , sign kite
+            return ends and low not in known and re.search(rf"(?:^|[,;.] ?|make the ){grammar.sign} $", before) is not None
+        if before.endswith(f"{grammar.sign} "):
+            return low not in SIGN_FILLERS
+        alone = ends and not re.search(r"\b(?:say|an?|the) $", before)
+        return low not in known and (alone or re.search(rf"\b{grammar.sign}\b", text.lower()) is not None)
+
+    def write(match: re.Match) -> str:
+        word = match["quoted"] or match[0]
+        if match["spelled"]:
+            return grammar.spell(re.sub("[^A-Za-z]", "", word).upper())
+        if world.has_signs and re.fullmatch("[A-Za-z]+", word) and len(word) in lengths:
+            loud = match["quoted"] is not None or word.isupper() and not shouted
+            if is_sign(word.lower(), loud, text[:match.start()].lower(), text[match.end():]):
+                return grammar.spell(word.upper())
+        return word if word in own else match[0].lower()
+    quote, spelled = rf"[{_QUOTES}'‘’`]", _SPELLED if world.has_signs else "(?!)"
+    return re.sub(rf"(?P<spelled>{spelled})|(?<!\w){quote}(?P<quoted>[A-Za-z]+)[.!]?{quote}|\w+", write, text)
+
+
+def _our_words(said: str, world: World) -> tuple[str, tuple[str, ...]]:
+    """Everyday words, numerals and articles as the world has them, and a remark on each word that became another."""
+    grammar, names, remarks = world.grammar, names_of(world), []
+    alike = {form(old): form(new) for old, new in SYNONYMS.items() if new in names for form in (str, grammar.plural)}
+    alike |= {word: grammar.background for word in GROUND}
+
+    def write(match: re.Match) -> str:
+        new = alike.get(match[0], match[0])
+        if new != match[0]:
+            remarks.append(f"I read “{match[0]}” as “{new}”.")
+        return new
+    said = re.sub(r"\w+", write, said)
+    said = re.sub(r"(?<!\S)i(?=[,?]?(?: |$))", "I", re.sub(r"\bcolor(s?)\b", r"colour\1", said))
+    said = re.sub(r"(?<!\S)[0-9](?=[,?]?(?: |$))", lambda m: DIGITS[int(m[0])], said)
+    said = re.sub(rf"\bone (?=(?:{'|'.join(map(re.escape, world.nouns)) or '(?!)'})\b)", "a ", said)
+    said = re.sub(r"\ban? (?=(\w))", lambda m: "an " if m[1] in "aeiou" else "a ", said)
+    return said, tuple(dict.fromkeys(remarks))
 
 
 def random_prompt(rng, world: World = WORLD) -> str:
@@ -197,10 +238,14 @@ def _as_typed(text: str) -> str:
 
 # ---------------------------------------------------------------- words
 
+def visible(text: str) -> str:
+    """The text in one Unicode form, without characters that nobody sees."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) not in ("Cf", "Cc") or c in "\n\t")
+
+
 def tokenise(text: str) -> list[Token]:
     """Words and numbers of any text: no marks, no invisible characters, capitals kept."""
-    text = "".join(c for c in unicodedata.normalize("NFKC", text)
-                   if unicodedata.category(c) not in ("Cf", "Cc") or c in "\n\t")
+    text = visible(text)
     quoted = re.compile(rf"[{_QUOTES}]([^{_QUOTES}]*)[{_QUOTES}]|(?<!\w)['‘’`]([^'‘’`]*)['‘’`](?!\w)")
     spans = [m.span() for m in quoted.finditer(text)
              if re.fullmatch(r"\W*(\w+|\w(\W+\w)*)\W*", m.group(1) or m.group(2) or "")]

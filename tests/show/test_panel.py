@@ -1,15 +1,21 @@
-"""Asking by hand: the panel answers from each of its tabs, says clearly what it cannot do, and draws what it says."""
+"""Asking by hand and conversing: every kind of turn is answered and shown, what cannot be done is said, and nothing is lost."""
 import base64
+import html
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
 from mmcourse import show
+from mmcourse.assistant import Assistant
+from mmcourse.chat import LONGEST_HEARD
 from mmcourse.media import MAX_SECONDS, Audio, Image, Text
-from mmcourse.show.inputs import AskButton, Canvas, Microphone, Upload
+from mmcourse.show.conversation import Conversation
+from mmcourse.show.inputs import Canvas, Microphone, Say, Upload
+from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import MODALITIES
 from mmcourse.world.pictures import draw
 from mmcourse.world.scene import Group, Scene
@@ -21,6 +27,30 @@ def said(monkeypatch):
     heard = []
     monkeypatch.setattr(show, "_say", heard.append)
     return heard
+
+
+@pytest.fixture(scope="module")
+def talker(parts):
+    """An untrained model with room for a conversation."""
+    bpe, vqvae, codec, transformer, vocabulary = parts
+    return Assistant(bpe, vqvae, codec, Transformer(**{**transformer.config, "context": 512}).eval(), vocabulary)
+
+
+@pytest.fixture
+def panel(talker):
+    """A conversation in which every tab holds something, and the open one nothing."""
+    panel = Conversation(talker)
+    panel.picture.file, panel.sound.file, panel.canvas.file, panel.microphone.file = png(), wav(tone(0.4)), png(), wav(tone(0.4))
+    return panel
+
+
+def say(panel, text="", tab=0, want="text") -> str:
+    """Take a turn; returns what then stands on the page, the last turn or what was wrong, without what is in files."""
+    panel.tabs.selected_index, panel.want.value, panel.say.text = tab, want, text
+    panel.say.click()
+    assert not panel.say.busy and panel.say.status == ""
+    page = panel.wrong.value or panel.turns.children[-1].value
+    return re.sub("base64,[^\"]+", "", page)
 
 
 def png(size=(9, 7)) -> bytes:
@@ -58,59 +88,16 @@ def test_both_decoders_paint_the_same_tokens(tiny, said, monkeypatch):
     assert painted[0][0] == painted[1][0] and [d for _, d in painted] == ["vq", "diffusion"]
 
 
-def test_panel_answers_from_every_tab(tiny, said):
-    panel = show.panel.Panel(tiny)
-    panel.picture.file, panel.sound.file = png(), wav(tone(0.4))
-    panel.canvas.file, panel.microphone.file = png(), wav(tone(0.4))
-    for tab in range(len(panel.tabs.children)):
-        panel.tabs.selected_index = tab
-        for want in MODALITIES:
-            panel.want.value = want
-            said.clear()
-            panel.button.click()
-            (answer,) = [line for line in said if "in, " in line and "→" in line]
-            thought = [line for line in said if line.startswith("To itself it said: “")]
-            assert len(thought) == ((tab > 0, want) in ((True, "audio"), (True, "image")) and tab in ((1, 2, 3) if want == "audio" else (4, 5)))
-            word = ["I speak one word at a time: this is “cat”.", "So I read: “cat”."] if (tab, want) == (0, "audio") else []
-            assert said == [*word, answer, *thought] and not panel.button.busy and not panel.button.status
-
-
-@pytest.mark.parametrize("tab, change, sentence", [
-    (0, lambda p: setattr(p.text, "value", "  "), "⚠ the text is empty: type a few words"),
-    (0, lambda p: setattr(p.text, "value", "zebra " * 500), "shorten it by"),
-    (1, lambda p: setattr(p.scene["left"], "value", ""), "⚠ the picture is empty: choose something"),
-    (1, lambda p: (setattr(p.scene["left_count"], "value", "four"), setattr(p.scene["right"], "value", "dog")), "fill the whole"),
-    (1, lambda p: setattr(p.scene["sign"], "value", "toolong"), "letters A-Z, got 'TOOLONG'"),
-    (2, lambda p: None, "⚠ nothing drawn yet"),
-    (3, lambda p: None, "⚠ no file yet: press “choose a picture” first"),
-    (3, lambda p: setattr(p.picture, "file", b"hello"), "cannot be read as a picture"),
-    (3, lambda p: setattr(p.picture, "file", png()[:40]), "is it whole"),
-    (4, lambda p: None, "⚠ nothing recorded yet"),
-    (4, lambda p: setattr(p.microphone, "file", wav(np.zeros(8000))), "⚠ the sound is silent: record again"),
-    (5, lambda p: None, "⚠ no file yet: press “choose a sound” first"),
-    (5, lambda p: setattr(p.sound, "file", png()), "cannot be read as sound"),
-    (5, lambda p: setattr(p.sound, "file", wav(np.zeros(8000))), "⚠ the sound is silent: record again"),
-])
-def test_panel_says_what_is_wrong(tiny, said, tab, change, sentence):
-    panel = show.panel.Panel(tiny)
-    panel.tabs.selected_index = tab
-    change(panel)
-    panel.button.click()
-    assert sentence in said[-1] and "Traceback" not in said[-1] and not panel.button.busy
-    assert len(said) == 1 or "zebra" in panel.text.value and len(said) <= 4
-
-
-def test_a_long_recording_is_cut_to_its_loudest_part(tiny, said):
+def test_a_long_recording_is_cut_to_its_loudest_part():
     quiet = 0.01 * np.random.default_rng(0).normal(size=8000 * 20)
     quiet[8000 * 12:8000 * 12 + 6400] += tone(0.8)
-    part, remark = show.panel.shorten(Audio(quiet, 8000))
-    assert abs(part.seconds - 0.9) < 0.01 and "20.0 s is more than one word" in remark
-    assert np.square(part.samples).sum() > 0.9 * np.square(tone(0.8)).sum(), "the word is in the part"
+    for limits, seconds in (((), 0.9), ((LONGEST_HEARD, LONGEST_HEARD), LONGEST_HEARD)):
+        part, remark = show.panel.shorten(Audio(quiet, 8000), *limits)
+        assert abs(part.seconds - seconds) < 0.01
+        assert remark == f"20.0 s is more than I listen to at once: these are the loudest {seconds} s."
+        assert np.square(part.samples).sum() > 0.9 * np.square(tone(0.8)).sum(), "what was said is in the part"
     assert show.panel.shorten(Audio(tone(MAX_SECONDS), 8000))[1] == ""
-    panel = show.panel.Panel(tiny)
-    panel.tabs.selected_index, panel.sound.file = 5, wav(quiet)
-    panel.button.click()
-    assert len(said) == 3 and "loudest" in said[0] and "Sound in" in said[1] and "To itself it said" in said[2]
+    assert show.panel.shorten(Audio(tone(LONGEST_HEARD), 8000), LONGEST_HEARD, LONGEST_HEARD)[1] == ""
 
 
 def test_compose_draws_the_scene():
@@ -162,75 +149,156 @@ def test_what_the_page_sends_arrives_and_can_be_taken_back(kind):
 
 
 def test_a_picture_is_changed_by_an_instruction(tiny, said):
-    panel = show.panel.Panel(tiny)
-    panel.change.value = "make the ground green"
-    panel.tabs.selected_index = 1
-    panel.button.click()
-    assert "the changed picture out" in said[-2] and said[-1].startswith("To itself it said: “")
-    panel.want.value = "text"
-    panel.button.click()
-    assert "an instruction goes with a picture" in said[-1]
-    panel.tabs.selected_index, panel.want.value = 0, "image"
-    panel.button.click()
-    assert "an instruction goes with a picture" in said[-1]
+    picture = show.panel.compose("cat")
+    show.panel.ask(tiny, picture, "image", change="make the ground green")
+    assert "the changed picture out" in said[-1]
+    for given, want in ((picture, "text"), ("a cat", "image")):
+        with pytest.raises(ValueError, match="an instruction goes with a picture"):
+            show.panel.ask(tiny, given, want, change="make the ground green")
 
 
-# ---------------------------------------------------------------- a panel that survives its users
+def test_what_was_not_understood_is_shown_above_the_answer(tiny, said):
+    answer = show.panel.ask(tiny, "2 red CATS and a zebra", "image", temperature=1.0)
+    assert [line[:20] for line in said[:3]] == ["“red” before “cats” ", "I know no “zebra” (n", "Where do the two sta"]
+    assert said[3] == "So I read: “two cats on the left”." and "→" in said[4] and answer.remarks == tuple(said[:3])
+
+
+# ---------------------------------------------------------------- a conversation
+
+@pytest.mark.parametrize("want", MODALITIES)
+@pytest.mark.parametrize("tab, text, kinds", [
+    (0, "a cat", "text"), (1, "", "image"), (1, "make it green", "image text"), (2, "make it green", "image text"),
+    (3, "make it green", "image text"), (4, "", "audio"), (4, "write down what I say", "text audio"), (5, "", "audio"),
+])
+def test_every_kind_of_turn_is_answered_and_shown(panel, tab, text, kinds, want):
+    yours, models = say(panel, text, tab, want).split("<b>model</b>")
+    (turn,) = panel.chat.turns
+    assert [type(part).__name__.lower() for part in turn.given] == kinds.split() and type(turn.answer).__name__.lower() == want
+    looks = {"image": '<div><img alt="a picture" width="192" src="data:image/png;">', "audio": "<div><audio controls"}
+    parts = [yours.index(looks.get(kind, f"<div>{text}</div>")) for kind in kinds.split()]
+    assert parts == sorted(parts) and yours.count("<div>") == 1 + len(parts) and "<b>you</b>" in yours
+    assert looks.get(want, f"<div>{html.escape(str(turn.answer))}</div>") in models
+    assert ("<em>to itself: “" in models) == bool(turn.thought)
+    assert len(panel.turns.children) == 1 and panel.say.text == "" and panel.tabs.selected_index == 0, "ready for the next turn"
+
+
+def test_the_answer_is_of_the_kind_that_is_wanted_or_that_the_model_chooses(panel, monkeypatch):
+    wanted, real = [], panel.chat.say
+    monkeypatch.setattr(panel.chat, "say", lambda *parts, want: wanted.append(want) or real(*parts, want=want))
+    for _, want in panel.want.options:
+        say(panel, "a cat", want=want)
+    assert wanted == [None, "text", "image", "audio"] and panel.want.options[0][0] == "as it sees fit"
+
+
+def test_the_conversation_goes_on_until_a_new_one_is_begun(panel):
+    say(panel, "two cats on the left")
+    first = panel.chat.turns[0]
+    say(panel, "how many cats are there?")
+    assert [t.given[0].text for t in panel.chat.turns] == ["two cats on the left", "how many cats are there?"]
+    assert panel.chat.turns[0] is first and "two cats" in panel.turns.children[0].value
+    panel.wrong.value = "something"
+    panel.new.click()
+    assert panel.chat.turns == [] and panel.turns.children == () and panel.wrong.value == ""
+    say(panel, "say giraffe")
+    assert len(panel.turns.children) == len(panel.chat.turns) == 1
+
+
+def test_remarks_stand_below_the_answer_and_what_was_typed_is_no_html(panel):
+    page = say(panel, "a KITTEN & <b>")
+    assert "<div>a KITTEN &amp; &lt;b&gt;</div>" in page.split("<b>model</b>")[0]
+    assert "<small><em>I read “kitten” as “cat”.</em></small>" in page.split("<b>model</b>")[1]
+    for _ in range(9):
+        page = say(panel, "describe the picture", tab=1)
+    assert "I have forgotten its first" in page, "the model's context is full"
+
+
+def test_a_long_sound_is_shortened_and_this_is_said(panel):
+    panel.sound.file = wav(np.concatenate([tone(4), 0.01 * tone(4)]))
+    page = say(panel, tab=5)
+    assert "8.0 s is more than I listen to at once: these are the loudest 3.0 s." in page.split("<b>model</b>")[0]
+    assert panel.chat.turns[0].given[0].seconds == LONGEST_HEARD and "<small>3.00 s</small>" in page
+
+
+def test_a_picture_is_shown_as_the_model_sees_it(panel):
+    panel.picture.file = png((600, 30))
+    say(panel, tab=3)
+    shown = base64.b64decode(re.search('base64,([^"]+)', panel.turns.children[0].value)[1])
+    assert Pillow.open(io.BytesIO(shown)).size == (256, 256)
+
+
+@pytest.mark.parametrize("tab, change, text, sentence", [
+    (0, lambda p: None, "  ", "⚠ nothing to send yet: type something"),
+    (0, lambda p: None, "zebra " * 500, "⚠ 2,999 characters are more than anybody says at once"),
+    (0, lambda p: None, "zebra " * 300, "⚠ a turn has"),
+    (1, lambda p: setattr(p.scene["left"], "value", ""), "", "⚠ the picture is empty: choose something"),
+    (1, lambda p: (setattr(p.scene["left_count"], "value", "four"), setattr(p.scene["right"], "value", "dog")), "", "fill the whole"),
+    (1, lambda p: setattr(p.scene["sign"], "value", "toolong"), "", "letters A-Z, got &#x27;TOOLONG&#x27;"),
+    (2, lambda p: setattr(p.canvas, "file", b""), "", "⚠ nothing drawn yet"),
+    (3, lambda p: setattr(p.picture, "file", b""), "", "⚠ no file yet: press “choose a picture” first"),
+    (3, lambda p: setattr(p.picture, "file", b"hello"), "", "cannot be read as a picture"),
+    (3, lambda p: setattr(p.picture, "file", png()[:40]), "", "is it whole"),
+    (4, lambda p: setattr(p.microphone, "file", b""), "", "⚠ nothing recorded yet: press “record” first"),
+    (4, lambda p: setattr(p.microphone, "file", wav(np.zeros(8000))), "", "⚠ the sound is silent: record again"),
+    (5, lambda p: setattr(p.sound, "file", b""), "", "⚠ no file yet: press “choose a sound” first"),
+    (5, lambda p: setattr(p.sound, "file", png()), "", "cannot be read as sound"),
+    (5, lambda p: setattr(p.sound, "file", wav(np.zeros(8000))), "", "⚠ the sound is silent: record again"),
+])
+def test_what_is_wrong_is_said_in_a_sentence_and_nothing_is_lost(panel, tab, change, text, sentence):
+    say(panel, "a cat")
+    page, turns = panel.turns.children, list(panel.chat.turns)
+    change(panel)
+    said = say(panel, text or "describe it", tab)
+    assert sentence in said and said.startswith('<span role="alert">⚠ ') and said.count("⚠") == 1 and "Traceback" not in said
+    assert panel.turns.children == page and panel.chat.turns == turns, "the conversation is as it was"
+    assert panel.say.text == (text or "describe it") and panel.tabs.selected_index == tab, "and so is what was to be said"
+    assert "<b>model</b>" in say(panel, "a dog") and len(panel.turns.children) == len(panel.chat.turns) == 2
+
 
 @pytest.mark.parametrize("error, sentence", [
-    (RuntimeError("deep inside"), "⚠ The model could not answer (RuntimeError: deep inside). Ask something else; if that fails too"),
+    (RuntimeError("deep <inside>"), "⚠ The model could not answer (RuntimeError: deep &lt;inside&gt;). Say something else; if that fails too"),
     (MemoryError(), "⚠ The model could not answer (MemoryError: )"), (SyntaxError("not a TIFF file"), "⚠ The model could not answer"),
     (KeyboardInterrupt(), "⚠ Stopped before the answer was there."), (OSError("no space left"), "⚠ no space left"),
     (FileNotFoundError("there is no file x"), "⚠ there is no file x"),
 ])
-def test_every_failure_ends_in_one_sentence_and_a_button_that_works(tiny, said, monkeypatch, error, sentence):
-    panel = show.panel.Panel(tiny)
+@pytest.mark.parametrize("where", ["mmcourse.chat.generate", "mmcourse.show.conversation.note_html"])     # before it answered, and after
+def test_every_failure_ends_in_one_sentence_and_a_conversation_as_before(panel, monkeypatch, error, sentence, where):
+    say(panel, "a cat")
     with monkeypatch.context() as broken:
-        broken.setattr(tiny, "tokens", lambda *a, **k: (_ for _ in ()).throw(error))
-        panel.button.click()
-    assert len(said) == 1 and said[0].startswith(sentence) and not panel.button.busy
-    panel.button.click()
-    assert "in, " in said[-1], "the next question is answered"
+        broken.setattr(where, lambda *a, **k: (_ for _ in ()).throw(error))
+        said = say(panel, "a kitten", want="image")
+    assert said.startswith(f'<span role="alert">{sentence}') and panel.say.text == "a kitten"
+    assert len(panel.turns.children) == len(panel.chat.turns) == 1
+    assert "<b>model</b>" in say(panel, "a kitten") and len(panel.turns.children) == len(panel.chat.turns) == 2
 
 
 def test_no_second_answer_is_begun_while_one_is_made(said):
     asked, states = [], []
-    button = AskButton(lambda: (asked.append(1), button.click(), button._handle_custom_msg({"ask": True}, [])))
-    button.observe(lambda change: states.append(change.new), "busy")
-    button._handle_custom_msg({"ask": True}, [])
-    assert asked == [1] and states == [True, False] and button.status == ""
+    line = Say(lambda: (asked.append(line.text), line.click(), line._handle_custom_msg({"text": "two"}, [])))
+    line.observe(lambda change: states.append(change.new), "busy")
+    line._handle_custom_msg({"text": "one"}, [])
+    assert asked == ["one"] and states == [True, False] and line.text == "one" and line.status == ""
 
 
-def test_the_status_says_what_the_model_says_to_itself(tiny, said):
-    panel, status = show.panel.Panel(tiny), []
-    panel.button.observe(lambda change: status.append(change.new), "status")
-    panel.tabs.selected_index, panel.microphone.file = 4, wav(tone(0.4))
-    panel.button.click()
-    first = tiny.said_first([Audio(wav(tone(0.4)))], "image", 0)
-    assert status == ["The model is asked ...", f"It says to itself: “{first}” ...", ""] and said[-1] == f"To itself it said: “{first}”."
+def test_what_is_typed_comes_with_the_button_and_the_line_is_emptied_before_the_answer(panel, monkeypatch):
+    written, real = [], panel.chat.say
+    monkeypatch.setattr(panel.say, "send", lambda content: written.append(content))
+    monkeypatch.setattr(panel.chat, "say", lambda *parts, **more: written.append(panel.say.status) or real(*parts, **more))
+    panel.want.value = "text"
+    panel.say._handle_custom_msg({"text": "a cat"}, [])
+    assert written == [{"text": ""}, "The model is asked ..."] and panel.chat.turns[0].given == (Text("a cat"),)
 
 
-def test_what_was_not_understood_is_shown_above_the_answer(tiny, said):
-    panel = show.panel.Panel(tiny)
-    panel.text.value = "2 red CATS and a zebra"
-    panel.button.click()
-    assert [line[:20] for line in said[:3]] == ["“red” before “cats” ", "I know no “zebra” (n", "Where do the two sta"]
-    assert said[3] == "So I read: “two cats on the left”." and "→" in said[4]
-    assert show.panel.ask(tiny, "a zebra and a cat", "image", temperature=1.0).remarks == ("I know no “zebra” (nearest: camera).",)
-
-
-def test_examples_and_random_sentences_can_be_asked(tiny, said):
-    from mmcourse.world.prompts import read_prompt
-    panel = show.panel.Panel(tiny)
+def test_examples_and_random_sentences_are_requests_as_they_stand(panel):
+    from mmcourse.world.prompts import read_request
     for button in panel.examples:
         button.click()
-        assert panel.text.value == button.description and read_prompt(panel.text.value)[1] == ()
+        assert panel.say.text == button.description and read_request(panel.say.text) == (panel.say.text, ())
     seen = set()
     for _ in range(20):
         panel.random.click()
-        seen.add(panel.text.value)
-        assert read_prompt(panel.text.value) == (panel.text.value, ())
-    assert len(seen) > 10
+        seen.add(panel.say.text)
+        assert read_request(panel.say.text) == (panel.say.text, ())
+    assert len(seen) > 10 and panel.chat.turns == []
 
 
 def test_the_page_without_a_kernel_has_a_picture_and_a_sentence(tiny, said, monkeypatch):
@@ -241,6 +309,7 @@ def test_the_page_without_a_kernel_has_a_picture_and_a_sentence(tiny, said, monk
     ((data, kw),) = shown
     assert data["image/png"].startswith("iVBOR") and "It needs a running kernel" in data["text/plain"]
     assert kw["metadata"]["image/png"]["alt"] == data["text/plain"] and "Where there is none, a picture stands" in said[0]
+    assert "application/vnd.jupyter.widget-view+json" in data
 
 
 def test_tokens_keep_their_boundaries_without_styles(tiny, monkeypatch):

@@ -1,10 +1,10 @@
-// Record a word. What was said goes to Python as a 16-bit mono WAV file (a message).
+// Record a word or a few. What was said goes to Python as a 16-bit mono WAV file (a message).
 function render({ model, el }) {
   const button = document.createElement("button"), said = document.createElement("span"), player = document.createElement("audio");
   button.style.cssText = "padding:4px 12px;margin-right:8px;cursor:pointer";
   player.controls = true;
   player.style.cssText = "display:none;margin-top:6px";
-  button.textContent = "● record a word";
+  button.textContent = "● record";
   let recorder = null, timer = null, closed = false;
   const tell = (sentence) => { said.textContent = sentence; };
   function rest() {
@@ -52,7 +52,7 @@ function render({ model, el }) {
     recorder.start();
     button.disabled = false;
     button.textContent = "■ stop";
-    tell("Speak now: one word.");
+    tell("Speak now: a word, or a short sentence.");
     timer = setTimeout(() => recorder && recorder.stop(), 1000 * model.get("seconds"));
   }
   button.onclick = () => (recorder ? recorder.stop() : start());
