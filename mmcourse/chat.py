@@ -25,6 +25,8 @@ TOGETHER = 16                           # prompts whose kind of answer is chosen
 def choose_modality(model: Transformer, vocabulary: Vocabulary, prompts: Sequence[Sequence[Segment]]) -> list[str]:
     """Of which kind each answer will be: the likeliest of the tokens that open one."""
     rows, openers, out = [vocabulary.pack(prompt) for prompt in prompts], list(OPEN.values()), []
+    if not all(rows):
+        raise ValueError("a prompt is empty: nothing was asked, so nothing decides of which kind the answer is")
     for i in range(0, len(rows), TOGETHER):
         part = rows[i:i + TOGETHER]
         hidden = model.hidden(pad(part).to(model.device))               # what follows the last token is not seen by it
@@ -45,6 +47,8 @@ def reply(model: Transformer, vocabulary: Vocabulary, prompts: Sequence[Sequence
     """
     wants = choose_modality(model, vocabulary, prompts) if wants is None else list(wants)
     asked: list[list[Segment]] = [list(prompt) for prompt in prompts]
+    if len(wants) != len(asked):
+        raise ValueError(f"{len(asked)} prompts and {len(wants)} wants: give one for each, or None")
     thoughts: list[tuple[Segment, ...]] = [()] * len(asked)
     aloud = [i for i, want in enumerate(wants) if think and want != "text"]
     said = generate(model, vocabulary, [asked[i] for i in aloud], "text", temperature=0.0) if aloud else []
@@ -121,7 +125,7 @@ class Chat:
         (answered,) = reply(assistant.transformer, assistant.vocabulary, [prompt], [want] if want else None, think, seed=seed,
                             **sampling)
         answer = assistant.render(answered[-1], decoder=decoder, seed=seed)
-        object.__setattr__(answer, "remarks", tuple(remarks))           # a Text is frozen
+        object.__setattr__(answer, "remarks", tuple(dict.fromkeys(remarks)))            # a Text is frozen
         thought = assistant.bpe.decode(answered[0].ids).strip() if len(answered) > 1 else ""
         self.turns.append(Exchange(tuple(given), answer, (*asked, answered[-1]), thought))
         self.forgotten = first

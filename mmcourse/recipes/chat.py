@@ -47,7 +47,7 @@ from mmcourse.world.human_digits import load_human_digits
 from mmcourse.world.phrases import load_phrases
 from mmcourse.world.scene import WORLD
 
-STEPS = 1800
+STEPS = 1600
 RATE = 0.4                              # the learning rates, as a share of those of the first run
 CONTEXT = 512                           # tokens: four turns or so
 TEXT_WEIGHT = 4.0                       # of a token of an answer in text

@@ -132,8 +132,8 @@ def read_word(text: str, world: World = WORLD) -> tuple[str, tuple[str, ...]]:
 
 
 ASKS = {"how", "what", "where", "which", "is", "are", "do", "does", "who", "when", "why"}       # a question begins so
-_SPELLED = (r"\b[A-Z](?: [A-Z])+\b|\b[a-z](?: [a-z]){2,}\b|"                              # K I T E, k i t e,
-            r"\b[A-Z](?:[,.] ?[A-Z]){2,}\b|\b[A-Za-z](?:[-.][A-Za-z]){2,}\b")              # K, I, T, E, k-i-t-e
+_SPELLED = (r"\b[A-Z](?P<one> |, ?|[-.] ?)[A-Z](?:(?P=one)[A-Z])+\b|"                   # K I T E, K.I.T.E, K, I, T, E
+            r"\b[a-z](?P<other>[-. ])[a-z](?:(?P=other)[a-z])+\b")                      # k i t e, k-i-t-e
 
 
 def read_request(text: str, world: World = WORLD) -> tuple[str, tuple[str, ...]]:
@@ -152,11 +152,11 @@ def read_request(text: str, world: World = WORLD) -> tuple[str, tuple[str, ...]]
         raise ValueError(f"{len(plain):,} characters are more than anybody says at once: write at most {LONGEST:,}")
     if plain in world.words or _is_caption(plain, world):
         return plain, ()
-    said = re.sub(rf"[{_QUOTES}()\[\]]|(?<!\w)['‘’`]|['‘’`](?!\w)", "", lower_but_signs(plain, world))
+    said = re.sub(rf"[{_QUOTES}()\[\]]|(?<!\w)['‘’`]|['‘’`](?!\w)", " ", lower_but_signs(plain, world))
     said = re.sub(r" ?(?:[,;][ ,;.!?]*|[.!?]+(?: [ ,;.!?]*|$))", lambda m: "? " if "?" in m[0] else ", ", " ".join(said.split()))
     said = re.sub(r"\b(what|where)['’]?s\b", r"\1 is", said.strip(" ,"))
     said, remarks = _our_words(said, world)
-    said = re.sub(r"^can you see\b|^could you see\b", "do you see", said)
+    said = re.sub(r"^(?:please,? )?(?:can|could) you see\b", "do you see", said)
     asked = re.sub(rf"^(?:(?:{'|'.join(POLITE)}),? )+", "", re.sub(r"(?:,? please)+(\??)$", r"\1", said))
     asked = re.sub(r"^tell me[,:]? (?=\w)", "tell me: ", asked)
     if re.match(rf"(?:tell me: )?(?:{'|'.join(ASKS - {'do'})}|do (?:you|I|we|they))\b", asked):
@@ -179,11 +179,11 @@ def lower_but_signs(text: str, world: World = WORLD) -> str:
              | {*names_of(world), *world.words, grammar.background, grammar.sign})
 
     def is_sign(low: str, loud: bool, before: str, after: str) -> bool:
-        ends = re.match(r"[.!?]*(?:$|[.,;])", after) is not None                           # a part of the sentence
+        ends = re.match(r"[.!?]*(?:$|[.,;])", after) is not None        # a part of the sentence
         if not loud:                                                    # , sign kite
             return ends and low not in known and re.search(rf"(?:^|[,;.] ?|make the ){grammar.sign} $", before) is not None
         if before.endswith(f"{grammar.sign} "):
-            return low not in SIGN_FILLERS
+            return low not in SIGN_FILLERS | POLITE
         alone = ends and not re.search(r"\b(?:say|an?|the) $", before)
         return low not in known and (alone or re.search(rf"\b{grammar.sign}\b", text.lower()) is not None)
 

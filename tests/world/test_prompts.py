@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 from mmcourse.dataset import partial_caption
 from mmcourse.world import prompts
+from mmcourse.world.dialogues import ALOUD, dialogues
 from mmcourse.world.edits import sample_edit
 from mmcourse.world.grammar import Grammar
-from mmcourse.world.prompts import LONGEST, random_prompt, read_prompt, read_word
+from mmcourse.world.outside import OUTSIDE_SPLITS
+from mmcourse.world.prompts import LONGEST, SYNONYMS, random_prompt, read_prompt, read_request, read_word
+from mmcourse.world.questions import sample_question
 from mmcourse.world.rules import SignRule
 from mmcourse.world.scene import WORLD, World
 
@@ -187,3 +190,93 @@ def test_another_world_is_read_by_its_own_words():
         "two leaves on the left, a hot air balloon on the right, night sky, label STOP", ())
     assert "I learned only the signs STOP, GO" in read_prompt("label KITE", OTHER)[1][0]
     assert read_prompt("a cat", OTHER)[1][0].startswith("I know no “cat”")
+
+
+# ---------------------------------------------------------------- what is said in a conversation
+
+@pytest.mark.parametrize("split", OUTSIDE_SPLITS)
+def test_all_that_conversations_are_made_of_stays_as_it_is(split):
+    parts = [part for talk in dialogues(300, split) for turn in talk for part in (*turn.given, turn.answer)]
+    texts = {part.value for part in parts if part.kind in ("text", "spoken")}
+    assert len(texts) > 250 and "write down what I say" in texts and any(text.startswith(ALOUD) for text in texts)
+    for text in texts:
+        assert read_request(text) == (text, ()), text
+
+
+@pytest.mark.parametrize("world", [WORLD, OTHER], ids=["course", "other"])
+def test_captions_questions_and_instructions_stay_as_they_are_in_a_conversation(world):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        scene = world.sample(rng, "any")
+        asked = [sample_question(rng, scene, world=world).text, sample_edit(rng, world=world).instruction, partial_caption(scene, rng, world)]
+        for text in (*asked, *(ALOUD + text for text in asked), world.caption(scene), f"draw {world.caption(scene)}", *world.words):
+            assert read_request(text, world) == (text, ()), text
+
+
+@pytest.mark.parametrize("typed, read", [
+    ("A CAT ON THE LEFT, BLUE GROUND", "a cat on the left, blue ground"), ("Two cats,blue ground", "two cats, blue ground"),
+    ("A cat on the left. Blue ground!", "a cat on the left, blue ground"), ("“two cats” on the [left]", "two cats on the left"),
+    ("(a cat) ,  a dog ;blue ground", "a cat, a dog, blue ground"), ("a\u200b c\u200bat on\u00a0the le\u00adft", "a cat on the left"),
+    ("ａ ｃａｔ", "a cat"), ("CAT", "cat"), ("FIVE!", "five"), ("draw TWO cats", "draw two cats"), ("the dogs' house", "the dogs house"),
+    ("2 cats on the left", "two cats on the left"), ("1 owl and 1 dog", "an owl and a dog"), ("one ant on the left", "an ant on the left"),
+    ("say 7", "say seven"), ("draw 12 cats at 5.30", "draw 12 cats at 5.30"), ("a owl", "an owl"), ("replace the owl with an dog", "replace the owl with a dog"),
+    ("how many Cats are there", "how many cats are there?"), ("HOW MANY CATS ARE THERE ??", "how many cats are there?"),
+    ("is there 1 cat", "is there a cat?"), ("What's on the left", "what is on the left?"), ("whats on the left?!", "what is on the left?"),
+    ("where’s the cat.", "where is the cat?"), ("what color is the ground", "what colour is the ground?"), ("AM I A CAT", "am I a cat"),
+    ("what do i see on the left", "what do I see on the left?"), ("write down what i say", "write down what I say"), ("do it again", "do it again"),
+    ("Tell me how many cats are there", "tell me: how many cats are there?"), ("tell me, name it", "tell me: name it"), ("tell me", "tell me"),
+    ("Please draw a cat", "draw a cat"), ("draw a cat, please!", "draw a cat"), ("Can you please draw a cat?", "draw a cat"),
+    ("Could you see a cat", "do you see a cat?"), ("Please, can you see a cat?", "do you see a cat?"), ("now make the ground green, please please", "make the ground green"),
+    ("and how many dogs are there", "how many dogs are there?"), ("please", "please"), ("Please, please", "please"), ("a cat?", "a cat?"),
+])
+def test_what_is_typed_sloppily_becomes_the_grammars(typed, read):
+    assert read_request(typed) == (read, ()) == read_request(read)
+
+
+@pytest.mark.parametrize("typed, read", [
+    *((f"{before}sign {sign}{after}", f"{before}sign K I T E{after.rstrip('.!')}") for before in ("", "a cat on the left, ") for after in ("", ", a dog", ".")
+      for sign in ("KITE", '"Kite"', "“kite”", "'KITE'", "K I T E", "K.I.T.E", "K-I-T-E", "k-i-t-e", "k i t e", "K, I, T, E", "kite", "(KITE)", "KI\u200bTE")),
+    ("SIGN KITE, A CAT", "sign K I T E, a cat"), ("sign K I T E, A cat", "sign K I T E, a cat"), ("sign DOG, a dog", "sign D O G, a dog"),
+    ("make the sign kite", "make the sign K I T E"), ("make the sign KITE please", "make the sign K I T E"), ("a sign that says KITE", "a sign that says K I T E"),
+    ("put STOP on the sign", "put S T O P on the sign"), ("KITE", "K I T E"), ("a cat, “Kite”", "a cat, K I T E"),
+    ("what does the sign SAY?", "what does the sign say?"), ("what does the sign say", "what does the sign say?"), ("remove the sign NOW", "remove the sign now"),
+    ("make the sign red", "make the sign red"), ("a BIG cat", "a big cat"), ("say HELLO", "say hello"), ("draw a ZOO", "draw a zoo"), ("sign kites and ropes", "sign kites and ropes"),
+])
+def test_signs_in_a_conversation(typed, read):
+    assert read_request(typed) == (read, ()) == read_request(read)
+
+
+def test_every_word_that_became_another_is_said_once():
+    assert read_request("An automobile and two kittens, kittens on the LEFT") == (
+        "a car and two cats, cats on the left", ("I read “automobile” as “car”.", "I read “kittens” as “cats”."))
+    assert read_request("make the background gray") == (
+        "make the ground grey", ("I read “background” as “ground”.", "I read “gray” as “grey”."))
+    for old, new in SYNONYMS.items():
+        assert read_request(f"where is the {old}?") == (f"where is the {new}?", (f"I read “{old}” as “{new}”.",))
+
+
+def test_a_conversation_about_another_world_has_its_words():
+    world = World({"UFO": "🛸", "pine": "🌲"}, {"dawn": (250, 180, 150), "night": (20, 20, 60)}, grammar=Grammar("sky"))
+    assert read_request("Remove the UFO", world) == ("remove the UFO", ())
+    assert read_request("Make the Sky NIGHT; a kitten", world) == ("make the sky night, a kitten", ())
+    assert read_request("make the ground dawn", world) == ("make the sky dawn", ("I read “ground” as “sky”.",))
+    assert read_request("Make the label “stop”", OTHER) == ("make the label STOP", ())
+    assert read_request("MAKE THE LABEL GO", OTHER) == ("make the label GO", ())
+
+
+ODD = "ABCxyz019 .,;:!?'’‘“”\"«»()[]{}*_-/&+=\n\t\u200b\u00a0éßİıﬁ²①中🐱Ｋ"
+
+
+@given(st.lists(st.sampled_from([*WORDS, "please", "what", "tell", "me", "can", "you", "?", ":", "i", "one", "kittens"]), max_size=12).map(" ".join)
+       | st.text(max_size=60) | st.text(ODD, max_size=30))
+def test_any_request_is_read(text):
+    said, remarks = read_request(text)
+    assert said == " ".join(said.split()) and all(remark.startswith("I read “") for remark in remarks)
+    assert said or not prompts.visible(text).split(), "what was said is not lost"
+    assert not read_request(said)[1], "what became another word is a word of the world"
+
+
+def test_a_request_of_too_many_characters_is_refused():
+    assert read_request("x" * LONGEST)[0] == "x" * LONGEST == read_request("x" * LONGEST + " " * LONGEST)[0]
+    with pytest.raises(ValueError, match="2,001 characters are more than anybody says at once: write at most 2,000"):
+        read_request("x" * (LONGEST + 1))
