@@ -22,6 +22,7 @@ from mmcourse.world.scene import WORLD, World
 
 TEMPOS = (1.0, 0.8, 0.87, 0.93, 1.07, 1.15, 1.25)       # a sound is put into words after it was heard at each of these
 DECODERS = {"vq": None, "diffusion": "decoder", "diffusion128": "decoder128"}      # who paints a picture: its checkpoint
+ONE_TRY = {"best_of": 1, "temperature": 0.0, "guidance": 1.0}           # the likeliest answer: enough for a model that practised
 STEPS = 2                                               # of the diffusion decoders: chapter 07 measures that more gain nothing
 
 
@@ -43,12 +44,14 @@ def sounded(codec, segments, levels: int = 2) -> list[np.ndarray]:
 
 class Assistant:
     """Any modality in, any modality out: `bpe`, `vqvae`, `codec`, `transformer`, their `vocabulary`, and diffusion decoders
-    for pictures of 64x64 (`decoder`) and 128x128 (`decoder128`). `world` is the one whose captions it learned."""
+    for pictures of 64x64 (`decoder`) and 128x128 (`decoder128`). `world` is the one whose captions it learned; `sampling` holds
+    for all its answers in place of that of `rerank.PRESETS`, and then it looks and listens once."""
 
     def __init__(self, bpe, vqvae, codec, transformer, vocabulary: Vocabulary, decoder=None, decoder128=None,
-                 world: World = WORLD):
+                 world: World = WORLD, sampling: dict | None = None):
         self.bpe, self.vqvae, self.codec, self.transformer = bpe, vqvae, codec, transformer
         self.vocabulary, self.decoder, self.decoder128, self.world = vocabulary, decoder, decoder128, world
+        self.sampling = {} if sampling is None else sampling
 
     def read(self, parts, want: str) -> tuple[list, tuple[str, ...]]:
         """A prompt with its texts as the world writes them, and a sentence for each thing that was not understood.
@@ -157,50 +160,37 @@ class Assistant:
         """The answer as the transformer gives it: tokens, not yet rendered. Arguments as for `generate`."""
         prompt, views = self._question(parts, want, think, sampling)
         return rerank.answer(self.transformer, self.vocabulary, [prompt], want, say_first=think, views=views,
-                             seed=self.seed(seed), **sampling)[0]
-
-    def said_first(self, parts, want: str, seed: int | None = 0) -> str:
-        """What the model says to itself before it answers with the same seed, "" if it answers directly (`rerank.PRESETS`)."""
-        prompt, views = self._question(parts, want, None, {})
-        preset = rerank.preset(prompt, want)
-        if preset.strategy is rerank.answer_edit:
-            views = rerank.verbalize(self.transformer, self.vocabulary, [prompt])
-        elif preset.strategy is not rerank.answer_retold:
-            return ""
-        if views:
-            (said,) = rerank.augmented_consensus(self.transformer, self.vocabulary, views)
-        else:
-            reading = {**rerank.PRESETS["image", "text"].sampling, "best_of": preset.best_of}
-            ((*_, said),) = rerank.caption_first(self.transformer, self.vocabulary, [prompt], seed=self.seed(seed), **reading)
-        return self.bpe.decode(said.ids).strip()
+                             seed=self.seed(seed), **{**self.sampling, **sampling})[0]
 
     def _question(self, parts, want: str, think: bool | None, sampling: dict) -> tuple[list[Segment], list | None]:
-        """A prompt as segments, and the same sound at several tempos if it shall be put into words."""
+        """A prompt as segments, and the same sound at several tempos if it shall be put into words; [] if once is enough."""
         if want not in MODALITIES:
             raise ValueError(f"want is one of {MODALITIES}, got {want!r}")
         parts, _ = self.read(parts, want)
         if not parts:
             raise ValueError("the prompt is empty: give at least one Text, Image or Audio")
         listens = not sampling if want == "text" else want == "image" and think is not False
-        if listens and len(parts) == 1 and isinstance(parts[0], Audio):
+        if listens and not self.sampling and len(parts) == 1 and isinstance(parts[0], Audio):
             views = [self.augmented_views(parts[0].speech(self.codec.sample_rate))]
             return views[0][0], views
-        return [self.segment(part) for part in parts], None
+        return [self.segment(part) for part in parts], [] if self.sampling else None
 
 
-TRANSFORMERS = {"reference": "transformer", "chat": "chat"}            # the shipped models: their checkpoints
+# The shipped models: the checkpoint of the transformer, and how it answers if not by `rerank.PRESETS`.
+TRANSFORMERS = {"reference": ("transformer", None), "chat": ("chat", ONE_TRY)}
 
 
 def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:
     """A shipped any-to-any model: every file checked against the manifest, offline.
 
     Args:
-        name: `reference`, the pre-trained model, or `chat`, the same after it learned to converse and practised.
+        name: `reference`, the pre-trained model, which answers with care (`rerank.PRESETS`), or `chat`, the same after it learned
+            to converse and practised: it answers in one try.
     """
     if name not in TRANSFORMERS:
         raise ValueError(f"the shipped models are {' and '.join(map(repr, TRANSFORMERS))}; got {name!r}. Single parts: "
                          "mmcourse.checkpoints.load(name)")
-    part = TRANSFORMERS[name]
+    part, sampling = TRANSFORMERS[name]
     _, entry = checkpoints.verify(part, folder)
     entries = checkpoints.manifest(folder)
     decoders = {name: checkpoints.load(name, folder) if name in entries else None for name in ("decoder", "decoder128")}
@@ -210,4 +200,4 @@ def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:
         raise ValueError(f"the manifest in {folder} contradicts itself: the transformer has {transformer.vocab_size} ids, its "
                          f"vocabulary {vocabulary.size}, its tokenizers {len(entry.get('tokenizers', ()))}: restore it with git")
     tokenizers = [checkpoints.load(part, folder) for part in ("bpe", "vqvae", "codec")]
-    return Assistant(*tokenizers, transformer, vocabulary, **decoders)
+    return Assistant(*tokenizers, transformer, vocabulary, **decoders, sampling=sampling)

@@ -22,45 +22,43 @@ TOGETHER = 16                           # prompts whose kind of answer is chosen
 
 
 @torch.no_grad()
-def choose_modality(model: Transformer, vocabulary: Vocabulary, prompts: Sequence[Sequence[Segment]]) -> list[str]:
+def choose_modality(model: Transformer, vocabulary: Vocabulary,
+                    prompts: Sequence[Sequence[Segment]]) -> list[str]:
     """Of which kind each answer will be: the likeliest of the tokens that open one."""
     rows, openers, out = [vocabulary.pack(prompt) for prompt in prompts], list(OPEN.values()), []
-    if not all(rows):
-        raise ValueError("a prompt is empty: nothing was asked, so nothing decides of which kind the answer is")
     for i in range(0, len(rows), TOGETHER):
         part = rows[i:i + TOGETHER]
-        hidden = model.hidden(pad(part).to(model.device))               # what follows the last token is not seen by it
+        hidden = model.hidden(pad(part).to(model.device))   # nobody sees the padding behind
         last = hidden[torch.arange(len(part)), torch.tensor([len(row) - 1 for row in part])]
         out += [MODALITIES[k] for k in model.head(last)[:, openers].argmax(-1).tolist()]
     return out
 
 
-def reply(model: Transformer, vocabulary: Vocabulary, prompts: Sequence[Sequence[Segment]], wants: Sequence[str] | None = None,
-          think: bool = True, **sampling) -> list[tuple[Segment, ...]]:
+def reply(model: Transformer, vocabulary: Vocabulary, prompts: Sequence[Sequence[Segment]],
+          wants: Sequence[str] | None = None, think: bool = True,
+          **sampling) -> list[tuple[Segment, ...]]:
     """The model's replies: an answer each, and before a picture or a sound the words for it.
 
     Args:
         prompts: conversations, each up to the question.
-        wants: of which kind each answer shall be; None: the model chooses (`choose_modality`).
+        wants: of which kind each answer shall be; None: the model chooses.
         think: whether words come before a picture or a sound.
-        sampling: of the answers, as for `generate`; by default the likeliest. Words are always the likeliest.
+        sampling: of the answers, as for `generate`; by default the likeliest. Words are
+            always the likeliest.
     """
     wants = choose_modality(model, vocabulary, prompts) if wants is None else list(wants)
-    asked: list[list[Segment]] = [list(prompt) for prompt in prompts]
-    if len(wants) != len(asked):
-        raise ValueError(f"{len(asked)} prompts and {len(wants)} wants: give one for each, or None")
-    thoughts: list[tuple[Segment, ...]] = [()] * len(asked)
-    aloud = [i for i, want in enumerate(wants) if think and want != "text"]
-    said = generate(model, vocabulary, [asked[i] for i in aloud], "text", temperature=0.0) if aloud else []
-    for i, words in zip(aloud, said):
-        thoughts[i] = (words,)
-    answers: list[Segment | None] = [None] * len(asked)
+    asked, replies = [list(prompt) for prompt in prompts], [() for _ in prompts]
+    speechless = [i for i, want in enumerate(wants) if think and want != "text"]
+    words = generate(model, vocabulary, [asked[i] for i in speechless], "text", temperature=0.0)
+    for i, said in zip(speechless, words):
+        replies[i] = (said,)
     for want in dict.fromkeys(wants):
         rows = [i for i, each in enumerate(wants) if each == want]
-        given = generate(model, vocabulary, [[*asked[i], *thoughts[i]] for i in rows], want, **{"temperature": 0.0, **sampling})
+        given = generate(model, vocabulary, [[*asked[i], *replies[i]] for i in rows], want,
+                         **{"temperature": 0.0, **sampling})
         for i, answer in zip(rows, given):
-            answers[i] = answer
-    return [(*thought, answer) for thought, answer in zip(thoughts, answers)]
+            replies[i] += (answer,)
+    return replies
 
 
 def room_for_prompt(vocabulary: Vocabulary, context: int) -> int:
@@ -104,7 +102,8 @@ class Chat:
             parts: strings, Text, Image and Audio (speech of up to `LONGEST_HEARD` seconds).
             want: `text`, `image` or `audio`; None: the model decides.
             think: whether the model first says in words what it means to draw or speak.
-            seed, decoder, sampling: as for `Assistant.generate`; by default the likeliest answer.
+            seed, decoder: as for `Assistant.generate`.
+            sampling: temperature, top_k, top_p, guidance; by default the likeliest answer.
 
         Returns:
             Text, Image or Audio. Its `remarks` say what was left out. Errors leave the conversation as it was.

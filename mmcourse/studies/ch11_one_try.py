@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 
 from mmcourse import checkpoints
-from mmcourse.assistant import Assistant, load
+from mmcourse.assistant import ONE_TRY, Assistant, load
 from mmcourse.evaluate import READ, Evaluation, edit_done, parsed
 from mmcourse.judges.metrics import wilson
 from mmcourse.media import Text
@@ -31,7 +31,6 @@ from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import NOUNS, WORDS, caption
 
 TEST_SEED = 1019
-ONE_TRY = {"best_of": 1, "temperature": 0.0, "guidance": 1.0}
 WAYS = {"before, best of eight": ("reference", True), "before, one try": ("reference", False), "after, one try": ("chat", False)}
 
 

@@ -273,20 +273,15 @@ def test_a_change_of_a_picture_is_read_too(tiny):
     assert isinstance(parts[0], Image) and parts[1].text == "replace the cat with a dog" and len(remarks) == 1
 
 
-@pytest.mark.parametrize("given, want", [("audio", "image"), ("image", "audio"), ("edit", "image")])
-def test_what_is_said_first_is_what_the_answer_was_made_from(tiny, monkeypatch, given, want):
-    parts = [Image(CAT), Text("make the ground green")] if given == "edit" else [prompt_of(given)]
-    said = tiny.said_first(parts, want, 5)
-    seen, real = [], rerank.best_of_n
-
-    def note(model, vocabulary, prompts, wanted, *args, **kw):
-        if wanted == want:
-            seen.append(prompts[0][-1])
-        return real(model, vocabulary, prompts, wanted, *args, **kw)
-    monkeypatch.setattr(rerank, "best_of_n", note)
-    tiny.tokens(parts, want, 5)
-    assert tiny.bpe.decode(seen[0].ids).strip() == said
-    assert tiny.said_first(["a cat"], "image") == tiny.said_first([Image(CAT)], "text") == ""
+def test_a_model_that_answers_in_one_try_looks_and_listens_once(parts, monkeypatch):
+    asked, real = [], rerank.answer
+    monkeypatch.setattr(rerank, "answer", lambda *args, **kw: asked.append(kw) or real(*args, **kw))
+    a = module.Assistant(*parts, sampling=module.ONE_TRY)
+    for given, want in ((Audio(tone(0.5), 8000), "text"), (Audio(tone(0.5), 8000), "image"), (Image(CAT), "audio")):
+        a.generate([given], want)
+    a.generate([Image(CAT), "make the ground green"], "image", temperature=0.5)
+    assert all(kw["views"] == [] and kw["best_of"] == 1 for kw in asked) and len(asked) == 4
+    assert [kw["temperature"] for kw in asked] == [0.0, 0.0, 0.0, 0.5], "what is asked for goes before what the model has"
 
 
 @pytest.mark.parametrize("want", MODALITIES)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmcourse.chat import room_for_prompt
 from mmcourse.experiments import conversations as module
-from mmcourse.experiments.conversations import Conversations, converse, first_that_fits, speech_jobs
+from mmcourse.experiments.conversations import Conversations, converse, in_words, speech_jobs
 from mmcourse.generate import content_limit
 from mmcourse.optim import Optim
 from mmcourse.posttraining import mark, post_train
@@ -48,7 +49,8 @@ def small(data) -> Transformer:
     return Transformer(data.vocabulary.size, width=16, layers=1, heads=2, context=data.context, segment_starts=tuple(OPEN.values()))
 
 
-def test_a_question_holds_all_that_was_said_and_a_right_answer(data):
+def test_a_question_holds_all_that_was_said_and_a_right_answer(data, monkeypatch):
+    monkeypatch.setattr(data, "context", 4096)                          # nothing is left out
     asked = [(i, j, data.question(i, j, rng(i))) for i, j in data.turns]
     assert len(asked) == sum(map(len, data.talks)) and {question.want for *_, question in asked} == {"text", "image", "audio"}
     for i, j, question in asked:
@@ -109,13 +111,6 @@ def test_the_other_splits_are_heard_as_they_are(folder):
 
 # ---------------------------------------------------------------- what does not fit
 
-def test_the_oldest_turns_are_left_out_whole():
-    turns = [[Segment("text", (1,) * 8)], [Segment("text", (1,) * 18), Segment("text", (2,) * 8)], [Segment("text", (1,) * 3)]]
-    assert [first_that_fits(turns, room) for room in (45, 44, 35, 34, 5)] == [0, 1, 1, 2, 2]
-    with pytest.raises(ValueError, match="a turn has 5 tokens, and there is room for 4"):
-        first_that_fits(turns, 4)
-
-
 def test_a_question_about_a_picture_that_was_left_out_is_not_asked(data, monkeypatch):
     scene = next(iter(data.pictures))
     first = Turn((Part("image", scene), Part("text", "what is it?")), Part("text", "cat"), "name", about=0)
@@ -123,15 +118,35 @@ def test_a_question_about_a_picture_that_was_left_out_is_not_asked(data, monkeyp
                                          Turn((Part("text", "a cat on the left"),), Part("image", scene), "draw"))])
     whole = data.question(0, 2, rng())
     assert [s.modality for s in whole.prompt] == ["image", "text", "text", "text", "text", "text"]
+    answer = -room_for_prompt(data.vocabulary, 0)                       # tokens that are kept free for it
     last = sum(len(s.ids) + 2 for s in whole.prompt[2:])
-    monkeypatch.setattr(data, "context", last + 64 + 2)
+    monkeypatch.setattr(data, "context", last + answer)
     assert data.question(0, 2, rng()).prompt == whole.prompt[3:], "a turn goes as a whole, or its picture would be lost unseen"
-    monkeypatch.setattr(data, "context", 90)
+    asked = sum(len(s.ids) + 2 for s in whole.prompt[:4])
+    monkeypatch.setattr(data, "context", asked + answer)
+    assert data.question(0, 1, rng()).prompt == whole.prompt[:4]
+    monkeypatch.setattr(data, "context", asked + answer - 1)
     assert data.question(0, 1, rng()) is None
+
+
+@pytest.mark.parametrize("thinks", [0.0, 1.0])
+def test_an_answer_about_a_picture_that_was_left_out_counts_nothing(data, monkeypatch, thinks):
+    scene = next(iter(data.pictures))
+    shown = Turn((Part("image", scene), Part("text", "what is it?")), Part("text", "cat"), "name", about=0)
+    described = Turn((Part("text", "describe it"),), Part("text", "a cat"), "describe", about=0)
+    changed = Turn((Part("text", "make the ground red"),), Part("image", scene), "change", about=0)
+    drawn = Turn((Part("text", "a cat on the left"),), Part("image", scene), "draw")
+    monkeypatch.setattr(data, "talks", [(shown, described, changed, drawn)])
+    monkeypatch.setattr(module, "THINKS", thinks)
+    whole, counted = data.row(0, rng())
+    assert len(whole) <= data.context
+    monkeypatch.setattr(data, "context", len(whole) - 1)
     ids, weights = data.row(0, rng())
-    described = data.vocabulary.pack([Segment("text", tuple(data.bpe.encode(" a cat")))])
-    start = next(i for i in range(len(ids)) if ids[i:i + len(described)] == described)
-    assert weights[start:start + len(described)] == [0.0] * len(described) and weights[-66:] == [1.0] * 66
+    assert ids == whole[-len(ids):] and len(data.vocabulary.unpack(ids)) == 6 + 2 * thinks, "one turn less"
+    last = len(data.vocabulary.pack(data.turn(drawn, rng(), words=bool(thinks))))
+    given = [module.GIVEN_WEIGHT["text"]] * sum(len(data.bpe.encode(f" {turn.given[0].value}")) + 2 for turn in (described, changed))
+    assert [weight for weight in weights[:-last] if weight] == given and weights[-last:] == counted[-last:]
+    assert counted[len(whole) - len(ids):-last].count(0.0) == thinks, "but for the opener of words all of it counted before"
 
 
 def test_a_voice_that_takes_too_long_is_named(data, monkeypatch):
@@ -164,20 +179,58 @@ def test_right_texts_and_pictures_are_rewarded_and_nothing_else(data):
     assert mark(task, texts, [others[0]] * len(texts)).sum() == 0
 
 
-def test_rows_count_answers_with_the_token_that_opens_them(data):
-    for i in range(len(data.talks)):
+def test_rows_fit_and_are_the_newest_turns(data, monkeypatch):
+    rows = [data.row(i, rng(i)) for i in range(len(data.talks))]
+    assert all(len(ids) == len(weights) <= data.context for ids, weights in rows)
+    context = data.context
+    monkeypatch.setattr(data, "context", 4096)
+    whole = [data.row(i, rng(i))[0] for i in range(len(data.talks))]
+    assert all(long[-len(ids):] == ids and (ids == long or len(long) > context) for (ids, _), long in zip(rows, whole))
+
+
+def test_rows_count_answers_with_the_token_that_opens_them(data, monkeypatch):
+    """What opens an answer counts 1, whatever it opens; what opens the words before one counts nothing."""
+    monkeypatch.setattr(data, "context", 4096)                          # nothing is left out
+    for i, talk in enumerate(data.talks):
         ids, weights = data.row(i, rng(i))
-        assert len(ids) == len(weights) <= data.context
-        segments = data.vocabulary.unpack(ids)
-        wanted, at = [], 0
+        segments, wanted = iter(data.vocabulary.unpack(ids)), []
+        for turn in talk:
+            for part in turn.given:
+                wanted += [module.GIVEN_WEIGHT[modality(part)]] * (len(next(segments).ids) + 2)
+            segment = next(segments)
+            if modality(turn.answer) != "text" == segment.modality:
+                wanted += [0.0] + [module.TEXT_WEIGHT] * (len(segment.ids) + 1)
+                segment = next(segments)
+            assert segment.modality == modality(turn.answer)
+            wanted += [1.0] + [module.TEXT_WEIGHT if segment.modality == "text" else 1.0] * (len(segment.ids) + 1)
+        assert weights == wanted and next(segments, None) is None
+
+
+def words_before(data, seeds: range) -> list[bool]:
+    """For each answer that is no text, in each of the rows: whether words come before it. All else is as it was given."""
+    found = []
+    for i, seed in ((i, seed) for i in range(len(data.talks)) for seed in seeds):
+        segments = data.vocabulary.unpack(data.row(i, rng(seed))[0])
         for turn in data.talks[i]:
-            for part in (*turn.given, turn.answer):
-                weight = 1.0 if part is turn.answer and modality(part) != "text" else module.TEXT_WEIGHT
-                wanted.append(weight if part is turn.answer else module.GIVEN_WEIGHT[modality(part)])
-        for segment, weight in zip(segments, wanted, strict=True):
-            length = len(segment.ids) + 2
-            assert weights[at:at + length] == [weight] * length
-            at += length
+            del segments[:len(turn.given)]
+            if modality(turn.answer) != "text":
+                found.append(segments[0].modality == "text")
+                if found[-1]:
+                    assert data.bpe.decode(segments.pop(0).ids) == " " + in_words(turn.answer)
+            assert segments.pop(0).modality == modality(turn.answer)
+        assert not segments, "no words come before a text"
+    return found
+
+
+def test_words_come_before_about_half_of_the_pictures_and_voices(data, monkeypatch):
+    monkeypatch.setattr(data, "context", 4096)
+    found = words_before(data, range(12))
+    assert len(found) > 250 and np.mean(found) == pytest.approx(module.THINKS, abs=4 * (0.25 / len(found)) ** 0.5)
+    for thinks in (0.0, 1.0):
+        monkeypatch.setattr(module, "THINKS", thinks)
+        assert set(words_before(data, range(1))) == {bool(thinks)}
+    scene = next(iter(data.pictures))
+    assert in_words(Part("image", scene)) == module.WORLD.caption(scene) and in_words(Part("spoken", "cat")) == "cat"
 
 
 def test_a_model_learns_from_turns_and_from_whole_conversations(data):
