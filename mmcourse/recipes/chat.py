@@ -42,7 +42,7 @@ from mmcourse.recipes.transformer import (
 from mmcourse.training import History, Run, train
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import Segment
-from mmcourse.world.dialogues import Turn
+from mmcourse.world.dialogues import WRITE, Turn
 from mmcourse.world.human_digits import load_human_digits
 from mmcourse.world.phrases import load_phrases
 from mmcourse.world.scene import WORLD
@@ -84,13 +84,23 @@ class PhraseMixture(Mixture):
             return self.audio(tokens), text
         return super().spoken(rng, word)
 
-    def overheard(self, rng: np.random.Generator, word: str | None = None) -> tuple[Segment, str]:
-        """A clip to be listened to and what it says: `word`, or a phrase at times and any word at others."""
-        if word is None and rng.random() < PHRASES["audio->text"]:
-            tokens, text = self.heard_phrases.pick(rng)
-            tokens = stretch(tokens, self.vocabulary.audio_levels, rng)
-            return self.audio(tokens if self.near is None else confuse_codes(tokens, self.near, rng)), text
-        return super().overheard(rng, word)
+    def row(self, name: str, rng: np.random.Generator) -> tuple[list[int], list[float]]:
+        """As in a `Mixture`, but at times a phrase is heard after the request to write it down: alone it would be a request."""
+        if name != "audio->text" or rng.random() >= PHRASES[name]:
+            return super().row(name, rng)
+        tokens, text = self.heard_phrases.pick(rng)
+        tokens = stretch(tokens, self.vocabulary.audio_levels, rng)
+        tokens = tokens if self.near is None else confuse_codes(tokens, self.near, rng)
+        return self.weighted([self.text(WRITE), self.audio(tokens), self.text(text)], given=2)
+
+    def weighted(self, segments: list[Segment], given: int = 1) -> tuple[list[int], list[float]]:
+        """As in a `Mixture`, but the tokens that open an answer count nothing: of which kind it is, conversations teach."""
+        ids, weights = super().weighted(segments, given)
+        at = 0
+        for number, segment in enumerate(segments):
+            weights[at] = weights[at] if number < given else 0.0
+            at += len(segment.ids) + 2
+        return ids, weights
 
 
 def longer(model: Transformer, context: int = CONTEXT) -> Transformer:
@@ -195,5 +205,6 @@ def the_run(seed: int, mixture: Mixture) -> Path:
     """Where the runs are kept: by what batches and steps of the first are made of."""
     return run_file("chat", code=False, seed=seed, begun_with=checkpoints.identity("transformer"), context=CONTEXT,
                     people=mixture.people is not None, rates=(RATE, WARMUP, EMA_DECAY),
-                    rows=(TALKS, REHEARSAL, KINDS, PHRASES, TEXT_WEIGHT, THINKS), data=(SCENES, PHRASE_COPIES, SOUND),
+                    rows=(TALKS, REHEARSAL, KINDS, PHRASES, TEXT_WEIGHT, THINKS, "openers: of conversations"),
+                    data=(SCENES, PHRASE_COPIES, SOUND),
                     tokenizers=[checkpoints.identity(name) for name in ("bpe", "vqvae", "codec")])

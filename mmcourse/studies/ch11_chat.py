@@ -31,7 +31,7 @@ from mmcourse.recipes.chat import longer
 from mmcourse.studies import Job, Study
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import Segment
-from mmcourse.world.dialogues import UNKNOWN, Turn
+from mmcourse.world.dialogues import UNKNOWN, WRITE, Turn
 from mmcourse.world.phrases import load_phrases
 
 TEST_SEED = 1018
@@ -160,7 +160,8 @@ def phrases(name: str, plan: Plan) -> dict:
     """Phrases of unheard voices, written down: words wrong of all said, by sort."""
     corpus, data, model = load_phrases(plan.split, progress=False), talks_of(plan), model_of(name)
     tokens = speech_tokens(data.codec, corpus.clips[:plan.phrases], LEVELS, progress=False)
-    prompts = [[Segment("audio", tuple(row.tolist()))] for row in tokens]
+    asked = [Segment("text", tuple(data.bpe.encode(" " + WRITE)))] if name == "chat" else []     # the other never saw a request
+    prompts = [[*asked, Segment("audio", tuple(row.tolist()))] for row in tokens]
     written = [data.bpe.decode(s.ids).strip() for s in generate(model, data.vocabulary, prompts, "text", temperature=0.0)]
     rows: dict[str, dict] = {}
     for text, truth, sort in zip(written, corpus.texts, corpus.sorts):
