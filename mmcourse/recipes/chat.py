@@ -59,7 +59,7 @@ KINDS = {"ground": 0.5, "noun": 1.5, "noun of two": 2.5, "sign": 1, "long sign":
 PHRASES = {"audio->text": 9 / 16, "text->audio": 3 / 5}     # their share in these rows; the others have a word
 PHRASE_COPIES = 1                       # augmented copies of a phrase that the model listens to
 SOUND = Part("chat", (), people=0.4, copies=12, vocal_tract=True)
-PRACTICE_STEPS = 240
+PRACTICE_STEPS = 160
 PRACTICE_RATE = 2e-4
 PRACTICE_TALKS = 2000                   # conversations of the validation split, whose pictures it practises
 

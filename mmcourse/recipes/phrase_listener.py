@@ -1,4 +1,4 @@
-"""The judge that hears phrases: `mmcourse train phrase_listener`, about twelve CPU minutes.
+"""The judge that hears phrases: `mmcourse train phrase_listener`, about eight CPU minutes.
 
 It trains on phrases of the grammar in `mmcourse.world.other_voices` alone: on no voice of the course.
 """
@@ -17,7 +17,7 @@ from mmcourse.world.augment import augment
 from mmcourse.world.other_voices import load_other_phrases
 from mmcourse.world.phrases import load_phrases
 
-STEPS = 2500
+STEPS = 1600
 BATCH = 32
 OPTIM = Optim(lr=3e-3, weight_decay=0.02, ema_decay=0.995)
 MEASURED = 400              # phrases of each kind of voice

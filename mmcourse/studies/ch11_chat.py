@@ -14,7 +14,7 @@ answer is, and how many are refused; `spoken`: the same answers in the ears of t
 same trip through the tokens; `whole`: conversations that are right from the first turn to the last, on the model's own answers.
 """
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 
 import numpy as np
@@ -40,7 +40,8 @@ TEST_SEED = 1018
 @dataclass(frozen=True)
 class Plan:
     """What decides the numbers. `split`: of conversations and phrases."""
-    talks: int = 400
+    talks: int = 300
+    begun: int = 100        # conversations that are asked of the model before
     phrases: int = 1000
     outside: int = 100
     split: str = "test"
@@ -202,7 +203,7 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     """The model that converses, and the one before it."""
     return [Job("turns", partial(turns, "chat", plan), ("chat",)), Job("phrases", partial(phrases, "chat", plan), ("chat",)),
             Job("whole", partial(whole, "chat", plan), ("chat",)),
-            Job("before: turns", partial(turns, "transformer", plan), ("before",), "turns"),
+            Job("before: turns", partial(turns, "transformer", replace(plan, talks=plan.begun)), ("before",), "turns"),
             Job("before: phrases", partial(phrases, "transformer", plan), ("before",), "phrases")]
 
 
@@ -212,5 +213,5 @@ def head(plan: Plan) -> dict:
                                                 for name in ("chat", "transformer", "vqvae", "codec", "phrase_listener")}}
 
 
-STUDY = Study("ch11_chat", Plan(), Plan(talks=6, phrases=6, outside=2, split="validation"), jobs, head, minutes=True)
+STUDY = Study("ch11_chat", Plan(), Plan(talks=6, begun=4, phrases=6, outside=2, split="validation"), jobs, head, minutes=True)
 main = STUDY.run

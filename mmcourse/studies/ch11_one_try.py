@@ -37,7 +37,7 @@ WAYS = {"before, best of eight": ("reference", True), "before, one try": ("refer
 @dataclass(frozen=True)
 class Plan:
     """What decides the numbers."""
-    asked: int = 300
+    asked: int = 240
     split: str = "test"
 
 
