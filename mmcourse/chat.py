@@ -25,6 +25,7 @@ TOGETHER = 16                           # prompts whose kind of answer is chosen
 def choose_modality(model: Transformer, vocabulary: Vocabulary,
                     prompts: Sequence[Sequence[Segment]]) -> list[str]:
     """Of which kind each answer will be: the likeliest of the tokens that open one."""
+    check_asked(prompts)
     rows, openers, out = [vocabulary.pack(prompt) for prompt in prompts], list(OPEN.values()), []
     for i in range(0, len(rows), TOGETHER):
         part = rows[i:i + TOGETHER]
@@ -46,6 +47,7 @@ def reply(model: Transformer, vocabulary: Vocabulary, prompts: Sequence[Sequence
         sampling: of the answers, as for `generate`; by default the likeliest. Words are
             always the likeliest.
     """
+    check_asked(prompts, wants)
     wants = choose_modality(model, vocabulary, prompts) if wants is None else list(wants)
     asked, replies = [list(prompt) for prompt in prompts], [() for _ in prompts]
     speechless = [i for i, want in enumerate(wants) if think and want != "text"]
@@ -59,6 +61,15 @@ def reply(model: Transformer, vocabulary: Vocabulary, prompts: Sequence[Sequence
         for i, answer in zip(rows, given):
             replies[i] += (answer,)
     return replies
+
+
+def check_asked(prompts: Sequence[Sequence[Segment]], wants: Sequence[str] | None = None) -> None:
+    """ValueError if there are more or fewer `wants` than prompts, or none and a prompt is empty: nothing decides then of which
+    kind the answer is."""
+    if wants is not None and len(wants) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts and {len(wants)} wants: give one for each, or None")
+    if wants is None and not all(prompts):
+        raise ValueError("a prompt is empty: ask something, or say what is wanted (text, image, audio)")
 
 
 def room_for_prompt(vocabulary: Vocabulary, context: int) -> int:

@@ -59,7 +59,7 @@ KINDS = {"ground": 0.5, "noun": 1.5, "noun of two": 2.5, "sign": 1, "long sign":
 PHRASES = {"audio->text": 9 / 16, "text->audio": 3 / 5}     # their share in these rows; the others have a word
 PHRASE_COPIES = 1                       # augmented copies of a phrase that the model listens to
 SOUND = Part("chat", (), people=0.4, copies=12, vocal_tract=True)
-PRACTICE_STEPS = 160
+PRACTICE_STEPS = 120
 PRACTICE_RATE = 2e-4
 PRACTICE_TALKS = 2000                   # conversations of the validation split, whose pictures it practises
 
@@ -153,14 +153,15 @@ def captions(data: Conversations, rng: np.random.Generator, n: int) -> list[Ques
 
 
 def practice_tasks(data: Conversations) -> list[Task]:
-    """What is practised: to draw captions, and to draw and change in a conversation. The whole scene must be right."""
+    """What is practised: to draw captions, and, a third of the time, to draw and change in a conversation, which costs three
+    times as much. The whole scene must be right."""
     reader = PictureReader(WORLD)
 
     def reward(asked, answers) -> list[float]:
         truths = [q.truth.answer.value if isinstance(q.truth, Turn) else q.truth for q in asked]
         return [float(seen == truth) for seen, truth in zip(reader.read(painted(data.vqvae, answers)), truths)]
-    return [Task("draw", partial(captions, data), reward),
-            Task("draw in a conversation", partial(pictures_asked_for, data), reward)]
+    draw = Task("draw", partial(captions, data), reward)
+    return [draw, draw, Task("draw in a conversation", partial(pictures_asked_for, data), reward)]
 
 
 def learn_to_converse(model: Transformer, args, seed: int) -> tuple[History, Path]:

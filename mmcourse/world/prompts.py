@@ -173,6 +173,7 @@ def lower_but_signs(text: str, world: World = WORLD) -> str:
     'a cat and the sign K I T E'
     """
     grammar, lengths, shouted = world.grammar, world.signs.lengths, text.isupper() and " " in text
+    sign = re.escape(grammar.sign.lower())
     forms = [form(noun) for noun in world.nouns for form in (str, grammar.plural)]
     own = set(re.findall(r"\w+", " ".join([*forms, *world.backgrounds, grammar.background, grammar.sign])))
     known = (FILLERS | SIGN_FILLERS | SOME | ELSEWHERE | NOT | POLITE | ASKS | GROUND | {*NUMBERS, *VERBS, *SYNONYMS, *PLACES}
@@ -181,11 +182,11 @@ def lower_but_signs(text: str, world: World = WORLD) -> str:
     def is_sign(low: str, loud: bool, before: str, after: str) -> bool:
         ends = re.match(r"[.!?]*(?:$|[.,;])", after) is not None        # a part of the sentence
         if not loud:                                                    # , sign kite
-            return ends and low not in known and re.search(rf"(?:^|[,;.] ?|make the ){grammar.sign} $", before) is not None
-        if before.endswith(f"{grammar.sign} "):
+            return ends and low not in known and re.search(rf"(?:^|[,;.] ?|make the ){sign} $", before) is not None
+        if re.search(rf"\b{sign} $", before):
             return low not in SIGN_FILLERS | POLITE
         alone = ends and not re.search(r"\b(?:say|an?|the) $", before)
-        return low not in known and (alone or re.search(rf"\b{grammar.sign}\b", text.lower()) is not None)
+        return low not in known and (alone or re.search(rf"\b{sign}\b", text.lower()) is not None)
 
     def write(match: re.Match) -> str:
         word = match["quoted"] or match[0]

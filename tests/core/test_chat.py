@@ -97,8 +97,11 @@ def test_the_kind_is_the_likeliest_opener_of_each_prompt_alone():
 
 
 def test_a_prompt_without_a_question_is_refused():
-    with pytest.raises(ValueError, match="a prompt is empty: nothing was asked"):
+    with pytest.raises(ValueError, match="a prompt is empty: ask something, or say what is wanted"):
         choose_modality(wild_model(), SMALL, [*random_prompts(2), []])
+    with pytest.raises(ValueError, match="a prompt is empty"):
+        reply(wild_model(context=300), SMALL, [[]])
+    assert [segment.modality for segment in reply(wild_model(context=300), SMALL, [[]], ["image"])[0]] == ["text", "image"], "from nothing"
 
 
 # ---------------------------------------------------------------- replies
@@ -190,6 +193,18 @@ def test_what_is_typed_is_read_and_what_became_another_word_is_said_once(opinion
     assert talk.say("a cat", want="text").remarks == ()
 
 
+def test_a_picture_is_painted_as_it_is_asked_for(opinionated, monkeypatch):
+    asked, real = [], Assistant.pixels
+
+    def note(self, ids, decoder, steps, seed):
+        asked.append((decoder, seed))
+        return real(self, ids, decoder, steps, seed)
+    monkeypatch.setattr(Assistant, "pixels", note)
+    for decoder, seed in (("vq", 7), (None, 8)):
+        opinionated.chat().say("a cat", want="image", decoder=decoder, seed=seed)
+    assert asked == [("vq", 7), (None, 8)]
+
+
 def test_seeds(parts):
     assistant = assistant_of(parts, scale=3.0)
 
@@ -264,6 +279,7 @@ def test_a_long_conversation_forgets_its_oldest_turns_says_so_once_and_goes_on(p
     (ValueError, ["a cat"], {"decoder": "magic"}, "decoder is 'vq', 'diffusion', 'diffusion128', got 'magic'"),
     (ValueError, ["a cat"], {"decoder": "diffusion"}, "this model has no diffusion decoder: `python -m mmcourse train decoder` makes one"),
     (ValueError, ["a cat"], {"temperature": -1}, "temperature must be finite and not negative"),
+    (ValueError, [Image(CAT)] * 3, {"temperature": -1}, "temperature must be finite and not negative"),         # more would be forgotten
     (ValueError, ["a cat"], {"temperature": 1.0, "top_p": 0}, "0 < top_p <= 1"),
     (ValueError, ["a cat"], {"seed": -1}, "seed"),
     (TypeError, ["a cat"], {"best_of": 8}, "best_of"),
