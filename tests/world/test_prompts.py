@@ -240,7 +240,7 @@ def test_what_is_typed_sloppily_becomes_the_grammars(typed, read):
     ("make the sign kite", "make the sign K I T E"), ("make the sign KITE please", "make the sign K I T E"), ("a sign that says KITE", "a sign that says K I T E"),
     ("put STOP on the sign", "put S T O P on the sign"), ("KITE", "K I T E"), ("a cat, “Kite”", "a cat, K I T E"),
     ("what does the sign SAY?", "what does the sign say?"), ("what does the sign say", "what does the sign say?"), ("remove the sign NOW", "remove the sign now"),
-    ("make the sign red", "make the sign red"), ("a BIG cat", "a big cat"), ("say HELLO", "say hello"), ("draw a ZOO", "draw a zoo"), ("sign kites and ropes", "sign kites and ropes"),
+    ("make the sign red", "make the sign red"), ("a BIG cat", "a big cat"), ("say HELLO", "say hello"), ("draw a ZOO", "draw a zoo"), ("I SEE A HOUSE, HELLO", "I see a house, hello"), ("sign kites and ropes", "sign kites and ropes"),
 ])
 def test_signs_in_a_conversation(typed, read):
     assert read_request(typed) == (read, ()) == read_request(read)

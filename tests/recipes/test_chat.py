@@ -1,0 +1,246 @@
+"""The model that converses: batches of conversations and rehearsal, words and phrases in their shares, more room, two runs."""
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from helpers import SMALL, Letters, wild_model
+
+from mmcourse import checkpoints
+from mmcourse import recipes as all_recipes
+from mmcourse.dataset import DIRECTIONS, GIVEN_WEIGHT, Clips, pad, training_edits
+from mmcourse.generate import generate
+from mmcourse.posttraining import Question, Task
+from mmcourse.recipes import chat as recipe
+from mmcourse.transformer import Transformer
+from mmcourse.vocabulary import OPEN, Segment, Vocabulary
+from mmcourse.world import edits, speech
+from mmcourse.world.dialogues import WRITE, dialogues
+from mmcourse.world.phrases import LONGEST
+from mmcourse.world.pictures import draw_batch
+from mmcourse.world.scene import WORLD, sample_scene
+
+PHRASE = "say cat"
+VOCABULARY = Vocabulary(100, 64, 64, 2)
+
+
+@pytest.fixture
+def mixture():
+    """The recipe's own kind of mixture, of random tokens: words of three frames, phrases of nine."""
+    rng = np.random.default_rng(0)
+    scenes = [sample_scene(rng, "train") for _ in range(4)]
+    nouns = sorted({scene.groups[0].noun for scene in scenes})
+    words, phrases = Clips([np.arange(6) for _ in nouns], nouns), Clips([np.arange(18)], [PHRASE])
+    return recipe.PhraseMixture(
+        VOCABULARY, Letters(), scenes, rng.integers(64, size=(4, 64)), words, recipe.REHEARSAL, recipe.TEXT_WEIGHT,
+        edits=(training_edits(60), rng.integers(64, size=(60, 2, 64))), kinds=recipe.KINDS, people=words,
+        people_share=recipe.SOUND.people, phrases=phrases, heard_phrases=phrases)
+
+
+def test_the_table_asks_for_what_there_is():
+    assert set(recipe.REHEARSAL) <= set(DIRECTIONS) and all(n > 0 for n in recipe.REHEARSAL.values())
+    assert set(recipe.KINDS) == {*edits.KINDS, "long sign", "noun of two"}
+    assert set(recipe.PHRASES) < set(recipe.REHEARSAL) and all(0 < share < 1 for share in recipe.PHRASES.values())
+
+
+def segments_of(mixture, name: str, n: int) -> list[list[Segment]]:
+    """`n` rows of a direction, as the model sees them."""
+    rng = np.random.default_rng(1)
+    return [mixture.vocabulary.unpack(mixture.row(name, rng)[0]) for _ in range(n)]
+
+
+def test_phrases_are_said_and_written_down_in_their_share_and_only_where_no_word_is_asked_for(mixture):
+    text = mixture.text(PHRASE)
+    for name, share in recipe.PHRASES.items():
+        assert np.mean([text in row for row in segments_of(mixture, name, 600)]) == pytest.approx(share, abs=0.05)
+    said = segments_of(mixture, "text->audio", 60)
+    assert {(len(audio.ids), word == text) for word, audio in said} == {(6, False), (18, True)}, "clean clips are said"
+    for name in set(recipe.REHEARSAL) - set(recipe.PHRASES):
+        assert not any(text in row for row in segments_of(mixture, name, 40))
+
+
+def test_a_phrase_is_heard_after_the_request_to_write_it_down_and_a_word_alone(mixture):
+    rows, text, request = segments_of(mixture, "audio->text", 200), mixture.text(PHRASE), mixture.text(WRITE)
+    assert {(len(row), row[0] == request, row[-1] == text, row[-2].modality) for row in rows} == {(2, False, False, "audio"), (3, True, True, "audio")}
+
+
+def test_a_heard_phrase_is_stretched_and_confused(mixture):
+    mixture.near = np.full((2, 64, 4), 63)
+    phrases = [row[1].ids for row in segments_of(mixture, "audio->text", 200) if len(row) == 3]
+    assert len({len(ids) for ids in phrases}) > 2 and any(63 in ids for ids in phrases)
+
+
+def test_rehearsal_teaches_answers_but_not_of_which_kind_they_are(mixture):
+    rng = np.random.default_rng(0)
+    for name in [*recipe.REHEARSAL] * 6:
+        ids, weights = mixture.row(name, rng)
+        segments, wanted = mixture.vocabulary.unpack(ids), []
+        given = 2 if segments[0] == mixture.text(WRITE) else DIRECTIONS[name].given
+        for number, segment in enumerate(segments):
+            answered = recipe.TEXT_WEIGHT if segment.modality == "text" else 1.0
+            inside = GIVEN_WEIGHT[segment.modality] if number < given else answered
+            opens = min(GIVEN_WEIGHT[segment.modality], GIVEN_WEIGHT[segments[0].modality]) if number < given else 0.0
+            wanted += [opens] + [inside] * (len(segment.ids) + 1)
+        assert weights == wanted
+
+
+def test_the_longest_phrase_fits():
+    """Three seconds, played at .82 of their speed with 120 ms around (`augment`), every frame of them said twice at worst."""
+    frames = np.ceil((LONGEST / 0.82 + 0.12) * 25)
+    assert 2 * frames + 2 + 60 < recipe.CONTEXT
+    assert LONGEST > speech.LONGEST
+
+
+# ---------------------------------------------------------------- more room
+
+def test_a_longer_model_says_the_same_of_whatever_fitted_before():
+    model = wild_model(context=40)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    new, rng = recipe.longer(model, 64), np.random.default_rng(0)
+    assert new.config == {**model.config, "context": 64} and model.context == 40 and recipe.longer(model).context == recipe.CONTEXT
+    with torch.no_grad():
+        for length in (1, 2, 17, 39, 40):
+            ids = torch.from_numpy(rng.integers(1, SMALL.size, (8, length)))        # boundary tokens anywhere, and plain runs
+            assert torch.equal(new(ids), model(ids))
+    said = [Segment("text", (1, 2, 3))]
+    assert generate(new, SMALL, [said], "text", temperature=0.0, limit=20) == generate(model, SMALL, [said], "text", temperature=0.0, limit=20)
+    ids = torch.from_numpy(rng.integers(7, SMALL.size, (2, 64)))
+    assert new(ids).isfinite().all() and torch.equal(recipe.longer(model, 64)(ids), new(ids)), "new positions are the same each time"
+    with pytest.raises(ValueError, match="41 tokens do not fit the context of 40"):
+        model(ids[:, :41])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_positions_are_those_of_a_segment_so_a_long_conversation_has_no_new_ones():
+    model = wild_model(context=40)
+    new, other = recipe.longer(model, 200), recipe.longer(model, 200)
+    torch.nn.init.normal_(other.position_embed.weight[40:].detach(), std=9.0)
+    ids = torch.tensor([SMALL.pack([Segment("image", (1, 2, 3, 4, 5))] * 20)])
+    assert ids.shape[1] == 140 and torch.equal(new(ids), other(ids)) and not torch.equal(new(ids[:, 1:6].repeat(1, 9)), other(ids[:, 1:6].repeat(1, 9)))
+
+
+# ---------------------------------------------------------------- what is practised
+
+@pytest.fixture(scope="module")
+def data():
+    """Conversations of the validation split, their pictures as the shipped tokenizer has them; every fifth turn has no room."""
+    talks = dialogues(40, "validation")
+    bpe = checkpoints.load("bpe")
+
+    def question(talk, number, rng):
+        turn = talks[talk][number]
+        asked = tuple(Segment("text", tuple(bpe.encode(" " + str(part.value)))) for part in turn.given if part.kind in ("text", "spoken"))
+        return None if number % 5 == 3 else Question(asked, "image" if turn.answer.kind == "image" else "text", turn)
+    return SimpleNamespace(bpe=bpe, vqvae=checkpoints.load("vqvae"), talks=talks, question=question, vocabulary=VOCABULARY,
+                           turns=[(i, j) for i, talk in enumerate(talks) for j in range(len(talk))])
+
+
+def test_pictures_are_asked_for_with_the_words_for_them(data):
+    asked = recipe.pictures_asked_for(data, np.random.default_rng(0), 60)
+    assert len(asked) == 60 and {question.truth.kind for question in asked} == {"draw", "change"}
+    for question in asked:
+        assert question.want == "image" and question.truth.answer.kind == "image"
+        assert data.bpe.decode(question.prompt[-1].ids) == " " + WORLD.caption(question.truth.answer.value)
+        assert data.bpe.decode(question.prompt[-2].ids) == " " + question.truth.given[-1].value
+
+
+def test_captions_are_of_the_validation_split(data):
+    for question in recipe.captions(data, np.random.default_rng(0), 40):
+        (caption,) = question.prompt
+        assert question.want == "image" and WORLD.parse(data.bpe.decode(caption.ids).strip()) == question.truth
+        assert WORLD.split_of(question.truth) == "validation"
+
+
+def test_a_picture_is_rewarded_if_the_whole_scene_is_right(data):
+    for task in recipe.practice_tasks(data):
+        asked = task.ask(np.random.default_rng(2), 4)
+        scenes = [question.truth if task.name == "draw" else question.truth.answer.value for question in asked]
+        assert len(set(scenes)) == 4
+        drawn = [Segment("image", tuple(ids.flatten().tolist())) for ids in data.vqvae.encode(draw_batch(scenes))]
+        assert task.reward(asked, drawn) == [1.0] * 4 and task.reward(asked, drawn[1:] + drawn[:1]) == [0.0] * 4
+
+
+# ---------------------------------------------------------------- the two runs
+
+class Talks:
+    """Conversations that say one thing, as many to a batch as `rows`."""
+    rows, vocabulary = 0, VOCABULARY
+
+    def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        ids = VOCABULARY.pack([Segment("text", (9, 9, 9)), Segment("text", (8, 8))])
+        return pad([ids] * self.rows), pad([[1.0] * len(ids)] * self.rows, torch.float)
+
+
+@pytest.fixture
+def small(mixture, monkeypatch, tmp_path):
+    """The recipe of a tiny model at two steps and two; returns what it trained on."""
+    seen, real = [], recipe.train
+
+    def note(model, batch, loss, **more):
+        seen.append(batch(np.random.default_rng(0)))
+        return real(model, batch, loss, **more)
+
+    def tiny(model: Transformer) -> Transformer:
+        assert model.config == checkpoints.manifest()["transformer"]["config"], "it begins with the shipped transformer"
+        torch.manual_seed(0)
+        return Transformer(VOCABULARY.size, width=16, layers=1, heads=2, context=recipe.CONTEXT, segment_starts=tuple(OPEN.values()))
+
+    def ask(rng, n):
+        return [Question((Segment("text", (int(i),)),), "text") for i in rng.integers(50, size=n)]
+    task = Task("short", ask, lambda asked, answers: [-len(answer.ids) for answer in answers])
+    for name, value in {"STEPS": 2, "PRACTICE_STEPS": 2, "train": note, "longer": tiny, "conversations": lambda split: Talks(),
+                        "rehearsal": lambda talks: mixture, "Conversations": lambda split, talks: Talks(),
+                        "practice_tasks": lambda data: [task], "load_human_digits": lambda: None}.items():
+        monkeypatch.setattr(recipe, name, value)
+    monkeypatch.setattr(all_recipes, "cache_dir", lambda: tmp_path)
+    return seen
+
+
+def test_a_batch_holds_conversations_and_rehearsal(small, mixture):
+    recipe.main(["--steps", "1"])
+    (ids, weights, *others), said = small[0], VOCABULARY.pack([Segment("text", (9, 9, 9)), Segment("text", (8, 8))])
+    assert ids.tolist() == [said] * recipe.TALKS and (weights == 1).all()
+    again = mixture.batch(np.random.default_rng(0))
+    assert len(again) == len(others) and all(torch.equal(a, b) for a, b in zip(again, others))
+    assert sum(map(len, others[::2])) == sum(recipe.REHEARSAL.values())
+
+
+def test_the_runs_go_on_and_end_where_they_are_told(small, monkeypatch, tmp_path, capsys):
+    def folders() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "runs").iterdir())
+
+    def files() -> list[str]:
+        return sorted(path.name for folder in folders() for path in (tmp_path / "runs" / folder).glob("*.pt"))
+    recipe.main(["--steps", "1"])
+    assert files() == ["run.pt"]
+    history = recipe.main(["--steps", "3", "--out", str(tmp_path / "out")])
+    assert [row["step"] for row in history.rows] == [0, 1] and "from here on" not in capsys.readouterr().out, "one schedule"
+    assert len(files()) == 2 and files()[0].startswith("practice-") and len(folders()) == 1
+    entry = checkpoints.manifest(tmp_path / "out")["chat"]
+    assert entry["steps"] == 3 and entry["config"]["context"] == recipe.CONTEXT and entry["human_digits"] is False
+    assert entry["transformer"] == checkpoints.identity("transformer") and set(entry["tokenizers"]) == {"bpe", "vqvae", "codec"}
+    assert entry["vocabulary"] == checkpoints.manifest()["transformer"]["vocabulary"]
+    assert entry["metrics"]["loss"] > 0 > entry["metrics"]["reward"], "the reward of the second run"
+    monkeypatch.setattr(recipe, "PRACTICE_RATE", 1e-4)
+    recipe.main(["--steps", "3"])
+    assert len(files()) == 3 and len(folders()) == 1, "other practice after the same first run"
+    monkeypatch.setattr(recipe, "TEXT_WEIGHT", 1.0)
+    recipe.main(["--steps", "1"])
+    assert len(folders()) == 2, "other batches, another run"
+
+
+def test_the_second_run_begins_where_the_first_ended(small, monkeypatch):
+    weights, real = {}, recipe.post_train
+
+    def note(model, *args, **more):
+        weights["before"] = {name: value.clone() for name, value in model.state_dict().items()}
+        history = real(model, *args, **more)
+        weights["after"] = {name: value.clone() for name, value in model.state_dict().items()}
+        return history
+    monkeypatch.setattr(recipe, "post_train", note)
+    recipe.main(["--steps", "4"])
+    first = recipe.longer(checkpoints.load("transformer"))
+    args = recipe.options("chat", ["--steps", "2"], 4)
+    recipe.learn_to_converse(first, args, 0)
+    assert all(torch.equal(value, weights["before"][name]) for name, value in first.state_dict().items())
+    assert any(not torch.equal(value, weights["before"][name]) for name, value in weights["after"].items())
