@@ -25,7 +25,6 @@ TOGETHER = 16                           # prompts whose kind of answer is chosen
 def choose_modality(model: Transformer, vocabulary: Vocabulary,
                     prompts: Sequence[Sequence[Segment]]) -> list[str]:
     """Of which kind each answer will be: the likeliest of the tokens that open one."""
-    check_asked(prompts)
     rows, openers, out = [vocabulary.pack(prompt) for prompt in prompts], list(OPEN.values()), []
     for i in range(0, len(rows), TOGETHER):
         part = rows[i:i + TOGETHER]
@@ -35,46 +34,55 @@ def choose_modality(model: Transformer, vocabulary: Vocabulary,
     return out
 
 
-def reply(model: Transformer, vocabulary: Vocabulary, prompts: Sequence[Sequence[Segment]],
-          wants: Sequence[str] | None = None, think: bool = True,
-          **sampling) -> list[tuple[Segment, ...]]:
-    """The model's replies: an answer each, and before a picture or a sound the words for it.
+def in_words(segment: Segment, words: Segment | None = None) -> list[Segment]:
+    """What stands for a segment in a conversation: a text as it is, a picture or a sound as an
+    empty one and the words for it."""
+    return [segment] if words is None else [Segment(segment.modality, ()), words]
+
+
+def perceive(model: Transformer, vocabulary: Vocabulary,
+             given: Sequence[Segment]) -> list[list[Segment]]:
+    """Each segment as it stands in a conversation: what is seen is described, what is heard is
+    written down, by the model itself."""
+    foreign = [i for i, segment in enumerate(given) if segment.modality != "text"]
+    said = generate(model, vocabulary, [[given[i]] for i in foreign], "text", temperature=0.0)
+    words = dict(zip(foreign, said))
+    return [in_words(segment, words.get(i)) for i, segment in enumerate(given)]
+
+
+def reply(model: Transformer, vocabulary: Vocabulary, talks: Sequence[Sequence[Segment]],
+          wants: Sequence[str] | None = None) -> list[list[Segment]]:
+    """The model's answer to each conversation, as it stands in it (`in_words`).
 
     Args:
-        prompts: conversations, each up to the question.
+        talks: conversations up to the question, as they stand.
         wants: of which kind each answer shall be; None: the model chooses.
-        think: whether words come before a picture or a sound.
-        sampling: of the answers, as for `generate`; by default the likeliest. Words are
-            always the likeliest.
     """
-    check_asked(prompts, wants)
-    wants = choose_modality(model, vocabulary, prompts) if wants is None else list(wants)
-    asked, replies = [list(prompt) for prompt in prompts], [() for _ in prompts]
-    speechless = [i for i, want in enumerate(wants) if think and want != "text"]
-    words = generate(model, vocabulary, [asked[i] for i in speechless], "text", temperature=0.0)
-    for i, said in zip(speechless, words):
-        replies[i] = (said,)
-    for want in dict.fromkeys(wants):
-        rows = [i for i, each in enumerate(wants) if each == want]
-        given = generate(model, vocabulary, [[*asked[i], *replies[i]] for i in rows], want,
-                         **{"temperature": 0.0, **sampling})
-        for i, answer in zip(rows, given):
-            replies[i] += (answer,)
-    return replies
+    wants = choose_modality(model, vocabulary, talks) if wants is None else wants
+    opened = [[*talk] if want == "text" else [*talk, Segment(want, ())]
+              for talk, want in zip(talks, wants, strict=True)]
+    said = generate(model, vocabulary, opened, "text", temperature=0.0)
+    return [[words] if want == "text" else [Segment(want, ()), words]
+            for want, words in zip(wants, said)]
 
 
-def check_asked(prompts: Sequence[Sequence[Segment]], wants: Sequence[str] | None = None) -> None:
-    """ValueError if there are more or fewer `wants` than prompts, or none and a prompt is empty: nothing decides then of which
-    kind the answer is."""
-    if wants is not None and len(wants) != len(prompts):
-        raise ValueError(f"{len(prompts)} prompts and {len(wants)} wants: give one for each, or None")
-    if wants is None and not all(prompts):
-        raise ValueError("a prompt is empty: ask something, or say what is wanted (text, image, audio)")
+def render(model: Transformer, vocabulary: Vocabulary, replies: Sequence[Sequence[Segment]],
+           **sampling) -> list[Segment]:
+    """Each answer itself: drawn or spoken from its words alone. `sampling`: as for `generate`; by
+    default the likeliest."""
+    out = [answer[-1] for answer in replies]
+    for want in ("image", "audio"):
+        rows = [i for i, answer in enumerate(replies) if answer[0].modality == want]
+        made = generate(model, vocabulary, [[out[i]] for i in rows], want,
+                        **{"temperature": 0.0, **sampling})
+        for i, segment in zip(rows, made):
+            out[i] = segment
+    return out
 
 
-def room_for_prompt(vocabulary: Vocabulary, context: int) -> int:
-    """How many of the context's tokens a conversation may have before the words and the answer."""
-    return context - sum(content_limit(vocabulary, want) + 2 for want in ("text", "audio"))
+def room_for_talk(vocabulary: Vocabulary, context: int) -> int:
+    """How many of the context's tokens a conversation may have before the answer's words."""
+    return context - content_limit(vocabulary, "text") - 4
 
 
 def first_that_fits(turns: Sequence[Sequence[Segment]], room: int) -> int:
@@ -83,7 +91,7 @@ def first_that_fits(turns: Sequence[Sequence[Segment]], room: int) -> int:
     for first in range(len(turns)):
         if sum(lengths[first:]) <= room:
             return first
-    raise ValueError(f"a turn has {lengths[-1]} tokens, and there is room for {room}: ask for less, or show one thing at a time")
+    raise ValueError(f"a turn has {lengths[-1]} tokens, and there is room for {room}: say less at once")
 
 
 @dataclass(frozen=True)
@@ -92,12 +100,15 @@ class Exchange:
 
     Args:
         given: what was asked, Text, Image and Audio. answer: what was answered.
-        segments: both as tokens. thought: the words that came before a picture or a sound, "" if none did.
+        understood: the words for each picture and sound that was given. thought: those that the answer was drawn or spoken
+            from, "" for a text.
+        segments: the turn as it stands in the conversation.
     """
     given: tuple
     answer: object
+    understood: tuple[str, ...]
+    thought: str
     segments: tuple[Segment, ...]
-    thought: str = ""
 
 
 class Chat:
@@ -106,38 +117,40 @@ class Chat:
     def __init__(self, assistant):
         self.assistant, self.turns, self.forgotten = assistant, [], 0
 
-    def say(self, *parts, want: str | None = None, seed: int = 0, think: bool = True, decoder: str | None = None, **sampling):
+    def say(self, *parts, want: str | None = None, seed: int = 0, decoder: str | None = None, **sampling):
         """Say, show or play something, and get the answer.
 
         Args:
             parts: strings, Text, Image and Audio (speech of up to `LONGEST_HEARD` seconds).
             want: `text`, `image` or `audio`; None: the model decides.
-            think: whether the model first says in words what it means to draw or speak.
-            seed, decoder: as for `Assistant.generate`.
-            sampling: temperature, top_k, top_p, guidance; by default the likeliest answer.
+            seed, decoder, sampling: of a drawn or spoken answer, as for `Assistant.generate`; by default the likeliest.
 
         Returns:
-            Text, Image or Audio. Its `remarks` say what was left out. Errors leave the conversation as it was.
+            Text, Image or Audio. Its `remarks` say what was read otherwise, or forgotten. Errors leave the conversation as it
+            was.
         """
         if not parts:
             raise ValueError("say, show or play something: talk.say('two cats on the left')")
         if want is not None and want not in MODALITIES:
             raise ValueError(f"want is one of {MODALITIES}, or None to let the model decide; got {want!r}")
-        assistant, seed = self.assistant, self.assistant.seed(seed)
-        assistant._painter(decoder)                                     # a wrong name is refused before the model runs
+        a, seed = self.assistant, self.assistant.seed(seed)
+        model, vocabulary = a.transformer, a.vocabulary
+        a._painter(decoder)                                             # a wrong name is refused before the model runs
         given, remarks = self._read(parts)
-        asked = [self._segment(part) for part in given]
-        first = self._first(asked)
+        seen = perceive(model, vocabulary, [self._segment(part) for part in given])
+        asked = [segment for part in seen for segment in part]
+        first = first_that_fits([*(turn.segments for turn in self.turns), asked], room_for_talk(vocabulary, model.context))
         if first > self.forgotten:
-            remarks.append(f"The conversation is longer than what I can see at once: I have forgotten its first "
+            remarks.append("The conversation is longer than what I can keep in mind: I have forgotten its first "
                            f"{'turn' if first == 1 else f'{first} turns'}.")
-        prompt = [segment for turn in self.turns[first:] for segment in turn.segments] + asked
-        (answered,) = reply(assistant.transformer, assistant.vocabulary, [prompt], [want] if want else None, think, seed=seed,
-                            **sampling)
-        answer = assistant.render(answered[-1], decoder=decoder, seed=seed)
+        talk = [segment for turn in self.turns[first:] for segment in turn.segments] + asked
+        (said,) = reply(model, vocabulary, [talk], [want] if want else None)
+        (segment,) = render(model, vocabulary, [said], seed=seed, **sampling)
+        answer = a.render(segment, decoder=decoder, seed=seed)
         object.__setattr__(answer, "remarks", tuple(dict.fromkeys(remarks)))            # a Text is frozen
-        thought = assistant.bpe.decode(answered[0].ids).strip() if len(answered) > 1 else ""
-        self.turns.append(Exchange(tuple(given), answer, (*asked, answered[-1]), thought))
+        words = [a.bpe.decode(part[-1].ids).strip() for part in (*seen, said) if len(part) > 1]
+        thought = words.pop() if len(said) > 1 else ""
+        self.turns.append(Exchange(tuple(given), answer, tuple(words), thought, (*asked, *said)))
         self.forgotten = first
         return answer
 
@@ -159,8 +172,3 @@ class Chat:
         if isinstance(part, Image):
             return self.assistant.segment(part)
         raise TypeError(f"a conversation is made of strings, mm.Text, mm.Image and mm.Audio, got {type(part).__name__}")
-
-    def _first(self, asked: list[Segment]) -> int:
-        """The oldest turn that the model still sees, with room for the words and the answer."""
-        room = room_for_prompt(self.assistant.vocabulary, self.assistant.transformer.context)
-        return first_that_fits([*(turn.segments for turn in self.turns), asked], room)

@@ -77,7 +77,7 @@ class Vocabulary:
             ranges = [self.audio_ranges[i % self.audio_levels] for i in range(len(segment.ids))]
         else:
             ranges = [self.ranges[segment.modality]] * len(segment.ids)
-        if segment.modality == "image" and len(segment.ids) != self.image_tokens:
+        if segment.modality == "image" and len(segment.ids) not in (0, self.image_tokens):
             raise ValueError(f"a picture has {self.image_tokens} tokens, got {len(segment.ids)}")
         for i, r in zip(segment.ids, ranges):
             if not 0 <= i < len(r):

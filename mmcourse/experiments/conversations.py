@@ -1,39 +1,24 @@
 """Conversations (`mmcourse.world.dialogues`) as tokens: what a model that shall converse learns from and is asked.
 
-    post_train(model, vocabulary, [converse("train")], "sft", ...)      each turn with all before it; what kind of answer
-                                                                        is wanted (text, picture, sound) is given
-    train(model, conversations("train").batch, mixture_loss, ...)       whole conversations; the model also learns which
-                                                                        kind of answer it is to give
+    train(model, Talks(bpe, vocabulary).batch, mixture_loss, ...)       conversations in words: what is shown and heard is put
+                                                                        into words first, and answers are drawn and spoken
+                                                                        from their words
+    Conversations("test")                                               the same with pictures and sounds, to be asked
 
 Pictures and sounds are made and tokenized once, then read from the cache.
 """
 import hashlib
 from collections.abc import Sequence
-from functools import cache, cached_property
 
 import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.assistant import painted
-from mmcourse.chat import first_that_fits, room_for_prompt
-from mmcourse.dataset import (
-    GIVEN_WEIGHT,
-    Clips,
-    confuse_codes,
-    heard_clips,
-    image_tokens,
-    kept,
-    near_codes,
-    pad,
-    speech_tokens,
-    stretch,
-)
+from mmcourse.chat import first_that_fits
+from mmcourse.dataset import Clips, heard_clips, image_tokens, kept, pad, speech_tokens
 from mmcourse.generate import content_limit
-from mmcourse.judges import PictureReader
-from mmcourse.posttraining import Question, Task
 from mmcourse.vocabulary import Segment, Vocabulary
-from mmcourse.world.dialogues import Part, Turn, dialogues, spoken_texts
+from mmcourse.world.dialogues import UNKNOWN, Part, Turn, dialogues, spoken_texts
 from mmcourse.world.outside import PICTURES, SOUNDS, outside_picture, outside_sound
 from mmcourse.world.phrases import LONGEST, PITCHES, SPEEDS, aloud
 from mmcourse.world.rules import unit_hash
@@ -44,10 +29,8 @@ TALKS = {"train": 12_000, "validation": 400, "test": 400}               # conver
 TAKES = {"train": 3, "validation": 1, "test": 1}                        # voices that say each text
 COPIES = {"train": 1, "validation": 0, "test": 0}                       # of a clip, through another throat, room and microphone
 OUTSIDE = {"train": 600, "validation": 100, "test": 100}                # pictures or sounds of each kind from outside
-CONTEXT = 512                           # tokens: of the prompt and the answer together
+CONTEXT = 512                           # tokens
 LEVELS = 2                              # of the codec, which the model reads and writes
-TEXT_WEIGHT = 4.0                       # of a token of an answer in text; they are few
-THINKS = 0.5                            # how often words come before a picture or a voice that answers
 PARTS = 4                               # of a batch, of rows of similar length
 
 
@@ -57,26 +40,21 @@ class Conversations:
     Args:
         talks: how many; conversation i is the same however many there are. outside: how many pictures and sounds of each kind
             from outside. None: as `TALKS` and `OUTSIDE` have it.
-        rows: conversations in a `batch`.
-        context: tokens that a prompt and its answer have room in; the oldest turns are left out, whole, if there are too many.
 
     Attributes:
-        talks: tuples of `Turn`. turns: (conversation, number of the turn), of all turns that can be asked.
+        talks: tuples of `Turn`. said, heard: clips of all that is spoken, clean, and as it is heard.
     """
 
-    def __init__(self, split: str = "train", talks: int | None = None, outside: int | None = None, *, rows: int = 32,
-                 context: int = CONTEXT, progress: bool = True):
+    def __init__(self, split: str = "train", talks: int | None = None, outside: int | None = None, *, progress: bool = True):
         if split not in TALKS:
             raise ValueError(f"conversations have the splits {', '.join(TALKS)}, got {split!r}")
-        self.split, self.rows, self.context = split, rows, context
+        self.split = split
         self.bpe, self.vqvae, self.codec = (checkpoints.load(name) for name in ("bpe", "vqvae", "codec"))
         self.vocabulary = Vocabulary(self.bpe.vocab_size, self.vqvae.vocab_size, self.codec.codebook_size, LEVELS)
         self.talks = dialogues(TALKS[split] if talks is None else talks, split)
-        self.turns = [(i, j) for i, talk in enumerate(self.talks) for j in range(len(talk))]
         self.pictures = self._pictures(progress)
         self.said, self.heard = self._speech(progress)
         self.outside = self._outside(OUTSIDE[split] if outside is None else outside, progress)
-        self.near = near_codes(self.codec.codebooks[:LEVELS])
 
     # ---- what is tokenized once
 
@@ -136,107 +114,76 @@ class Conversations:
     # ---- segments
 
     def segment(self, part: Part, rng: np.random.Generator, answer: bool = False) -> Segment:
-        """The tokens of a part. Of what is outside, and of voices, one of several at random; what the user says in training comes
-        through any microphone, at any tempo."""
+        """The tokens of a part. Of what is outside, and of voices, one of several at random; an answer is in a clean voice."""
         if part.kind == "text":
             return Segment("text", tuple(self.bpe.encode(" " + part.value)))
         if part.kind == "image":
             return Segment("image", tuple(self.pictures[part.value].tolist()))
-        if part.kind == "outside" and part.value in PICTURES:
-            pool = self.outside[part.value]
-            return Segment("image", tuple(pool[rng.integers(len(pool))].tolist()))
-        if answer:
-            return Segment("audio", tuple(self.said.pick(rng, part.value)[0].tolist()))
         if part.kind == "spoken":
-            tokens = self.heard.pick(rng, part.value)[0]
-        else:
-            pool = self.outside[part.value]
-            tokens = pool[rng.integers(len(pool))]
-        if self.split == "train":
-            tokens = confuse_codes(stretch(tokens, LEVELS, rng), self.near, rng)
-        return Segment("audio", tuple(tokens.tolist()))
+            return Segment("audio", tuple((self.said if answer else self.heard).pick(rng, part.value)[0].tolist()))
+        pool = self.outside[part.value]
+        return Segment(modality(part), tuple(pool[rng.integers(len(pool))].tolist()))
 
-    def turn(self, turn: Turn, rng: np.random.Generator, words: bool = False) -> list[Segment]:
-        """The segments of a turn: what is given, then the answer; with `words`, between them what will be drawn or said."""
-        said = [Part("text", in_words(turn.answer))] if words and turn.answer.kind != "text" else []
-        return [*(self.segment(part, rng) for part in (*turn.given, *said)), self.segment(turn.answer, rng, answer=True)]
+    def given(self, turn: Turn, rng: np.random.Generator) -> list[Segment]:
+        """What the user of a turn says, shows and plays."""
+        return [self.segment(part, rng) for part in turn.given]
 
-    # ---- questions, one turn each
 
-    def question(self, talk: int, number: int, rng: np.random.Generator) -> Question | None:
-        """A turn of a conversation, with the turns before it for which there is room; its `truth` is the `Turn`.
+class Talks:
+    """Conversations in words, to be learned from: pictures and sounds stand in them as they do in `mmcourse.chat`.
 
-        None if the picture that it is about had to be left out.
-        """
-        turns = self.talks[talk][:number + 1]
-        *before, (*given, answer) = [self.turn(turn, rng) for turn in turns]
-        first = first_that_fits([*before, given], room_for_prompt(self.vocabulary, self.context))
-        if turns[-1].about is not None and turns[-1].about < first:
-            return None
-        prompt = [segment for turn in [*before[first:], given] for segment in turn]
-        return Question(tuple(prompt), answer.modality, turns[-1], answer)
+    Args:
+        talks: how many of the split. rows: conversations in a `batch`.
+        context: tokens of a row; the oldest turns are left out, whole, if there are too many.
+    """
 
-    def ask(self, rng: np.random.Generator, n: int) -> list[Question]:
-        """`n` random turns."""
-        found = []
-        while len(found) < n:
-            asked = self.question(*self.turns[rng.integers(len(self.turns))], rng)
-            found += [asked] if asked is not None else []
-        return found
+    def __init__(self, bpe, vocabulary: Vocabulary, split: str = "train", talks: int | None = None, *, rows: int = 24,
+                 context: int = CONTEXT):
+        self.bpe, self.vocabulary, self.rows, self.context = bpe, vocabulary, rows, context
+        self.talks = dialogues(TALKS[split] if talks is None else talks, split)
 
-    # ---- rewards
+    def part(self, part: Part) -> list[Segment]:
+        """A part as it stands in a conversation."""
+        words = Segment("text", tuple(self.bpe.encode(" " + told(part))))
+        kind = modality(part)
+        return [words] if kind == "text" else [Segment(kind, ()), words]
 
-    @cached_property
-    def reader(self) -> PictureReader:
-        """Who reads pictures."""
-        return PictureReader(WORLD)
+    def turn(self, turn: Turn) -> tuple[list[Segment], list[Segment]]:
+        """What is given, and the answer."""
+        return [segment for part in turn.given for segment in self.part(part)], self.part(turn.answer)
 
-    def reward(self, questions: Sequence[Question], answers: Sequence[Segment]) -> list[float]:
-        """1 for the right text, to the letter, and for a picture in which the reader finds the whole scene; else 0. Sounds get 0:
-        this reward does not listen."""
-        marks = [0.0] * len(answers)
-        drawn = [i for i, (question, answer) in enumerate(zip(questions, answers, strict=True))
-                 if answer.modality == question.truth.answer.kind == "image"]
-        scenes = self.reader.read(painted(self.vqvae, [answers[i] for i in drawn])) if drawn else []
-        for i, scene in zip(drawn, scenes):
-            marks[i] = float(scene == questions[i].truth.answer.value)
-        for i, (question, answer) in enumerate(zip(questions, answers)):
-            if answer.modality == question.truth.answer.kind == "text":
-                marks[i] = float(self.bpe.decode(answer.ids).strip() == question.truth.answer.value)
-        return marks
-
-    # ---- whole conversations
-
-    def row(self, talk: int, rng: np.random.Generator) -> tuple[list[int], list[float]]:
-        """A conversation as ids, and how much the loss counts each: answers in full, and a part of what is given.
-
-        The token that opens an answer counts the same whatever it opens: it says of which kind the answer is. At times
-        (`THINKS`) the answer is said in words before it is drawn or spoken; that this happens is decided by who asks, and
-        is not learned. Of a conversation that is too long the newest turns, and an answer about a picture that was left out
-        counts nothing.
-        """
-        turns = self.talks[talk]
-        packed = [self.turn(turn, rng, words=bool(rng.random() < THINKS)) for turn in turns]
-        first = first_that_fits(packed, self.context)
+    def row(self, talk: int) -> tuple[list[int], list[float]]:
+        """A conversation as ids, and how much the loss counts each: answers, and of their boundary tokens those that are
+        chosen. Of which kind an answer is, its first token says."""
+        packed = [self.turn(turn) for turn in self.talks[talk]]
+        first = first_that_fits([[*given, *answer] for given, answer in packed], self.context)
         ids, weights = [], []
-        for turn, segments in zip(turns[first:], packed[first:]):
-            lost = turn.about is not None and turn.about < first
-            for number, segment in enumerate(segments):
+        for given, answer in packed[first:]:
+            asked = self.vocabulary.pack(given)
+            ids, weights = ids + asked, weights + [0.0] * len(asked)
+            for number, segment in enumerate(answer):
                 part = self.vocabulary.pack([segment])
-                given, answers = number < len(turn.given), number == len(segments) - 1
-                weight = (GIVEN_WEIGHT[segment.modality] if given else
-                          0.0 if lost else TEXT_WEIGHT if segment.modality == "text" else 1.0)
-                opens = weight if given else float(answers and not lost)
                 ids += part
-                weights += [opens] + [weight] * (len(part) - 1)
+                weights += [float(number == 0)] + [float(segment.modality == "text")] * (len(part) - 1)
         return ids, weights
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
         """ids and weights (B, T) of `rows` conversations, in up to `PARTS` parts of similar length: for `mixture_loss`."""
-        rows = sorted((self.row(int(rng.integers(len(self.talks))), rng) for _ in range(self.rows)), key=lambda row: len(row[0]))
+        rows = sorted((self.row(int(rng.integers(len(self.talks)))) for _ in range(self.rows)), key=lambda row: len(row[0]))
         size = -(-len(rows) // PARTS)
         return tuple(pad([row[k] for row in rows[i:i + size]], dtype) for i in range(0, len(rows), size)
                      for k, dtype in ((0, torch.long), (1, torch.float)))
+
+
+def modality(part: Part) -> str:
+    """Of which kind a part is to the model."""
+    kinds = {"text": "text", "image": "image", "spoken": "audio"}
+    return kinds.get(part.kind) or ("image" if part.value in PICTURES else "audio")
+
+
+def told(part: Part) -> str:
+    """A part in words: the caption of a picture, what is said; of what is not of the world, that it is unknown."""
+    return WORLD.caption(part.value) if part.kind == "image" else UNKNOWN if part.kind == "outside" else part.value
 
 
 def speech_jobs(texts: Sequence[str], split: str) -> tuple[list[tuple[str, int, int, int]], list[str]]:
@@ -256,22 +203,5 @@ def speech_jobs(texts: Sequence[str], split: str) -> tuple[list[tuple[str, int, 
     return jobs, words
 
 
-def in_words(part: Part) -> str:
-    """What a picture of the world shows, or what is said."""
-    return WORLD.caption(part.value) if part.kind == "image" else part.value
-
-
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
-
-
-@cache
-def conversations(split: str = "train") -> Conversations:
-    """The conversations of a split, tokenized once a process."""
-    return Conversations(split)
-
-
-def converse(split: str = "train", data: Conversations | None = None) -> Task:
-    """To go on with a conversation of a split, or of `data`, as a task."""
-    data = conversations(split) if data is None else data
-    return Task("converse", data.ask, data.reward)

@@ -23,7 +23,8 @@ from mmcourse.dataset import (
     stretch,
     training_scenes,
 )
-from mmcourse.experiments.conversations import THINKS, Conversations, conversations, in_words
+from mmcourse.experiments.conversations import Conversations, Talks
+from mmcourse.generate import content_limit
 from mmcourse.judges import PictureReader
 from mmcourse.optim import Optim
 from mmcourse.posttraining import POLICY_OPTIM, Question, Task, post_train
@@ -41,41 +42,45 @@ from mmcourse.recipes.transformer import (
 )
 from mmcourse.training import History, Run, train
 from mmcourse.transformer import Transformer
-from mmcourse.vocabulary import Segment
-from mmcourse.world.dialogues import WRITE, Turn
+from mmcourse.vocabulary import Segment, Vocabulary
+from mmcourse.world.dialogues import UNKNOWN
 from mmcourse.world.human_digits import load_human_digits
+from mmcourse.world.outside import PICTURES, SOUNDS
 from mmcourse.world.phrases import load_phrases
 from mmcourse.world.scene import WORLD
 
 STEPS = 1600
 RATE = 0.4                              # the learning rates, as a share of those of the first run
-CONTEXT = 512                           # tokens: four turns or so
-TEXT_WEIGHT = 4.0                       # of a token of an answer in text
-TALKS = 14                              # conversations in a batch, and beside them how many sequences of each direction:
-REHEARSAL = {"text->image": 6, "image->text": 5, "image+text->text": 3, "image+text->text->image": 3, "text+text->text": 6,
-             "audio->text": 16, "text->audio": 5, "audio->text->image": 2, "audio->image": 1, "image->text->audio": 2,
-             "image->audio": 1}
+CONTEXT = 512                           # tokens: a long conversation in words, or three seconds of speech
+TEXT_WEIGHT = 4.0                       # of a token of an answer in text, outside of conversations
+TALKS, ROWS = 40_000, 24                # conversations, and how many in a batch; beside them sequences of each direction:
+REHEARSAL = {"text->image": 7, "image->text": 7, "text+text->text": 6, "audio->text": 22, "text->audio": 9,
+             "audio->text->image": 1, "image+text->text->image": 1, "image->text->audio": 1}
 KINDS = {"ground": 0.5, "noun": 1.5, "noun of two": 2.5, "sign": 1, "long sign": 2.5, "add": 1, "remove": 2.5, "move": 0.5}
-PHRASES = {"audio->text": 9 / 16, "text->audio": 3 / 5}     # their share in these rows; the others have a word
+PHRASES = {"audio->text": 0.6, "text->audio": 0.6}          # their share in these rows; the others have a word
+OUTSIDE = {"audio->text": 0.1, "image->text": 0.3}          # the share of what is not of the world, and is to be refused
 PHRASE_COPIES = 1                       # augmented copies of a phrase that the model listens to
 SOUND = Part("chat", (), people=0.4, copies=12, vocal_tract=True)
 PRACTICE_STEPS = 120
 PRACTICE_RATE = 2e-4
-PRACTICE_TALKS = 2000                   # conversations of the validation split, whose pictures it practises
 
 
-class PhraseMixture(Mixture):
-    """A `Mixture` that also speaks and writes down phrases.
+class Rehearsal(Mixture):
+    """A `Mixture` that also speaks and writes down phrases, refuses what is not of the world, and changes captions as they are
+    changed in a conversation.
 
     Args:
         phrases: what it learns to say beside single words: clean speech.
         heard_phrases: what it listens to beside single words.
+        outside: pictures and sounds that are not of the world, by name (`Conversations.outside`).
         args, more: those of `Mixture`.
     """
 
-    def __init__(self, *args, phrases: Clips, heard_phrases: Clips, **more):
+    def __init__(self, *args, phrases: Clips, heard_phrases: Clips, outside: dict, **more):
         super().__init__(*args, **more)
         self.phrases, self.heard_phrases = phrases, heard_phrases
+        self.outside = {"image->text": [ids for name in PICTURES for ids in outside[name]],
+                        "audio->text": [ids for name in SOUNDS for ids in outside[name]]}
 
     def spoken(self, rng: np.random.Generator, word: str | None = None) -> tuple[Segment, str]:
         """A clean clip and what it says: `word`, or a phrase at times and any word at others."""
@@ -84,14 +89,30 @@ class PhraseMixture(Mixture):
             return self.audio(tokens), text
         return super().spoken(rng, word)
 
-    def row(self, name: str, rng: np.random.Generator) -> tuple[list[int], list[float]]:
-        """As in a `Mixture`, but at times a phrase is heard after the request to write it down: alone it would be a request."""
-        if name != "audio->text" or rng.random() >= PHRASES[name]:
-            return super().row(name, rng)
-        tokens, text = self.heard_phrases.pick(rng)
+    def overheard(self, rng: np.random.Generator, word: str | None = None) -> tuple[Segment, str]:
+        """A clip to be listened to and what it says: `word`, or a phrase at times and any word at others."""
+        if word is None and rng.random() < PHRASES["audio->text"]:
+            tokens, text = self.heard_phrases.pick(rng)
+            return self.audio(self.disturbed(tokens, rng)), text
+        return super().overheard(rng, word)
+
+    def disturbed(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A sound at another tempo, its codes confused."""
         tokens = stretch(tokens, self.vocabulary.audio_levels, rng)
-        tokens = tokens if self.near is None else confuse_codes(tokens, self.near, rng)
-        return self.weighted([self.text(WRITE), self.audio(tokens), self.text(text)], given=2)
+        return tokens if self.near is None else confuse_codes(tokens, self.near, rng)
+
+    def row(self, name: str, rng: np.random.Generator) -> tuple[list[int], list[float]]:
+        """As in a `Mixture`, but at times of what is not of the world; and a caption is changed as in a conversation."""
+        if rng.random() < OUTSIDE.get(name, 0.0):
+            tokens = self.outside[name][rng.integers(len(self.outside[name]))]
+            shown = self.image(tokens) if name == "image->text" else self.audio(self.disturbed(tokens, rng))
+            return self.weighted([shown, self.text(UNKNOWN)])
+        if name == "text+text->text":
+            before, instruction, after = self.sequence(name, rng)
+            asked = self.vocabulary.pack([Segment("image", ()), before, instruction])
+            answer = self.vocabulary.pack([Segment("image", ()), after])
+            return asked + answer, [0.0] * len(asked) + [1.0, 0.0, 0.0] + [self.text_weight] * (len(answer) - 3)
+        return super().row(name, rng)
 
     def weighted(self, segments: list[Segment], given: int = 1) -> tuple[list[int], list[float]]:
         """As in a `Mixture`, but the tokens that open an answer count nothing: of which kind it is, conversations teach."""
@@ -114,73 +135,61 @@ def longer(model: Transformer, context: int = CONTEXT) -> Transformer:
     return new
 
 
-def rehearsal(talks: Conversations, progress: bool = True) -> PhraseMixture:
-    """What the model could before, and phrases: tokenized once and cached."""
-    bpe, vqvae = talks.bpe, talks.vqvae
-    data = training_scenes(SCENES)
+def rehearsal(bpe, vocabulary: Vocabulary, progress: bool = True) -> Rehearsal:
+    """What the model could before, phrases, and what is not of the world: tokenized once and cached."""
+    vqvae, data, talks = checkpoints.load("vqvae"), training_scenes(SCENES), Conversations("train", progress=progress)
     images = image_tokens(vqvae, data, {"jitter": 0, "unnamed": 0.0, "world": 2}, progress)
-    return PhraseMixture(talks.vocabulary, bpe, data, images, rows=REHEARSAL, text_weight=TEXT_WEIGHT, kinds=KINDS,
-                         edits=edit_tokens(vqvae, SCENES // 2, progress), people_share=SOUND.people,
-                         **sound_tokens(SOUND, progress), **phrase_tokens(progress))
+    return Rehearsal(vocabulary, bpe, data, images, rows=REHEARSAL, text_weight=TEXT_WEIGHT, kinds=KINDS,
+                     edits=edit_tokens(vqvae, SCENES // 2, progress), people_share=SOUND.people, outside=talks.outside,
+                     **sound_tokens(SOUND, progress), **phrase_tokens(talks, progress))
 
 
-def phrase_tokens(progress: bool = True) -> dict[str, Clips]:
-    """What a `PhraseMixture` says and hears of phrases: `phrases` and `heard_phrases`."""
+def phrase_tokens(talks: Conversations, progress: bool = True) -> dict[str, Clips]:
+    """What it says and hears of phrases, `phrases` and `heard_phrases`: those of the corpus, and what is said in
+    conversations. It says only what an answer has room for."""
     corpus = load_phrases("train", progress)
     # The name of the cached tokens tells what was said: another list of phrases would be as long.
     name = f"phrases {hashlib.sha256(repr((corpus.texts, corpus.voices)).encode()).hexdigest()[:12]}"
     heard = heard_clips(checkpoints.load("codec"), corpus.clips, corpus.texts, AUDIO_LEVELS, PHRASE_COPIES, name,
                         progress, vocal_tract=True)
-    return {"phrases": Clips(heard.tokens[:len(corpus)], corpus.texts),       # the first copy is the clip itself
-            "heard_phrases": heard}
+    clean = [*zip(heard.tokens, corpus.texts), *zip(talks.said.tokens, talks.said.words)]  # the first copy is the clip itself
+    room = content_limit(talks.vocabulary, "audio")
+    said = [(tokens, text) for tokens, text in clean if len(tokens) <= room]
+    return {"phrases": Clips(*map(list, zip(*said))),
+            "heard_phrases": Clips([*heard.tokens, *talks.heard.tokens], [*heard.words, *talks.heard.words])}
 
 
-def pictures_asked_for(data: Conversations, rng: np.random.Generator, n: int) -> list[Question]:
-    """`n` turns that ask for a picture, each with the words for it: the picture alone is practised."""
-    found = []
-    while len(found) < n:
-        talk, number = data.turns[rng.integers(len(data.turns))]
-        if data.talks[talk][number].kind in ("draw", "change") and (asked := data.question(talk, number, rng)) is not None:
-            words = Segment("text", tuple(data.bpe.encode(" " + in_words(asked.truth.answer))))
-            found.append(replace(asked, prompt=(*asked.prompt, words)))
-    return found
-
-
-def captions(data: Conversations, rng: np.random.Generator, n: int) -> list[Question]:
-    """`n` captions of the validation split, alone."""
+def captions(bpe, rng: np.random.Generator, n: int) -> list[Question]:
+    """`n` captions of the validation split."""
     scenes = [WORLD.sample(rng, "validation") for _ in range(n)]
-    return [Question((Segment("text", tuple(data.bpe.encode(" " + WORLD.caption(scene)))),), "image", scene) for scene in scenes]
+    return [Question((Segment("text", tuple(bpe.encode(" " + WORLD.caption(scene)))),), "image", scene) for scene in scenes]
 
 
-def practice_tasks(data: Conversations) -> list[Task]:
-    """What is practised: to draw captions, and, a third of the time, to draw and change in a conversation, which costs three
-    times as much. The whole scene must be right."""
+def drawing(bpe, vqvae) -> Task:
+    """What is practised: to draw a caption. The whole scene must be right, as the templates see it."""
     reader = PictureReader(WORLD)
 
     def reward(asked, answers) -> list[float]:
-        truths = [q.truth.answer.value if isinstance(q.truth, Turn) else q.truth for q in asked]
-        return [float(seen == truth) for seen, truth in zip(reader.read(painted(data.vqvae, answers)), truths)]
-    draw = Task("draw", partial(captions, data), reward)
-    return [draw, draw, Task("draw in a conversation", partial(pictures_asked_for, data), reward)]
+        return [float(seen == question.truth) for question, seen in zip(asked, reader.read(painted(vqvae, answers)))]
+    return Task("draw", partial(captions, bpe), reward)
 
 
-def learn_to_converse(model: Transformer, args, seed: int) -> tuple[History, Path]:
+def learn_to_converse(model: Transformer, args) -> tuple[History, Path]:
     """The first run: SFT on conversations and rehearsal."""
-    talks = conversations("train")
-    talks.rows = TALKS
-    mixture = rehearsal(talks)
-    run = begin(the_run(seed, mixture), args)
+    bpe, vocabulary = checkpoints.load("bpe"), Vocabulary(**checkpoints.manifest()["transformer"]["vocabulary"])
+    talks, mixture = Talks(bpe, vocabulary, talks=TALKS, rows=ROWS), rehearsal(bpe, vocabulary)
+    run = begin(the_run(args.seed, mixture), args)
     optim = Optim("muon", lr=RATE * LR, muon_lr=RATE * MUON_LR, warmup=WARMUP, ema_decay=EMA_DECAY)
     return finished(train(model, lambda rng: (*talks.batch(rng), *mixture.batch(rng)), mixture_loss, steps=STEPS, optim=optim,
-                          run=Run(until=min(args.steps, STEPS), seed=seed, save_every=100, resume=run))), run
+                          run=Run(until=min(args.steps, STEPS), seed=args.seed, save_every=100, resume=run))), run
 
 
 def practise(model: Transformer, args, run: Path) -> History:
-    """The second run: GRPO on what is still weak, pictures."""
-    data = Conversations("validation", PRACTICE_TALKS)
-    optim = replace(POLICY_OPTIM, lr=PRACTICE_RATE)
-    made_of = hashlib.sha256(repr((PRACTICE_TALKS, PRACTICE_RATE, PRACTICE_STEPS)).encode()).hexdigest()[:10]
-    return finished(post_train(model, data.vocabulary, practice_tasks(data), "grpo", steps=PRACTICE_STEPS, optim=optim,
+    """The second run: GRPO on what is still weak, drawing."""
+    task = drawing(checkpoints.load("bpe"), checkpoints.load("vqvae"))
+    made_of = hashlib.sha256(repr((PRACTICE_RATE, PRACTICE_STEPS, STEPS)).encode()).hexdigest()[:10]
+    return finished(post_train(model, Vocabulary(**checkpoints.manifest()["transformer"]["vocabulary"]), [task], "grpo",
+                               steps=PRACTICE_STEPS, optim=replace(POLICY_OPTIM, lr=PRACTICE_RATE),
                                run=Run(until=args.steps - STEPS, seed=args.seed, save_every=20, log_every=4,
                                        resume=begin(run.with_name(f"practice-{made_of}.pt"), args))))
 
@@ -189,7 +198,7 @@ def main(argv: list[str] | None = None, folder=None) -> History:
     """Train (or go on training) the model. `--steps` ends it earlier, on the same schedules."""
     args = options("chat", argv, STEPS + PRACTICE_STEPS)
     model = longer(checkpoints.load("transformer"))
-    history, run = learn_to_converse(model, args, args.seed)
+    history, run = learn_to_converse(model, args)
     metrics = {"loss": round(float(np.mean(history.column("loss")[-20:])), 4)}
     if args.steps > STEPS:
         practised = practise(model, args, run)
@@ -206,6 +215,5 @@ def the_run(seed: int, mixture: Mixture) -> Path:
     """Where the runs are kept: by what batches and steps of the first are made of."""
     return run_file("chat", code=False, seed=seed, begun_with=checkpoints.identity("transformer"), context=CONTEXT,
                     people=mixture.people is not None, rates=(RATE, WARMUP, EMA_DECAY),
-                    rows=(TALKS, REHEARSAL, KINDS, PHRASES, TEXT_WEIGHT, THINKS, "openers: of conversations"),
-                    data=(SCENES, PHRASE_COPIES, SOUND),
+                    rows=(TALKS, ROWS, REHEARSAL, KINDS, PHRASES, OUTSIDE, TEXT_WEIGHT), data=(SCENES, PHRASE_COPIES, SOUND),
                     tokenizers=[checkpoints.identity(name) for name in ("bpe", "vqvae", "codec")])

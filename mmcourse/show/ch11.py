@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from mmcourse import checkpoints, show
 from mmcourse.chat import Chat
 from mmcourse.experiments import practice
-from mmcourse.experiments.conversations import in_words
+from mmcourse.experiments.conversations import told
 from mmcourse.experiments.practice import REPORT, TASKS
 from mmcourse.judges.hearing import stack
 from mmcourse.judges.metrics import decide, newcombe, paired_bootstrap, t_interval, wilson
@@ -470,7 +470,7 @@ def script(turns: Sequence[Turn]) -> None:
     """Print a conversation as it is written: who, how, what."""
     for turn in turns:
         for part in (*turn.given, turn.answer):
-            what = part.value if part.kind == "outside" else in_words(part) if part.kind == "image" else f"“{part.value}”"
+            what = told(part) if part.kind == "image" else part.value if part.kind == "outside" else f"“{part.value}”"
             print(f"{'model' if part is turn.answer else 'user':7}{part.kind.replace('outside', 'foreign'):9}{what}")
     print()
 

@@ -153,9 +153,10 @@ class Conversation:
         self.turns.children += (turn,)
         self.say.write("")
         answer = self.chat.say(*parts, want=self.want.value or None)
-        thought = self.chat.turns[-1].thought
-        turn.value += said_html("model", *([note_html(f"to itself: “{thought}”")] if thought else []), part_html(answer),
-                                *map(note_html, answer.remarks))
+        last = self.chat.turns[-1]
+        notes = [f"understood: “{words}”" for words in last.understood]
+        notes += [f"to itself: “{last.thought}”"] if last.thought else []
+        turn.value += said_html("model", *map(note_html, notes), part_html(answer), *map(note_html, answer.remarks))
         self.tabs.selected_index = 0
 
     def forget(self) -> None:

@@ -1,7 +1,8 @@
 """Does the shipped model converse? Phrases, questions, drawings, changes, spoken answers and refusals. About 20 CPU minutes.
 
-The model of `mmcourse train chat` is asked every turn of conversations of the test split, after the true turns before it: one
-try, the likeliest answer, and the model decides of which kind it is. Voices, unknown words, photographs, noise and the
+The model of `mmcourse train chat` is asked every turn of conversations of the test split, after the true turns before it in
+words: it describes what it sees and writes down what it hears, decides of which kind its answer is, and draws or speaks it, in
+one try each time. Voices, unknown words, photographs, noise and the
 wordings of what nobody can answer are of another make than in training. Written down before it ran:
 
 - C1: phrases that unheard voices say are written down with at most 10 % of the words wrong.
@@ -21,9 +22,9 @@ import numpy as np
 
 from mmcourse import checkpoints
 from mmcourse.assistant import painted, sounded
-from mmcourse.chat import first_that_fits, reply, room_for_prompt
+from mmcourse.chat import first_that_fits, perceive, render, reply, room_for_talk
 from mmcourse.dataset import speech_tokens
-from mmcourse.experiments.conversations import LEVELS, Conversations
+from mmcourse.experiments.conversations import LEVELS, Conversations, Talks
 from mmcourse.generate import generate
 from mmcourse.judges import PictureReader
 from mmcourse.judges.phrase_listener import word_errors, words_of
@@ -31,7 +32,7 @@ from mmcourse.recipes.chat import longer
 from mmcourse.studies import Job, Study
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import Segment
-from mmcourse.world.dialogues import UNKNOWN, WRITE, Turn
+from mmcourse.world.dialogues import UNKNOWN, Turn
 from mmcourse.world.phrases import load_phrases
 
 TEST_SEED = 1018
@@ -69,17 +70,40 @@ def model_of(name: str) -> Transformer:
 
 @cache
 def talks_of(plan: Plan) -> Conversations:
-    """The conversations that are asked."""
+    """The conversations that are asked, with their pictures and sounds."""
     return Conversations(plan.split, plan.talks, plan.outside, progress=False)
 
 
+def in_words(data: Conversations) -> Talks:
+    """The same as they stand in a conversation."""
+    return Talks(data.bpe, data.vocabulary, data.split, len(data.talks))
+
+
+def answered(model: Transformer, data: Conversations, before: list[list[list[Segment]]], turns: list[Turn],
+             rng: np.random.Generator) -> tuple[list[list[Segment]], list[Asked]]:
+    """Each turn asked after those `before` it (as they stand): how it stands itself, and what came."""
+    given = [data.given(turn, rng) for turn in turns]
+    seen = iter(perceive(model, data.vocabulary, [segment for parts in given for segment in parts]))
+    asked = [[segment for _ in parts for segment in next(seen)] for parts in given]
+    room, talks = room_for_talk(data.vocabulary, model.context), []
+    for history, now in zip(before, asked, strict=True):
+        whole = [*history, now]
+        talks.append([segment for turn in whole[first_that_fits(whole, room):] for segment in turn])
+    said = reply(model, data.vocabulary, talks)
+    truths = [data.segment(turn.answer, rng, answer=True) for turn in turns]
+    found = [Asked(*each) for each in zip(turns, truths, render(model, data.vocabulary, said))]
+    return [[*now, *words] for now, words in zip(asked, said)], marked(data, found)
+
+
 def ask_turns(model: Transformer, plan: Plan) -> list[Asked]:
-    """Every turn after the true ones before it; turns whose picture no longer fits are not asked."""
+    """Every turn after the true ones before it."""
     data, rng = talks_of(plan), np.random.default_rng(TEST_SEED)
-    questions = [q for i, j in data.turns if (q := data.question(i, j, rng)) is not None]
-    replies = reply(model, data.vocabulary, [question.prompt for question in questions])
-    asked = [Asked(question.truth, question.answer, given[-1]) for question, given in zip(questions, replies)]
-    return marked(data, asked)
+    words, before, turns = in_words(data), [], []
+    for talk in data.talks:
+        told = [[*given, *answer] for given, answer in map(words.turn, talk)]
+        before += [told[:number] for number in range(len(talk))]
+        turns += talk
+    return answered(model, data, before, turns, rng)[1]
 
 
 def marked(data: Conversations, asked: list[Asked]) -> list[Asked]:
@@ -161,8 +185,7 @@ def phrases(name: str, plan: Plan) -> dict:
     """Phrases of unheard voices, written down: words wrong of all said, by sort."""
     corpus, data, model = load_phrases(plan.split, progress=False), talks_of(plan), model_of(name)
     tokens = speech_tokens(data.codec, corpus.clips[:plan.phrases], LEVELS, progress=False)
-    asked = [Segment("text", tuple(data.bpe.encode(" " + WRITE)))] if name == "chat" else []     # the other never saw a request
-    prompts = [[*asked, Segment("audio", tuple(row.tolist()))] for row in tokens]
+    prompts = [[Segment("audio", tuple(row.tolist()))] for row in tokens]
     written = [data.bpe.decode(s.ids).strip() for s in generate(model, data.vocabulary, prompts, "text", temperature=0.0)]
     rows: dict[str, dict] = {}
     for text, truth, sort in zip(written, corpus.texts, corpus.sorts):
@@ -177,25 +200,17 @@ def phrases(name: str, plan: Plan) -> dict:
 def whole(name: str, plan: Plan) -> dict:
     """Conversations on the model's own answers: by number of turns, how many are right to the end."""
     data, model, rng = talks_of(plan), model_of(name), np.random.default_rng(TEST_SEED)
-    room = room_for_prompt(data.vocabulary, model.context)
-    rows: dict[int, dict] = {}
-    going = [[True, []] for _ in data.talks]            # whether all was right, and the turns as tokens
+    right, so_far = [True for _ in data.talks], [[] for _ in data.talks]
     for number in range(max(map(len, data.talks))):
         at = [i for i, talk in enumerate(data.talks) if number < len(talk)]
-        given = [data.turn(data.talks[i][number], rng) for i in at]
-        prompts = []
-        for i, (*asked, _) in zip(at, given):
-            history = [*going[i][1], asked]
-            prompts.append([s for turn in history[first_that_fits(history, room):] for s in turn])
-        replies = reply(model, data.vocabulary, prompts)
-        found = marked(data, [Asked(data.talks[i][number], segments[-1], answer[-1])
-                              for i, segments, answer in zip(at, given, replies)])
-        for i, segments, each in zip(at, given, found):
-            going[i][0] &= each.right
-            going[i][1].append([*segments[:-1], each.answer])
-    for talk, (right, _) in zip(data.talks, going):
+        stands, found = answered(model, data, [so_far[i] for i in at], [data.talks[i][number] for i in at], rng)
+        for i, turn, each in zip(at, stands, found):
+            right[i] &= each.right
+            so_far[i].append(turn)
+    rows: dict[int, dict] = {}
+    for talk, good in zip(data.talks, right):
         row = rows.setdefault(len(talk), {"n": 0, "right": 0})
-        row["n"], row["right"] = row["n"] + 1, row["right"] + right
+        row["n"], row["right"] = row["n"] + 1, row["right"] + good
     return {str(length): rows[length] for length in sorted(rows)}
 
 

@@ -15,8 +15,11 @@ from mmcourse.chat import (
     Chat,
     choose_modality,
     first_that_fits,
+    in_words,
+    perceive,
+    render,
     reply,
-    room_for_prompt,
+    room_for_talk,
 )
 from mmcourse.generate import content_limit, generate
 from mmcourse.media import MAX_SECONDS, Audio, Image, Text
@@ -96,45 +99,52 @@ def test_the_kind_is_the_likeliest_opener_of_each_prompt_alone():
     assert choose_modality(model, SMALL, prompts[::-1]) == wanted[::-1] and choose_modality(model, SMALL, []) == []
 
 
-def test_a_prompt_without_a_question_is_refused():
-    with pytest.raises(ValueError, match="a prompt is empty: ask something, or say what is wanted"):
-        choose_modality(wild_model(), SMALL, [*random_prompts(2), []])
-    with pytest.raises(ValueError, match="a prompt is empty"):
-        reply(wild_model(context=300), SMALL, [[]])
-    assert [segment.modality for segment in reply(wild_model(context=300), SMALL, [[]], ["image"])[0]] == ["text", "image"], "from nothing"
+# ---------------------------------------------------------------- what is said in words, and what is made of the words
+
+def test_a_text_stands_as_it_is_and_all_else_as_the_words_for_it():
+    text, picture = Segment("text", (1, 2)), Segment("image", (1, 2, 3, 4, 5))
+    assert in_words(text) == [text] and in_words(picture, text) == [Segment("image", ()), text]
 
 
-# ---------------------------------------------------------------- replies
+def test_what_is_seen_and_heard_is_put_into_words_each_alone():
+    model, given = wild_model(1, context=300), [segment for prompt in random_prompts(9) for segment in prompt]
+    assert {segment.modality for segment in given} == set(MODALITIES)
+    found = perceive(model, SMALL, given)
+    for segment, stands in zip(given, found, strict=True):
+        words = generate(model, SMALL, [[segment]], "text", temperature=0.0)
+        assert stands == ([segment] if segment.modality == "text" else [Segment(segment.modality, ()), *words])
+    assert perceive(model, SMALL, []) == []
 
-@pytest.mark.parametrize("think", [True, False])
+
 @pytest.mark.parametrize("given", [True, False])
-def test_replies_are_those_of_generate_in_the_order_of_the_prompts(think, given):
-    model, prompts = wild_model(1, context=300), random_prompts(9)
-    wants = [MODALITIES[i % 3] for i in range(9)] if given else choose_modality(model, SMALL, prompts)
+def test_a_reply_is_the_kind_and_the_words_in_the_order_of_the_talks(given):
+    model, talks = wild_model(1, context=300), random_prompts(9)
+    wants = [MODALITIES[i % 3] for i in range(9)] if given else choose_modality(model, SMALL, talks)
     assert len(set(wants)) > 1
-    found = reply(model, SMALL, prompts, wants if given else None, think)
-    for prompt, want, segments in zip(prompts, wants, found, strict=True):
-        words = generate(model, SMALL, [prompt], "text", temperature=0.0) if think and want != "text" else []
-        assert list(segments) == [*words, *generate(model, SMALL, [[*prompt, *words]], want, temperature=0.0)]
-        assert segments[-1].modality == want
-
-
-def test_answers_are_sampled_as_asked_and_the_words_before_them_are_the_likeliest():
-    model, prompts = wild_model(2, scale=4.0, context=300), random_prompts(3)
-    found = reply(model, SMALL, prompts, MODALITIES, temperature=1.0, seed=5)
-    for prompt, want, segments in zip(prompts, MODALITIES, found, strict=True):
-        words = generate(model, SMALL, [prompt], "text", temperature=0.0) if want != "text" else []
-        assert list(segments) == [*words, *generate(model, SMALL, [[*prompt, *words]], want, temperature=1.0, seed=5)]
-    assert found != reply(model, SMALL, prompts, MODALITIES) and found == reply(model, SMALL, prompts, MODALITIES, temperature=1.0, seed=5)
-
-
-def test_nothing_is_answered_by_nothing_and_wrong_wants_are_refused():
-    model, prompts = wild_model(context=300), random_prompts(2)
+    for talk, want, found in zip(talks, wants, reply(model, SMALL, talks, wants if given else None), strict=True):
+        opened = [] if want == "text" else [Segment(want, ())]
+        assert found == [*opened, *generate(model, SMALL, [[*talk, *opened]], "text", temperature=0.0)]
     assert reply(model, SMALL, []) == []
-    with pytest.raises(ValueError, match="2 prompts and 1 wants: give one for each, or None"):
-        reply(model, SMALL, prompts, ["text"])
-    with pytest.raises(ValueError, match=r"want is one of \('text', 'image', 'audio'\), got 'video'"):
-        reply(model, SMALL, prompts, ["text", "video"])
+
+
+def test_an_answer_is_drawn_and_spoken_from_its_words_alone():
+    model, talks = wild_model(2, scale=4.0, context=300), random_prompts(9)
+    for wants, sampling in (([MODALITIES[i % 3] for i in range(9)], {}), (MODALITIES, {"temperature": 1.0, "seed": 5})):
+        replies = reply(model, SMALL, talks[:len(wants)], wants)
+        found = render(model, SMALL, replies, **sampling)
+        for want, (*_, words), answer in zip(wants, replies, found, strict=True):
+            made = generate(model, SMALL, [[words]], want, **{"temperature": 0.0, **sampling}) if want != "text" else [words]
+            assert [answer] == made and answer.modality == want
+    assert found != render(model, SMALL, replies) and render(model, SMALL, []) == []
+
+
+def test_wrong_wants_are_refused():
+    model, talks = wild_model(context=300), random_prompts(2)
+    for wants in (["text"], ["text"] * 3):
+        with pytest.raises(ValueError, match="argument 2"):
+            reply(model, SMALL, talks, wants)
+    with pytest.raises(ValueError, match=r"a segment's modality is one of \('text', 'image', 'audio'\), got 'video'"):
+        reply(model, SMALL, talks, ["text", "video"])
 
 
 # ---------------------------------------------------------------- a conversation
@@ -143,29 +153,33 @@ SAID = [(("two cats on the left, blue ground",), "image"), (("make the ground gr
         ((Audio(tone(0.5), 8000),), "audio"), (("how many cats are there?",), None), (("describe it",), "text")]
 
 
-@pytest.mark.parametrize("think", [True, False])
-def test_each_turn_is_answered_from_all_that_was_given_and_answered_but_not_from_thoughts(opinionated, shown, think):
-    a, talk, prompt = opinionated, opinionated.chat(), []
+def test_each_turn_is_answered_from_the_words_of_all_that_was_said(opinionated, shown):
+    a, talk, said_before = opinionated, opinionated.chat(), []
     for n, (parts, want) in enumerate(SAID):
-        for part in parts:                                              # as tokens, by hand
+        given, understood = [], []
+        for part in parts:                                              # by hand
             if isinstance(part, Image):
-                prompt.append(Segment("image", tuple(a.vqvae.encode(part.square()).flatten().tolist())))
+                tokens = Segment("image", tuple(a.vqvae.encode(part.square()).flatten().tolist()))
             elif isinstance(part, Audio):
-                prompt.append(a.sound_segment(part.speech(a.codec.sample_rate)))
+                tokens = a.sound_segment(part.speech(a.codec.sample_rate))
             else:
-                prompt.append(Segment("text", tuple(a.bpe.encode(f" {part}"))))
-        ((*words, answer),) = reply(a.transformer, a.vocabulary, [prompt], [want] if want else None, think)
-        said = talk.say(*parts, want=want, think=think)
-        assert shown[n] == prompt and len(talk.turns) == len(shown) == n + 1
+                given.append(Segment("text", tuple(a.bpe.encode(f" {part}"))))
+                continue
+            given += [Segment(tokens.modality, ()), *generate(a.transformer, a.vocabulary, [[tokens]], "text", temperature=0.0)]
+            understood.append(a.bpe.decode(given[-1].ids).strip())
+        ((*opened, words),) = reply(a.transformer, a.vocabulary, [said_before + given], [want] if want else None)
+        (answer,) = render(a.transformer, a.vocabulary, [[*opened, words]])
+        said = talk.say(*parts, want=want)
+        assert shown[n] == said_before + given and len(talk.turns) == len(shown) == n + 1
         assert same(said, a.render(answer)) and said.remarks == () and type(said) is KINDS[answer.modality]
         turn = talk.turns[-1]
-        assert turn.answer is said and turn.segments[-1] == answer and turn.segments[:-1] == tuple(prompt[-len(parts):])
-        assert turn.thought == "".join(a.bpe.decode(segment.ids).strip() for segment in words)
-        assert bool(words) == (think and answer.modality != "text")
+        assert turn.answer is said and turn.segments == (*given, *opened, words) and turn.understood == tuple(understood)
+        assert turn.thought == (a.bpe.decode(words.ids).strip() if opened else "")
         assert [str(part) for part in turn.given] == [str(part) for part in parts] and (n != 2 or turn.given[0] is parts[0])
-        prompt.append(answer)
-    assert any(turn.thought for turn in talk.turns) == think and talk.forgotten == 0
-    assert {type(turn.answer) for turn in talk.turns} == {Text, Image, Audio}
+        said_before += turn.segments
+    assert any(turn.thought for turn in talk.turns) and any(turn.understood[0] for turn in talk.turns if turn.understood)
+    assert {type(turn.answer) for turn in talk.turns} == {Text, Image, Audio} and talk.forgotten == 0
+    assert all(segment.modality == "text" or not segment.ids for turn in talk.turns for segment in turn.segments), "it remembers words"
 
 
 @pytest.mark.parametrize("kind", MODALITIES)
@@ -208,10 +222,12 @@ def test_a_picture_is_painted_as_it_is_asked_for(opinionated, monkeypatch):
 def test_seeds(parts):
     assistant = assistant_of(parts, scale=3.0)
 
-    def answer(seed, **more):
-        return assistant.chat().say("a cat", want="text", seed=seed, **more).text
+    def answer(seed, want="image", **more):
+        said = assistant.chat().say("a cat", want=want, seed=seed, **more)
+        return said.text if want == "text" else said.pixels.tobytes()
     assert answer(3, temperature=1.0) == answer(np.int64(3), temperature=1.0) != answer(4, temperature=1.0)
     assert answer(3) == answer(4), "by default the likeliest"
+    assert answer(3, "text", temperature=1.0) == answer(4, "text", temperature=1.0), "words are the likeliest"
     assert len({answer(None, temperature=1.0) for _ in range(4)}) > 1, "None: another each time"
 
 
@@ -232,25 +248,25 @@ def test_the_oldest_turns_are_left_out_whole():
 
 
 @pytest.mark.parametrize("want", MODALITIES)
-def test_there_is_room_for_the_longest_thought_and_the_longest_answer(parts, want):
+def test_there_is_room_for_the_longest_answer(parts, want):
     def talk(context: int) -> Chat:
         return decided(parts, want, context).chat()
-    vocabulary = parts[-1]
-    prompt = 2 + len(parts[0].encode(" a cat")) + 2 + vocabulary.image_tokens
-    least = prompt + 2 + content_limit(vocabulary, "text") + 2 + content_limit(vocabulary, "audio")
-    assert room_for_prompt(vocabulary, least) == prompt
+    vocabulary, longest = parts[-1], content_limit(parts[-1], "text")
+    asked = 2 + len(parts[0].encode(" a cat" + " a cat" * 40)) + 2 + 2 + longest
+    least = asked + 2 + 2 + longest                                     # the kind of the answer, and its words
+    assert room_for_talk(vocabulary, least) == asked
     full = talk(least)
-    full.say("a cat", Image(CAT))
-    assert len(full.turns[0].segments[-1].ids) == content_limit(vocabulary, want), "this model never stops by itself"
-    with pytest.raises(ValueError, match=f"a turn has {prompt} tokens, and there is room for {prompt - 1}: ask for less"):
-        talk(least - 1).say("a cat", Image(CAT))
+    full.say("a cat" + " a cat" * 40, Image(CAT))
+    assert len(full.turns[0].segments[-1].ids) == longest, "this model never stops by itself"
+    with pytest.raises(ValueError, match=f"a turn has {asked} tokens, and there is room for {asked - 1}: say less at once"):
+        talk(least - 1).say("a cat" + " a cat" * 40, Image(CAT))
 
 
 def test_a_long_conversation_forgets_its_oldest_turns_says_so_once_and_goes_on(parts, shown):
     assistant = decided(parts, "text")
-    talk, room, forgotten = assistant.chat(), room_for_prompt(assistant.vocabulary, 512), [0]
-    for n in range(14):
-        asked = [Image(CAT), "what is it?"] if n > 9 and n % 2 else ["a cat"]
+    talk, room, forgotten = assistant.chat(), room_for_talk(assistant.vocabulary, 512), [0]
+    for n in range(20):
+        asked = [Image(CAT), "what is it?"] if n in (10, 13) else ["a cat"]
         answer, before = talk.say(*asked), [turn.segments for turn in talk.turns]
         before[-1] = before[-1][:-1]                                    # its answer was not there yet
         kept = [segment for turn in before[talk.forgotten:] for segment in turn]
@@ -259,10 +275,10 @@ def test_a_long_conversation_forgets_its_oldest_turns_says_so_once_and_goes_on(p
             more = [segment for turn in before[talk.forgotten - 1:] for segment in turn]
             assert len(assistant.vocabulary.pack(more)) > room, "not one turn too many"
         which = "turn" if talk.forgotten == 1 else f"{talk.forgotten} turns"
-        sentence = f"The conversation is longer than what I can see at once: I have forgotten its first {which}."
+        sentence = f"The conversation is longer than what I can keep in mind: I have forgotten its first {which}."
         assert answer.remarks == ((sentence,) if talk.forgotten > forgotten[-1] else ())
         forgotten.append(talk.forgotten)
-    assert len(talk.turns) == 14 and forgotten == sorted(forgotten) and {1, 2} < set(forgotten)
+    assert len(talk.turns) == 20 and forgotten == sorted(forgotten) and {1, 2} < set(forgotten)
     assert forgotten.count(0) > 3 and len(set(forgotten)) < len(forgotten) - forgotten.count(0), "at times nothing more is forgotten"
 
 
@@ -272,15 +288,15 @@ def test_a_long_conversation_forgets_its_oldest_turns_says_so_once_and_goes_on(p
     (ValueError, [" \n\u200b"], {}, "the text is empty: type a few words"),
     (ValueError, ["a cat", ""], {}, "the text is empty"),
     (ValueError, ["x" * 2001], {}, "2,001 characters are more than anybody says at once: write at most 2,000"),
-    (ValueError, ["zebra " * 300], {}, r"a turn has \d+ tokens, and there is room for 364: ask for less, or show one thing at a time"),
-    (ValueError, [Image(CAT)] * 6, {}, "a turn has 396 tokens, and there is room for 364"),
+    (ValueError, ["zebra " * 300], {}, r"a turn has \d+ tokens, and there is room for 460: say less at once"),
+    (ValueError, [Image(CAT)] * 9, {}, "a turn has 468 tokens, and there is room for 460"),
     (ValueError, ["a cat"], {"want": "video"}, r"want is one of \('text', 'image', 'audio'\), or None to let the model decide; got 'video'"),
     (ValueError, ["a cat"], {"want": ""}, "want is one of"),
     (ValueError, ["a cat"], {"decoder": "magic"}, "decoder is 'vq', 'diffusion', 'diffusion128', got 'magic'"),
     (ValueError, ["a cat"], {"decoder": "diffusion"}, "this model has no diffusion decoder: `python -m mmcourse train decoder` makes one"),
-    (ValueError, ["a cat"], {"temperature": -1}, "temperature must be finite and not negative"),
-    (ValueError, [Image(CAT)] * 3, {"temperature": -1}, "temperature must be finite and not negative"),         # more would be forgotten
-    (ValueError, ["a cat"], {"temperature": 1.0, "top_p": 0}, "0 < top_p <= 1"),
+    (ValueError, ["a cat"], {"want": "image", "temperature": -1}, "temperature must be finite and not negative"),
+    (ValueError, [Image(CAT)] * 7, {"want": "image", "temperature": -1}, "temperature must be finite and not negative"),         # more would be forgotten
+    (ValueError, ["a cat"], {"want": "audio", "temperature": 1.0, "top_p": 0}, "0 < top_p <= 1"),
     (ValueError, ["a cat"], {"seed": -1}, "seed"),
     (TypeError, ["a cat"], {"best_of": 8}, "best_of"),
     (ValueError, [Audio(tone(10.0), 8000)], {}, r"10.0 s of sound, but the model listens to at most 3 s: it knows short phrases. Use .cut\(start, seconds\)"),
@@ -292,7 +308,7 @@ def test_a_long_conversation_forgets_its_oldest_turns_says_so_once_and_goes_on(p
 def test_what_cannot_be_answered_leaves_the_conversation_as_it_was(parts, kind, parts_, settings, sentence):
     assistant = decided(parts, "text")
     talk, other = assistant.chat(), assistant.chat()
-    for _ in range(4):
+    for _ in range(5):
         assert same(talk.say(Image(CAT), "a cat"), other.say(Image(CAT), "a cat"))
     turns, forgotten = list(talk.turns), talk.forgotten
     assert forgotten > 0

@@ -111,7 +111,7 @@ def test_unpack_says_what_is_wrong(ids, says):
     (Segment("text", (10,)), r"text ids lie in 0..9, got 10"),
     (Segment("text", (-1,)), r"0..9, got -1"),
     (Segment("image", (0, 0)), "a picture has 3 tokens, got 2"),
-    (Segment("image", ()), "a picture has 3 tokens, got 0"),
+    (Segment("image", (0,)), "a picture has 3 tokens, got 1"),
     (Segment("image", (0, 0, 6)), r"image ids lie in 0..5, got 6"),
     (Segment("audio", (0, 0, 0)), "frames of 2 levels, got 3"),
     (Segment("audio", (0, 4)), r"audio ids lie in 0..3, got 4"),

@@ -29,7 +29,7 @@ PLUMBING = {
                  "running": "the run's file, Ctrl-C and eval mode, however it ends",
                  "progress_bar": "one line", "to_device": "one line", "held_interrupt": "Ctrl-C waits for the end of a step"},
     "generate": {"content_limit": "arithmetic of limits"},
-    "chat": {"room_for_prompt": "arithmetic of limits", "first_that_fits": "arithmetic of limits", "Exchange": "four fields",
+    "chat": {"room_for_talk": "arithmetic of limits", "first_that_fits": "arithmetic of limits", "Exchange": "five fields",
              "Chat": "keeps what was said"},
     "rerank": {"Preset": "settings", "route": "the key of the table", "preset": "looks into the table",
                "answer_heard": "a choice between two of what chapter 06 shows"},
