@@ -49,7 +49,7 @@ from mmcourse.world.outside import PICTURES, SOUNDS
 from mmcourse.world.phrases import load_phrases
 from mmcourse.world.scene import WORLD
 
-STEPS = 1600
+STEPS = 1300
 RATE = 0.4                              # the learning rates, as a share of those of the first run
 CONTEXT = 512                           # tokens: a long conversation in words, or three seconds of speech
 TEXT_WEIGHT = 4.0                       # of a token of an answer in text, outside of conversations
