@@ -45,13 +45,14 @@ def sounded(codec, segments, levels: int = 2) -> list[np.ndarray]:
 class Assistant:
     """Any modality in, any modality out: `bpe`, `vqvae`, `codec`, `transformer`, their `vocabulary`, and diffusion decoders
     for pictures of 64x64 (`decoder`) and 128x128 (`decoder128`). `world` is the one whose captions it learned; `sampling` holds
-    for all its answers in place of that of `rerank.PRESETS`, and then it looks and listens once."""
+    for all its answers in place of that of `rerank.PRESETS`, and then it looks and listens once. `converses`: whether the
+    transformer has learned to (`chat`)."""
 
     def __init__(self, bpe, vqvae, codec, transformer, vocabulary: Vocabulary, decoder=None, decoder128=None,
-                 world: World = WORLD, sampling: dict | None = None):
+                 world: World = WORLD, sampling: dict | None = None, converses: bool = False):
         self.bpe, self.vqvae, self.codec, self.transformer = bpe, vqvae, codec, transformer
         self.vocabulary, self.decoder, self.decoder128, self.world = vocabulary, decoder, decoder128, world
-        self.sampling = {} if sampling is None else sampling
+        self.sampling, self.converses = {} if sampling is None else sampling, converses
 
     def read(self, parts, want: str) -> tuple[list, tuple[str, ...]]:
         """A prompt with its texts as the world writes them, and a sentence for each thing that was not understood.
@@ -147,7 +148,10 @@ class Assistant:
         return answer
 
     def chat(self) -> Chat:
-        """A new conversation with the model."""
+        """A new conversation with the model. ValueError if it has not learned to converse."""
+        if not self.converses:
+            raise ValueError("this model answers single questions (.generate) and has not learned to converse: the one that has "
+                             "is mm.load('chat')")
         return Chat(self)
 
     @staticmethod
@@ -200,4 +204,4 @@ def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:
         raise ValueError(f"the manifest in {folder} contradicts itself: the transformer has {transformer.vocab_size} ids, its "
                          f"vocabulary {vocabulary.size}, its tokenizers {len(entry.get('tokenizers', ()))}: restore it with git")
     tokenizers = [checkpoints.load(part, folder) for part in ("bpe", "vqvae", "codec")]
-    return Assistant(*tokenizers, transformer, vocabulary, **decoders, sampling=sampling)
+    return Assistant(*tokenizers, transformer, vocabulary, **decoders, sampling=sampling, converses=name == "chat")

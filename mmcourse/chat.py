@@ -1,7 +1,7 @@
 """A conversation with the model: text, pictures and sounds, and the model decides how it answers.
 
 >>> import mmcourse as mm
->>> talk = mm.load().chat()                                                     # doctest: +SKIP
+>>> talk = mm.load("chat").chat()                                               # doctest: +SKIP
 >>> talk.say("two cats on the left, blue ground")                               # doctest: +SKIP
 >>> talk.say("how many cats are there?")                                        # doctest: +SKIP
 """

@@ -48,7 +48,7 @@ def assistant_of(parts, context: int = 512, scale: float = 1.0, seed: int = 0) -
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(scale)
-    return Assistant(bpe, vqvae, codec, model.eval(), vocabulary)
+    return Assistant(bpe, vqvae, codec, model.eval(), vocabulary, converses=True)
 
 
 def decided(parts, want: str, context: int = 512) -> Assistant:
@@ -265,8 +265,8 @@ def test_there_is_room_for_the_longest_answer(parts, want):
 def test_a_long_conversation_forgets_its_oldest_turns_says_so_once_and_goes_on(parts, shown):
     assistant = decided(parts, "text")
     talk, room, forgotten = assistant.chat(), room_for_talk(assistant.vocabulary, 512), [0]
-    for n in range(20):
-        asked = [Image(CAT), "what is it?"] if n in (10, 13) else ["a cat"]
+    for n in range(26):
+        asked = [Image(CAT), "what is it?"] if n in (12, 15) else ["a cat"]
         answer, before = talk.say(*asked), [turn.segments for turn in talk.turns]
         before[-1] = before[-1][:-1]                                    # its answer was not there yet
         kept = [segment for turn in before[talk.forgotten:] for segment in turn]
@@ -278,7 +278,7 @@ def test_a_long_conversation_forgets_its_oldest_turns_says_so_once_and_goes_on(p
         sentence = f"The conversation is longer than what I can keep in mind: I have forgotten its first {which}."
         assert answer.remarks == ((sentence,) if talk.forgotten > forgotten[-1] else ())
         forgotten.append(talk.forgotten)
-    assert len(talk.turns) == 20 and forgotten == sorted(forgotten) and {1, 2} < set(forgotten)
+    assert len(talk.turns) == 26 and forgotten == sorted(forgotten) and {1, 2} < set(forgotten)
     assert forgotten.count(0) > 3 and len(set(forgotten)) < len(forgotten) - forgotten.count(0), "at times nothing more is forgotten"
 
 

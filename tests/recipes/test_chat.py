@@ -9,13 +9,14 @@ from helpers import SMALL, Letters, wild_model
 from mmcourse import checkpoints
 from mmcourse import recipes as all_recipes
 from mmcourse.dataset import DIRECTIONS, GIVEN_WEIGHT, Clips, pad, training_edits
-from mmcourse.generate import generate
+from mmcourse.generate import content_limit, generate
 from mmcourse.posttraining import Question, Task
 from mmcourse.recipes import chat as recipe
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import OPEN, Segment, Vocabulary
 from mmcourse.world import edits, speech
-from mmcourse.world.dialogues import WRITE, dialogues
+from mmcourse.world.dialogues import UNKNOWN
+from mmcourse.world.outside import PICTURES, SOUNDS
 from mmcourse.world.phrases import LONGEST
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import WORLD, sample_scene
@@ -24,23 +25,27 @@ PHRASE = "say cat"
 VOCABULARY = Vocabulary(100, 64, 64, 2)
 
 
+OUTSIDE = {name: [np.full(64, 60)] for name in PICTURES} | {name: [np.full(24, 60)] for name in SOUNDS}
+
+
 @pytest.fixture
 def mixture():
-    """The recipe's own kind of mixture, of random tokens: words of three frames, phrases of nine."""
+    """The recipe's own kind of mixture, of random tokens: words of three frames, phrases of nine, noise of twelve."""
     rng = np.random.default_rng(0)
     scenes = [sample_scene(rng, "train") for _ in range(4)]
     nouns = sorted({scene.groups[0].noun for scene in scenes})
     words, phrases = Clips([np.arange(6) for _ in nouns], nouns), Clips([np.arange(18)], [PHRASE])
-    return recipe.PhraseMixture(
-        VOCABULARY, Letters(), scenes, rng.integers(64, size=(4, 64)), words, recipe.REHEARSAL, recipe.TEXT_WEIGHT,
-        edits=(training_edits(60), rng.integers(64, size=(60, 2, 64))), kinds=recipe.KINDS, people=words,
-        people_share=recipe.SOUND.people, phrases=phrases, heard_phrases=phrases)
+    return recipe.Rehearsal(
+        VOCABULARY, Letters(), scenes, rng.integers(60, size=(4, 64)), words, recipe.REHEARSAL, recipe.TEXT_WEIGHT,
+        edits=(training_edits(60), rng.integers(60, size=(60, 2, 64))), kinds=recipe.KINDS, people=words,
+        people_share=recipe.SOUND.people, phrases=phrases, heard_phrases=phrases, outside=OUTSIDE)
 
 
 def test_the_table_asks_for_what_there_is():
     assert set(recipe.REHEARSAL) <= set(DIRECTIONS) and all(n > 0 for n in recipe.REHEARSAL.values())
     assert set(recipe.KINDS) == {*edits.KINDS, "long sign", "noun of two"}
-    assert set(recipe.PHRASES) < set(recipe.REHEARSAL) and all(0 < share < 1 for share in recipe.PHRASES.values())
+    for shares in (recipe.PHRASES, recipe.OUTSIDE):
+        assert set(shares) < set(recipe.REHEARSAL) and all(0 < share < 1 for share in shares.values())
 
 
 def segments_of(mixture, name: str, n: int) -> list[list[Segment]]:
@@ -50,38 +55,57 @@ def segments_of(mixture, name: str, n: int) -> list[list[Segment]]:
 
 
 def test_phrases_are_said_and_written_down_in_their_share_and_only_where_no_word_is_asked_for(mixture):
-    text = mixture.text(PHRASE)
+    text, unknown = mixture.text(PHRASE), mixture.text(UNKNOWN)
     for name, share in recipe.PHRASES.items():
-        assert np.mean([text in row for row in segments_of(mixture, name, 600)]) == pytest.approx(share, abs=0.05)
+        rows = segments_of(mixture, name, 600)
+        assert np.mean([text in row for row in rows if unknown not in row]) == pytest.approx(share, abs=0.06)
     said = segments_of(mixture, "text->audio", 60)
     assert {(len(audio.ids), word == text) for word, audio in said} == {(6, False), (18, True)}, "clean clips are said"
     for name in set(recipe.REHEARSAL) - set(recipe.PHRASES):
         assert not any(text in row for row in segments_of(mixture, name, 40))
 
 
-def test_a_phrase_is_heard_after_the_request_to_write_it_down_and_a_word_alone(mixture):
-    rows, text, request = segments_of(mixture, "audio->text", 200), mixture.text(PHRASE), mixture.text(WRITE)
-    assert {(len(row), row[0] == request, row[-1] == text, row[-2].modality) for row in rows} == {(2, False, False, "audio"), (3, True, True, "audio")}
+def test_what_is_not_of_the_world_is_refused_in_its_share(mixture):
+    unknown = mixture.text(UNKNOWN)
+    for name in recipe.REHEARSAL:
+        rows = segments_of(mixture, name, 600 if name in recipe.OUTSIDE else 40)
+        assert np.mean([unknown in row for row in rows]) == pytest.approx(recipe.OUTSIDE.get(name, 0.0), abs=0.05)
+        for row in rows:
+            assert (set(row[0].ids) == {60}) == (unknown in row) and (unknown not in row or len(row) == 2), "refused, and nothing else is"
 
 
-def test_a_heard_phrase_is_stretched_and_confused(mixture):
+def test_what_is_heard_is_stretched_and_confused_be_it_a_phrase_or_noise(mixture):
     mixture.near = np.full((2, 64, 4), 63)
-    phrases = [row[1].ids for row in segments_of(mixture, "audio->text", 200) if len(row) == 3]
-    assert len({len(ids) for ids in phrases}) > 2 and any(63 in ids for ids in phrases)
+    rows = segments_of(mixture, "audio->text", 300)
+    for text in (PHRASE, UNKNOWN):
+        heard = [audio.ids for audio, said in rows if said == mixture.text(text)]
+        assert len({len(ids) for ids in heard}) > 2 and any(63 in ids for ids in heard)
 
 
 def test_rehearsal_teaches_answers_but_not_of_which_kind_they_are(mixture):
     rng = np.random.default_rng(0)
-    for name in [*recipe.REHEARSAL] * 6:
+    for name in [*sorted(set(recipe.REHEARSAL) - {"text+text->text"})] * 6:
         ids, weights = mixture.row(name, rng)
         segments, wanted = mixture.vocabulary.unpack(ids), []
-        given = 2 if segments[0] == mixture.text(WRITE) else DIRECTIONS[name].given
         for number, segment in enumerate(segments):
             answered = recipe.TEXT_WEIGHT if segment.modality == "text" else 1.0
-            inside = GIVEN_WEIGHT[segment.modality] if number < given else answered
-            opens = min(GIVEN_WEIGHT[segment.modality], GIVEN_WEIGHT[segments[0].modality]) if number < given else 0.0
+            inside, opens = answered, 0.0
+            if number < DIRECTIONS[name].given:
+                inside = GIVEN_WEIGHT[segment.modality]
+                opens = min(inside, GIVEN_WEIGHT[segments[0].modality])
             wanted += [opens] + [inside] * (len(segment.ids) + 1)
         assert weights == wanted
+
+
+def test_a_caption_is_changed_as_in_a_conversation(mixture):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        ids, weights = mixture.row("text+text->text", rng)
+        shown, before, instruction, drawn, after = mixture.vocabulary.unpack(ids)
+        assert shown == drawn == Segment("image", ()) and before.modality == instruction.modality == after.modality == "text"
+        given = len(mixture.vocabulary.pack([shown, before, instruction]))
+        assert weights == [0.0] * given + [1.0, 0.0, 0.0] + [recipe.TEXT_WEIGHT] * (len(after.ids) + 1)
+        assert ids[given] == OPEN["image"], "that a picture answers is learned here too"
 
 
 def test_the_longest_phrase_fits():
@@ -119,52 +143,42 @@ def test_positions_are_those_of_a_segment_so_a_long_conversation_has_no_new_ones
     assert ids.shape[1] == 140 and torch.equal(new(ids), other(ids)) and not torch.equal(new(ids[:, 1:6].repeat(1, 9)), other(ids[:, 1:6].repeat(1, 9)))
 
 
-# ---------------------------------------------------------------- what is practised
+# ---------------------------------------------------------------- what it learns from, and what is practised
 
-@pytest.fixture(scope="module")
-def data():
-    """Conversations of the validation split, their pictures as the shipped tokenizer has them; every fifth turn has no room."""
-    talks = dialogues(40, "validation")
-    bpe = checkpoints.load("bpe")
+def test_it_says_the_phrases_for_which_an_answer_has_room_and_hears_all(monkeypatch):
+    room = content_limit(VOCABULARY, "audio")
+    corpus = SimpleNamespace(clips=[None] * 2, texts=["short", "long"], voices=[0, 1], __len__=lambda: 2)
+    heard = Clips([np.zeros(room, int), np.zeros(room + 2, int), np.ones(room, int), np.ones(4, int)], ["short", "long"] * 2)
+    monkeypatch.setattr(recipe, "load_phrases", lambda split, progress: corpus)
+    monkeypatch.setattr(recipe, "heard_clips", lambda *args, **more: heard)
+    talks = SimpleNamespace(vocabulary=VOCABULARY, said=Clips([np.full(room + 2, 2), np.full(6, 2)], ["longer", "cat"]),
+                            heard=Clips([np.full(6, 2), np.full(6, 3)], ["cat", "cat"]))
+    found = recipe.phrase_tokens(talks)
+    assert found["phrases"].words == ["short", "cat"] and [len(ids) for ids in found["phrases"].tokens] == [room, 6]
+    assert not any(ids[0] == 1 for ids in found["phrases"].tokens), "clean clips are said, no copies"
+    assert found["heard_phrases"].words == [*heard.words, "cat", "cat"] and len(found["heard_phrases"].tokens) == 6
 
-    def question(talk, number, rng):
-        turn = talks[talk][number]
-        asked = tuple(Segment("text", tuple(bpe.encode(" " + str(part.value)))) for part in turn.given if part.kind in ("text", "spoken"))
-        return None if number % 5 == 3 else Question(asked, "image" if turn.answer.kind == "image" else "text", turn)
-    return SimpleNamespace(bpe=bpe, vqvae=checkpoints.load("vqvae"), talks=talks, question=question, vocabulary=VOCABULARY,
-                           turns=[(i, j) for i, talk in enumerate(talks) for j in range(len(talk))])
 
-
-def test_pictures_are_asked_for_with_the_words_for_them(data):
-    asked = recipe.pictures_asked_for(data, np.random.default_rng(0), 60)
-    assert len(asked) == 60 and {question.truth.kind for question in asked} == {"draw", "change"}
+def test_captions_of_the_validation_split_are_drawn_and_the_whole_scene_must_be_right():
+    bpe, vqvae = checkpoints.load("bpe"), checkpoints.load("vqvae")
+    task = recipe.drawing(bpe, vqvae)
+    asked = task.ask(np.random.default_rng(0), 6)
     for question in asked:
-        assert question.want == "image" and question.truth.answer.kind == "image"
-        assert data.bpe.decode(question.prompt[-1].ids) == " " + WORLD.caption(question.truth.answer.value)
-        assert data.bpe.decode(question.prompt[-2].ids) == " " + question.truth.given[-1].value
-
-
-def test_captions_are_of_the_validation_split(data):
-    for question in recipe.captions(data, np.random.default_rng(0), 40):
         (caption,) = question.prompt
-        assert question.want == "image" and WORLD.parse(data.bpe.decode(caption.ids).strip()) == question.truth
+        assert question.want == "image" and WORLD.parse(bpe.decode(caption.ids).strip()) == question.truth
         assert WORLD.split_of(question.truth) == "validation"
-
-
-def test_a_picture_is_rewarded_if_the_whole_scene_is_right(data):
-    for task in recipe.practice_tasks(data):
-        asked = task.ask(np.random.default_rng(2), 4)
-        scenes = [question.truth if task.name == "draw" else question.truth.answer.value for question in asked]
-        assert len(set(scenes)) == 4
-        drawn = [Segment("image", tuple(ids.flatten().tolist())) for ids in data.vqvae.encode(draw_batch(scenes))]
-        assert task.reward(asked, drawn) == [1.0] * 4 and task.reward(asked, drawn[1:] + drawn[:1]) == [0.0] * 4
+    drawn = [Segment("image", tuple(ids.flatten().tolist())) for ids in vqvae.encode(draw_batch([question.truth for question in asked]))]
+    assert task.reward(asked, drawn) == [1.0] * 6 and task.reward(asked, drawn[1:] + drawn[:1]) == [0.0] * 6
 
 
 # ---------------------------------------------------------------- the two runs
 
-class Talks:
+class OneTalk:
     """Conversations that say one thing, as many to a batch as `rows`."""
-    rows, vocabulary = 0, VOCABULARY
+
+    def __init__(self, bpe, vocabulary: Vocabulary, talks: int, rows: int):
+        assert vocabulary.config == checkpoints.manifest()["transformer"]["vocabulary"]
+        self.talks, self.rows = talks, rows
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         ids = VOCABULARY.pack([Segment("text", (9, 9, 9)), Segment("text", (8, 8))])
@@ -183,14 +197,14 @@ def small(mixture, monkeypatch, tmp_path):
     def tiny(model: Transformer) -> Transformer:
         assert model.config == checkpoints.manifest()["transformer"]["config"], "it begins with the shipped transformer"
         torch.manual_seed(0)
-        return Transformer(VOCABULARY.size, width=16, layers=1, heads=2, context=recipe.CONTEXT, segment_starts=tuple(OPEN.values()))
+        return Transformer(Vocabulary(**checkpoints.manifest()["transformer"]["vocabulary"]).size, width=16, layers=1, heads=2, context=recipe.CONTEXT, segment_starts=tuple(OPEN.values()))
 
     def ask(rng, n):
         return [Question((Segment("text", (int(i),)),), "text") for i in rng.integers(50, size=n)]
     task = Task("short", ask, lambda asked, answers: [-len(answer.ids) for answer in answers])
-    for name, value in {"STEPS": 2, "PRACTICE_STEPS": 2, "train": note, "longer": tiny, "conversations": lambda split: Talks(),
-                        "rehearsal": lambda talks: mixture, "Conversations": lambda split, talks: Talks(),
-                        "practice_tasks": lambda data: [task], "load_human_digits": lambda: None}.items():
+    for name, value in {"STEPS": 2, "PRACTICE_STEPS": 2, "train": note, "longer": tiny, "Talks": OneTalk,
+                        "rehearsal": lambda bpe, vocabulary: mixture, "drawing": lambda bpe, vqvae: task,
+                        "load_human_digits": lambda: None}.items():
         monkeypatch.setattr(recipe, name, value)
     monkeypatch.setattr(all_recipes, "cache_dir", lambda: tmp_path)
     return seen
@@ -199,7 +213,7 @@ def small(mixture, monkeypatch, tmp_path):
 def test_a_batch_holds_conversations_and_rehearsal(small, mixture):
     recipe.main(["--steps", "1"])
     (ids, weights, *others), said = small[0], VOCABULARY.pack([Segment("text", (9, 9, 9)), Segment("text", (8, 8))])
-    assert ids.tolist() == [said] * recipe.TALKS and (weights == 1).all()
+    assert ids.tolist() == [said] * recipe.ROWS and (weights == 1).all()
     again = mixture.batch(np.random.default_rng(0))
     assert len(again) == len(others) and all(torch.equal(a, b) for a, b in zip(again, others))
     assert sum(map(len, others[::2])) == sum(recipe.REHEARSAL.values())
@@ -241,6 +255,6 @@ def test_the_second_run_begins_where_the_first_ended(small, monkeypatch):
     recipe.main(["--steps", "4"])
     first = recipe.longer(checkpoints.load("transformer"))
     args = recipe.options("chat", ["--steps", "2"], 4)
-    recipe.learn_to_converse(first, args, 0)
+    recipe.learn_to_converse(first, args)
     assert all(torch.equal(value, weights["before"][name]) for name, value in first.state_dict().items())
     assert any(not torch.equal(value, weights["before"][name]) for name, value in weights["after"].items())

@@ -33,7 +33,8 @@ def said(monkeypatch):
 def talker(parts):
     """An untrained model with room for a conversation."""
     bpe, vqvae, codec, transformer, vocabulary = parts
-    return Assistant(bpe, vqvae, codec, Transformer(**{**transformer.config, "context": 512}).eval(), vocabulary)
+    return Assistant(bpe, vqvae, codec, Transformer(**{**transformer.config, "context": 512}).eval(), vocabulary,
+                     converses=True)
 
 
 @pytest.fixture
