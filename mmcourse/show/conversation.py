@@ -7,10 +7,10 @@ import numpy as np
 
 from mmcourse import show
 from mmcourse.assistant import Assistant
-from mmcourse.chat import LONGEST_HEARD
-from mmcourse.media import Audio, Image, Text
+from mmcourse.chat import LONGEST_HEARD, Chat, Exchange
+from mmcourse.media import MAX_SECONDS, Audio, Image, Text
 from mmcourse.show.inputs import Canvas, Microphone, Say, Upload, css
-from mmcourse.show.panel import NAMES, compose, shorten
+from mmcourse.show.panel import NAMES, WORD, compose, shorten
 from mmcourse.vocabulary import MODALITIES
 from mmcourse.world.prompts import random_prompt
 from mmcourse.world.scene import BACKGROUNDS, COUNTS, NOUNS
@@ -18,6 +18,7 @@ from mmcourse.world.speech import SAMPLE_RATE
 
 EXAMPLES = ("two cats on the left, a sun on the right, blue ground", "make the ground green", "how many cats are there?",
             "tell me: what is on the left?", "say giraffe")
+SINGLE = ("two cats on the left, a sun on the right, blue ground, sign K I T E", "a dog on the right, red ground", "umbrella")
 MICROPHONE = LONGEST_HEARD - 0.1        # seconds that it records: browsers stop a little late
 # Tabs as wide as their titles, in several rows if need be: at 900 pixels two of them read "Upload a". The list of turns begins
 # at its end, and stays there when a turn is added: that is what a reversed column does.
@@ -54,6 +55,19 @@ def said_html(who: str, *pieces: str) -> str:
             + "".join(f"<div>{piece}</div>" for piece in pieces) + "</div></div>")
 
 
+class OneByOne(Chat):
+    """Turns of a model that has not learned to converse: each is answered by itself (`Assistant.generate`)."""
+
+    def say(self, *parts, want: str | None = None, seed: int = 0, **how):
+        """As `Chat.say`; a picture if nothing else is wanted."""
+        want, a = want or "image", self.assistant
+        given, remarks = a.read(parts, want)
+        answer = a.render(a.tokens(given, want, seed, **how), seed=seed)
+        object.__setattr__(answer, "remarks", remarks)                  # a Text is frozen
+        self.turns.append(Exchange(tuple(given), answer, (), "", ()))
+        return answer
+
+
 # ---------------------------------------------------------------- the panel
 
 def required(value, otherwise: str):
@@ -63,20 +77,27 @@ def required(value, otherwise: str):
     return value
 
 
+def begun(assistant: Assistant) -> Chat:
+    """A new conversation."""
+    return assistant.chat() if assistant.converses else OneByOne(assistant)
+
+
 class Conversation:
     """The turns so far; a line to type in, with examples; five ways to show or play something with it. `turns.children` has a
     widget for each of the turns of `chat`."""
 
     def __init__(self, assistant: Assistant):
-        self.assistant, self.chat = assistant, assistant.chat()
+        self.assistant, self.chat = assistant, begun(assistant)
         self.turns, self.wrong = w.VBox(), w.HTML()
         self.say = Say(self.send, placeholder="a picture in words, a change to it, a question about it; Enter sends it")
-        self.want = w.Dropdown(options=[("as it sees fit", ""), *((NAMES[m], m) for m in MODALITIES)], value="",
+        free = [("as it sees fit", "")] if assistant.converses else []
+        self.want = w.Dropdown(options=[*free, *((NAMES[m], m) for m in MODALITIES)], value="" if free else "image",
                                description="answer in")
         self.new = w.Button(description="new conversation", icon="eraser", tooltip="forget all that was said",
                             layout=w.Layout(width="auto"))
         self.new.on_click(lambda _: self.forget())
-        self.examples = [w.Button(description=text, layout=w.Layout(width="auto")) for text in EXAMPLES]
+        examples = EXAMPLES if assistant.converses else SINGLE
+        self.examples = [w.Button(description=text, layout=w.Layout(width="auto")) for text in examples]
         for button in self.examples:
             button.on_click(lambda pressed: self.say.write(pressed.description))
         self.random = w.Button(description="another sentence", icon="random", layout=w.Layout(width="auto"),
@@ -122,7 +143,7 @@ class Conversation:
             return Image(required(self.picture.file, "no file yet: press “choose a picture” first")), ""
         file = (required(self.microphone.file, "nothing recorded yet: press “record” first") if way == "Record"
                 else required(self.sound.file, "no file yet: press “choose a sound” first"))
-        return shorten(Audio(file), LONGEST_HEARD, LONGEST_HEARD)
+        return shorten(Audio(file), *((LONGEST_HEARD, LONGEST_HEARD) if self.assistant.converses else (MAX_SECONDS, WORD)))
 
     def send(self) -> None:
         """Say what is set now. What goes wrong, whatever it is, is said in one sentence, and all is as it was before."""
@@ -161,4 +182,4 @@ class Conversation:
 
     def forget(self) -> None:
         """A new conversation."""
-        self.chat, self.turns.children, self.wrong.value = self.assistant.chat(), (), ""
+        self.chat, self.turns.children, self.wrong.value = begun(self.assistant), (), ""

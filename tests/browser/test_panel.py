@@ -23,19 +23,12 @@ class Panel:
     def __init__(self, tab):
         self.tab, self.page = tab, tab.page
         index = next(i for i, c in enumerate(tab.cells) if "show.panel.panel(" in source(c))
-        for i in needed(tab.cells, index)[:-1]:
+        for i in needed(tab.cells, index):
             tab.run(i)
-        self._make_room()
-        tab.run(index)
         self.box = tab.cell(index)
         self.page.evaluate("index => window.jupyterapp.shell.currentWidget.content.widgets[index].node.scrollIntoView()", index)
         self.box.get_by_role("tab", name="Draw").wait_for(timeout=SOON)
         self.line, self.turns = self.box.get_by_label("what to say"), self.box.locator(".mmcourse-turns .widget-html")
-
-    def _make_room(self) -> None:
-        """Until the model that converses is shipped the chapter's sees 256 tokens, too few for three seconds of sound."""
-        self.page.evaluate("""code => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel
-            .requestExecute({code}).done""", "from mmcourse.recipes.chat import longer\na.transformer = longer(a.transformer)")
 
     def open(self, name: str) -> None:
         """Choose a tab."""
@@ -89,11 +82,11 @@ def test_every_kind_of_turn_is_answered(open_chapter):
     assert "nothing to send yet" in panel.say() and panel.turns.count() == 0
     assert panel.say("a cat", "picture", enter=True) == "" and panel.line.input_value() == ""
     said, shown = panel.last()
-    assert "a cat" in said and "to itself: “" in said and shown == ["you", "model", "IMG"]
-    panel.box.get_by_role("button", name="say giraffe").click()
+    assert "a cat" in said and shown == ["you", "model", "IMG"]
+    panel.box.get_by_role("button", name="umbrella").click()
     panel.page.wait_for_timeout(500)
-    assert panel.line.input_value() == "say giraffe"
-    assert panel.say("say giraffe", "sound") == "" and panel.last()[1] == ["you", "model", "AUDIO"]
+    assert panel.line.input_value() == "umbrella"
+    assert panel.say("umbrella", "sound") == "" and panel.last()[1] == ["you", "model", "AUDIO"]
     assert panel.turns.last.locator("audio").evaluate(
         "a => a.readyState ? a.duration : new Promise(done => { a.onloadedmetadata = () => done(a.duration); })") > 0, "it can be played"
 

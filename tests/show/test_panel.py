@@ -166,6 +166,20 @@ def test_what_was_not_understood_is_shown_above_the_answer(tiny, said):
 
 # ---------------------------------------------------------------- a conversation
 
+def test_a_model_that_has_not_learned_to_converse_answers_each_turn_by_itself(tiny, monkeypatch):
+    panel, asked, real = Conversation(tiny), [], tiny.tokens
+    assert [want for _, want in panel.want.options] == [*MODALITIES] and panel.want.value == "image"
+    monkeypatch.setattr(tiny, "tokens", lambda parts, *more: asked.append(parts) or real(parts, *more, temperature=1.0))
+    page = say(panel, "2 CATS and a zebra", want="image")
+    assert "I know no “zebra”" in page and "<img" in page.split("<b>model</b>")[1] and asked == [[Text("two cats on the left")]]
+    panel.microphone.file = wav(np.concatenate([tone(1), 0.01 * tone(1.8)]))
+    assert "these are the loudest 0.9 s" in say(panel, tab=4, want="text")
+    assert [type(part) for part in asked[1]] == [Audio] and len(panel.turns.children) == len(panel.chat.turns) == 2
+    panel.new.click()
+    assert panel.chat.turns == [] and panel.turns.children == ()
+
+
+
 @pytest.mark.parametrize("want", MODALITIES)
 @pytest.mark.parametrize("tab, text, kinds", [
     (0, "a cat", "text"), (1, "", "image"), (1, "make it green", "image text"), (2, "make it green", "image text"),
