@@ -180,19 +180,19 @@ class Assistant:
         return [self.segment(part) for part in parts], [] if self.sampling else None
 
 
-# The shipped models: the checkpoint of the transformer, and how it answers if not by `rerank.PRESETS`.
+# The models: the checkpoint of the transformer, and how it answers if not by `rerank.PRESETS`.
 TRANSFORMERS = {"reference": ("transformer", None), "chat": ("chat", ONE_TRY)}
 
 
 def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:
-    """A shipped any-to-any model: every file checked against the manifest, offline.
+    """An any-to-any model: every file checked against the manifest, offline.
 
     Args:
         name: `reference`, the pre-trained model, which answers with care (`rerank.PRESETS`), or `chat`, the same after it learned
-            to converse and practised: it answers in one try.
+            to converse and practised, which answers in one try (in the making: `mmcourse train chat --ship` makes it).
     """
     if name not in TRANSFORMERS:
-        raise ValueError(f"the shipped models are {' and '.join(map(repr, TRANSFORMERS))}; got {name!r}. Single parts: "
+        raise ValueError(f"the models are {' and '.join(map(repr, TRANSFORMERS))}; got {name!r}. Single parts: "
                          "mmcourse.checkpoints.load(name)")
     part, sampling = TRANSFORMERS[name]
     _, entry = checkpoints.verify(part, folder)

@@ -66,7 +66,7 @@ def reply(model: Transformer, vocabulary: Vocabulary, talks: Sequence[Sequence[S
             for want, words in zip(wants, said)]
 
 
-def render(model: Transformer, vocabulary: Vocabulary, replies: Sequence[Sequence[Segment]],
+def draw_or_speak(model: Transformer, vocabulary: Vocabulary, replies: Sequence[Sequence[Segment]],
            **sampling) -> list[Segment]:
     """Each answer itself: drawn or spoken from its words alone. `sampling`: as for `generate`; by
     default the likeliest."""
@@ -145,7 +145,7 @@ class Chat:
                            f"{'turn' if first == 1 else f'{first} turns'}.")
         talk = [segment for turn in self.turns[first:] for segment in turn.segments] + asked
         (said,) = reply(model, vocabulary, [talk], [want] if want else None)
-        (segment,) = render(model, vocabulary, [said], seed=seed, **sampling)
+        (segment,) = draw_or_speak(model, vocabulary, [said], seed=seed, **sampling)
         answer = a.render(segment, decoder=decoder, seed=seed)
         object.__setattr__(answer, "remarks", tuple(dict.fromkeys(remarks)))            # a Text is frozen
         words = [a.bpe.decode(part[-1].ids).strip() for part in (*seen, said) if len(part) > 1]

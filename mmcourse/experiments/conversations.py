@@ -133,13 +133,13 @@ class Talks:
     """Conversations in words, to be learned from: pictures and sounds stand in them as they do in `mmcourse.chat`.
 
     Args:
-        talks: how many of the split. rows: conversations in a `batch`.
+        talks: how many of the split. rows: conversations in a `batch`. weight: how much the loss counts an answer's tokens.
         context: tokens of a row; the oldest turns are left out, whole, if there are too many.
     """
 
     def __init__(self, bpe, vocabulary: Vocabulary, split: str = "train", talks: int | None = None, *, rows: int = 24,
-                 context: int = CONTEXT):
-        self.bpe, self.vocabulary, self.rows, self.context = bpe, vocabulary, rows, context
+                 weight: float = 1.0, context: int = CONTEXT):
+        self.bpe, self.vocabulary, self.rows, self.weight, self.context = bpe, vocabulary, rows, weight, context
         self.talks = dialogues(TALKS[split] if talks is None else talks, split)
 
     def part(self, part: Part) -> list[Segment]:
@@ -164,7 +164,8 @@ class Talks:
             for number, segment in enumerate(answer):
                 part = self.vocabulary.pack([segment])
                 ids += part
-                weights += [float(number == 0)] + [float(segment.modality == "text")] * (len(part) - 1)
+                weights += ([self.weight * (number == 0)]
+                            + [self.weight * (segment.modality == "text")] * (len(part) - 1))
         return ids, weights
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:

@@ -4,7 +4,7 @@ It learns to converse from examples (SFT), and half of what it is shown is what 
 added. Then it practises what is still weak (GRPO, `mmcourse.posttraining`).
 """
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from mmcourse.dataset import (
     training_scenes,
 )
 from mmcourse.experiments.conversations import Conversations, Talks
+from mmcourse.experiments.talking import ask_turns, rows
 from mmcourse.generate import content_limit
 from mmcourse.judges import PictureReader
 from mmcourse.optim import Optim
@@ -49,13 +50,32 @@ from mmcourse.world.outside import PICTURES, SOUNDS
 from mmcourse.world.phrases import load_phrases
 from mmcourse.world.scene import WORLD
 
-STEPS = 1300
-RATE = 0.4                              # the learning rates, as a share of those of the first run
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of the first run with a schedule of its own, from the weights (their EMA) of the one before.
+
+    Args:
+        rows: how many sequences of each direction a batch has, beside `talks` conversations.
+        talk_weight: how much a token of an answer in a conversation counts.
+    """
+    steps: int
+    talks: int
+    talk_weight: float
+    rows: dict[str, int]
+
+
+STAGES = (
+    Stage(1300, 24, 1.0, {"text->image": 7, "image->text": 7, "text+text->text": 6, "audio->text": 22, "text->audio": 9,
+                          "audio->text->image": 1, "image+text->text->image": 1, "image->text->audio": 1}),
+    # Pictures were as good as before, phrases half heard, and of what was only to be copied in words a third was wrong.
+    Stage(1200, 40, 4.0, {"text->image": 4, "image->text": 4, "text+text->text": 6, "audio->text": 12, "text->audio": 4}),
+)
+STEPS = sum(stage.steps for stage in STAGES)
+RATE = 0.4                              # the learning rates, as a share of those of the pre-training
 CONTEXT = 512                           # tokens: a long conversation in words, or three seconds of speech
 TEXT_WEIGHT = 4.0                       # of a token of an answer in text, outside of conversations
-TALKS, ROWS = 40_000, 24                # conversations, and how many in a batch; beside them sequences of each direction:
-REHEARSAL = {"text->image": 7, "image->text": 7, "text+text->text": 6, "audio->text": 22, "text->audio": 9,
-             "audio->text->image": 1, "image+text->text->image": 1, "image->text->audio": 1}
+TALKS = 40_000                          # conversations
 KINDS = {"ground": 0.5, "noun": 1.5, "noun of two": 2.5, "sign": 1, "long sign": 2.5, "add": 1, "remove": 2.5, "move": 0.5}
 PHRASES = {"audio->text": 0.6, "text->audio": 0.6}          # their share in these rows; the others have a word
 OUTSIDE = {"audio->text": 0.1, "image->text": 0.3}          # the share of what is not of the world, and is to be refused
@@ -63,6 +83,7 @@ PHRASE_COPIES = 1                       # augmented copies of a phrase that the 
 SOUND = Part("chat", (), people=0.4, copies=12, vocal_tract=True)
 PRACTICE_STEPS = 120
 PRACTICE_RATE = 2e-4
+MEASURED = 100                          # validation conversations that are asked in the end
 
 
 class Rehearsal(Mixture):
@@ -139,7 +160,7 @@ def rehearsal(bpe, vocabulary: Vocabulary, progress: bool = True) -> Rehearsal:
     """What the model could before, phrases, and what is not of the world: tokenized once and cached."""
     vqvae, data, talks = checkpoints.load("vqvae"), training_scenes(SCENES), Conversations("train", progress=progress)
     images = image_tokens(vqvae, data, {"jitter": 0, "unnamed": 0.0, "world": 2}, progress)
-    return Rehearsal(vocabulary, bpe, data, images, rows=REHEARSAL, text_weight=TEXT_WEIGHT, kinds=KINDS,
+    return Rehearsal(vocabulary, bpe, data, images, rows=STAGES[0].rows, text_weight=TEXT_WEIGHT, kinds=KINDS,
                      edits=edit_tokens(vqvae, SCENES // 2, progress), people_share=SOUND.people, outside=talks.outside,
                      **sound_tokens(SOUND, progress), **phrase_tokens(talks, progress))
 
@@ -174,14 +195,22 @@ def drawing(bpe, vqvae) -> Task:
     return Task("draw", partial(captions, bpe), reward)
 
 
-def learn_to_converse(model: Transformer, args) -> tuple[History, Path]:
-    """The first run: SFT on conversations and rehearsal."""
+def learn_to_converse(model: Transformer, args) -> tuple[float, Path]:
+    """The first run: SFT on conversations and rehearsal, in stages. Returns its CPU minutes and the file of the last stage."""
     bpe, vocabulary = checkpoints.load("bpe"), Vocabulary(**checkpoints.manifest()["transformer"]["vocabulary"])
-    talks, mixture = Talks(bpe, vocabulary, talks=TALKS, rows=ROWS), rehearsal(bpe, vocabulary)
-    run = begin(the_run(args.seed, mixture), args)
-    optim = Optim("muon", lr=RATE * LR, muon_lr=RATE * MUON_LR, warmup=WARMUP, ema_decay=EMA_DECAY)
-    return finished(train(model, lambda rng: (*talks.batch(rng), *mixture.batch(rng)), mixture_loss, steps=STEPS, optim=optim,
-                          run=Run(until=min(args.steps, STEPS), seed=args.seed, save_every=100, resume=run))), run
+    talks, mixture = Talks(bpe, vocabulary, talks=TALKS), rehearsal(bpe, vocabulary)
+    left, minutes = args.steps, 0.0
+    for number, stage in enumerate(STAGES):
+        talks.rows, talks.weight, mixture.rows = stage.talks, stage.talk_weight, stage.rows
+        run = begin(stage_file(number, args.seed, mixture), args)
+        optim = Optim("muon", lr=RATE * LR, muon_lr=RATE * MUON_LR, warmup=WARMUP, ema_decay=EMA_DECAY)
+        history = finished(train(model, lambda rng: (*talks.batch(rng), *mixture.batch(rng)), mixture_loss, steps=stage.steps,
+                                 optim=optim, run=Run(until=min(left, stage.steps), seed=args.seed + number, save_every=100,
+                                                      resume=run)))
+        minutes, left = minutes + history.cpu_minutes, left - stage.steps
+        if left <= 0:
+            break
+    return minutes, run
 
 
 def practise(model: Transformer, args, run: Path) -> History:
@@ -194,26 +223,29 @@ def practise(model: Transformer, args, run: Path) -> History:
                                        resume=begin(run.with_name(f"practice-{made_of}.pt"), args))))
 
 
+def measure(model: Transformer) -> dict:
+    """Turns of validation conversations: of how many the answer is right, by what was asked and how."""
+    data = Conversations("validation", MEASURED, progress=False)
+    return {group: f"{row['right']} of {row['n']}" for group, row in rows(data, ask_turns(model, data)).items()}
+
+
 def main(argv: list[str] | None = None, folder=None) -> History:
     """Train (or go on training) the model. `--steps` ends it earlier, on the same schedules."""
     args = options("chat", argv, STEPS + PRACTICE_STEPS)
     model = longer(checkpoints.load("transformer"))
-    history, run = learn_to_converse(model, args)
-    metrics = {"loss": round(float(np.mean(history.column("loss")[-20:])), 4)}
-    if args.steps > STEPS:
-        practised = practise(model, args, run)
-        metrics["reward"] = round(float(np.mean(practised.column("reward")[-10:])), 4)
-        history.cpu_minutes += practised.cpu_minutes
+    minutes, run = learn_to_converse(model, args)
+    history = practise(model, args, run) if args.steps > STEPS else History()
+    history.cpu_minutes += minutes
     made_with = {name: checkpoints.identity(name) for name in ("bpe", "vqvae", "codec")}
-    ship("chat", model, history, args, run, metrics, folder, dtype=torch.int8, tokenizers=made_with,
+    ship("chat", model, history, args, run, measure(model), folder, dtype=torch.int8, tokenizers=made_with,
          vocabulary=checkpoints.manifest()["transformer"]["vocabulary"], transformer=checkpoints.identity("transformer"),
          human_digits=load_human_digits() is not None)
     return history
 
 
-def the_run(seed: int, mixture: Mixture) -> Path:
-    """Where the runs are kept: by what batches and steps of the first are made of."""
-    return run_file("chat", code=False, seed=seed, begun_with=checkpoints.identity("transformer"), context=CONTEXT,
-                    people=mixture.people is not None, rates=(RATE, WARMUP, EMA_DECAY),
-                    rows=(TALKS, ROWS, REHEARSAL, KINDS, PHRASES, OUTSIDE, TEXT_WEIGHT), data=(SCENES, PHRASE_COPIES, SOUND),
+def stage_file(number: int, seed: int, mixture: Mixture) -> Path:
+    """Where a stage is kept: by what it and those before it are made of. A stage may be added at the end."""
+    return run_file("chat", code=False, stages=STAGES[:number + 1], seed=seed, begun_with=checkpoints.identity("transformer"),
+                    context=CONTEXT, people=mixture.people is not None, rates=(RATE, WARMUP, EMA_DECAY),
+                    rows=(TALKS, KINDS, PHRASES, OUTSIDE, TEXT_WEIGHT), data=(SCENES, PHRASE_COPIES, SOUND),
                     tokenizers=[checkpoints.identity(name) for name in ("bpe", "vqvae", "codec")])

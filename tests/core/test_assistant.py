@@ -124,7 +124,7 @@ def test_a_saved_model_comes_back(folder, tiny):
 
 
 def test_there_is_one_model():
-    with pytest.raises(ValueError, match="the shipped models are 'reference' and 'chat'; got 'gpt'"):
+    with pytest.raises(ValueError, match="the models are 'reference' and 'chat'; got 'gpt'"):
         mm.load("gpt")
 
 

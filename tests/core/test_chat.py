@@ -14,10 +14,10 @@ from mmcourse.chat import (
     TOGETHER,
     Chat,
     choose_modality,
+    draw_or_speak,
     first_that_fits,
     in_words,
     perceive,
-    render,
     reply,
     room_for_talk,
 )
@@ -131,11 +131,11 @@ def test_an_answer_is_drawn_and_spoken_from_its_words_alone():
     model, talks = wild_model(2, scale=4.0, context=300), random_prompts(9)
     for wants, sampling in (([MODALITIES[i % 3] for i in range(9)], {}), (MODALITIES, {"temperature": 1.0, "seed": 5})):
         replies = reply(model, SMALL, talks[:len(wants)], wants)
-        found = render(model, SMALL, replies, **sampling)
+        found = draw_or_speak(model, SMALL, replies, **sampling)
         for want, (*_, words), answer in zip(wants, replies, found, strict=True):
             made = generate(model, SMALL, [[words]], want, **{"temperature": 0.0, **sampling}) if want != "text" else [words]
             assert [answer] == made and answer.modality == want
-    assert found != render(model, SMALL, replies) and render(model, SMALL, []) == []
+    assert found != draw_or_speak(model, SMALL, replies) and draw_or_speak(model, SMALL, []) == []
 
 
 def test_wrong_wants_are_refused():
@@ -168,7 +168,7 @@ def test_each_turn_is_answered_from_the_words_of_all_that_was_said(opinionated, 
             given += [Segment(tokens.modality, ()), *generate(a.transformer, a.vocabulary, [[tokens]], "text", temperature=0.0)]
             understood.append(a.bpe.decode(given[-1].ids).strip())
         ((*opened, words),) = reply(a.transformer, a.vocabulary, [said_before + given], [want] if want else None)
-        (answer,) = render(a.transformer, a.vocabulary, [[*opened, words]])
+        (answer,) = draw_or_speak(a.transformer, a.vocabulary, [[*opened, words]])
         said = talk.say(*parts, want=want)
         assert shown[n] == said_before + given and len(talk.turns) == len(shown) == n + 1
         assert same(said, a.render(answer)) and said.remarks == () and type(said) is KINDS[answer.modality]

@@ -15,7 +15,7 @@ PACKAGE = {"half": {"mmcourse.x": HALF}}
 
 # The files of the model, and what of them no chapter has to show. Everything else that is public stands in CORE.
 MODEL = ("bpe", "quantize", "vqvae", "spectrogram", "codec", "vocabulary", "transformer", "optim", "training", "generate", "rerank",
-         "dataset", "diffusion", "sound_decoder", "painters", "posttraining", "chat")
+         "dataset", "diffusion", "sound_decoder", "painters", "posttraining")
 PLUMBING = {
     "bpe": {"VocabularyFile": "files and printing", "several": "one text or several", "numbered": "ids of special tokens",
             "names_in": "which special tokens are allowed", "split_at": "one regular expression",
@@ -29,8 +29,6 @@ PLUMBING = {
                  "running": "the run's file, Ctrl-C and eval mode, however it ends",
                  "progress_bar": "one line", "to_device": "one line", "held_interrupt": "Ctrl-C waits for the end of a step"},
     "generate": {"content_limit": "arithmetic of limits"},
-    "chat": {"room_for_talk": "arithmetic of limits", "first_that_fits": "arithmetic of limits", "Exchange": "five fields",
-             "Chat": "keeps what was said"},
     "rerank": {"Preset": "settings", "route": "the key of the table", "preset": "looks into the table",
                "answer_heard": "a choice between two of what chapter 06 shows"},
     "dataset": {

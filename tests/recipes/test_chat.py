@@ -23,6 +23,7 @@ from mmcourse.world.scene import WORLD, sample_scene
 
 PHRASE = "say cat"
 VOCABULARY = Vocabulary(100, 64, 64, 2)
+ROWS = recipe.STAGES[0].rows            # all directions that a stage has
 
 
 OUTSIDE = {name: [np.full(64, 60)] for name in PICTURES} | {name: [np.full(24, 60)] for name in SOUNDS}
@@ -36,16 +37,17 @@ def mixture():
     nouns = sorted({scene.groups[0].noun for scene in scenes})
     words, phrases = Clips([np.arange(6) for _ in nouns], nouns), Clips([np.arange(18)], [PHRASE])
     return recipe.Rehearsal(
-        VOCABULARY, Letters(), scenes, rng.integers(60, size=(4, 64)), words, recipe.REHEARSAL, recipe.TEXT_WEIGHT,
+        VOCABULARY, Letters(), scenes, rng.integers(60, size=(4, 64)), words, ROWS, recipe.TEXT_WEIGHT,
         edits=(training_edits(60), rng.integers(60, size=(60, 2, 64))), kinds=recipe.KINDS, people=words,
         people_share=recipe.SOUND.people, phrases=phrases, heard_phrases=phrases, outside=OUTSIDE)
 
 
-def test_the_table_asks_for_what_there_is():
-    assert set(recipe.REHEARSAL) <= set(DIRECTIONS) and all(n > 0 for n in recipe.REHEARSAL.values())
+def test_the_tables_ask_for_what_there_is():
+    for stage in recipe.STAGES:
+        assert set(stage.rows) <= set(ROWS) <= set(DIRECTIONS) and all(n > 0 for n in stage.rows.values())
     assert set(recipe.KINDS) == {*edits.KINDS, "long sign", "noun of two"}
     for shares in (recipe.PHRASES, recipe.OUTSIDE):
-        assert set(shares) < set(recipe.REHEARSAL) and all(0 < share < 1 for share in shares.values())
+        assert set(shares) < set(ROWS) and all(0 < share < 1 for share in shares.values())
 
 
 def segments_of(mixture, name: str, n: int) -> list[list[Segment]]:
@@ -61,13 +63,13 @@ def test_phrases_are_said_and_written_down_in_their_share_and_only_where_no_word
         assert np.mean([text in row for row in rows if unknown not in row]) == pytest.approx(share, abs=0.06)
     said = segments_of(mixture, "text->audio", 60)
     assert {(len(audio.ids), word == text) for word, audio in said} == {(6, False), (18, True)}, "clean clips are said"
-    for name in set(recipe.REHEARSAL) - set(recipe.PHRASES):
+    for name in set(ROWS) - set(recipe.PHRASES):
         assert not any(text in row for row in segments_of(mixture, name, 40))
 
 
 def test_what_is_not_of_the_world_is_refused_in_its_share(mixture):
     unknown = mixture.text(UNKNOWN)
-    for name in recipe.REHEARSAL:
+    for name in ROWS:
         rows = segments_of(mixture, name, 600 if name in recipe.OUTSIDE else 40)
         assert np.mean([unknown in row for row in rows]) == pytest.approx(recipe.OUTSIDE.get(name, 0.0), abs=0.05)
         for row in rows:
@@ -84,7 +86,7 @@ def test_what_is_heard_is_stretched_and_confused_be_it_a_phrase_or_noise(mixture
 
 def test_rehearsal_teaches_answers_but_not_of_which_kind_they_are(mixture):
     rng = np.random.default_rng(0)
-    for name in [*sorted(set(recipe.REHEARSAL) - {"text+text->text"})] * 6:
+    for name in [*sorted(set(ROWS) - {"text+text->text"})] * 6:
         ids, weights = mixture.row(name, rng)
         segments, wanted = mixture.vocabulary.unpack(ids), []
         for number, segment in enumerate(segments):
@@ -176,13 +178,15 @@ def test_captions_of_the_validation_split_are_drawn_and_the_whole_scene_must_be_
 class OneTalk:
     """Conversations that say one thing, as many to a batch as `rows`."""
 
-    def __init__(self, bpe, vocabulary: Vocabulary, talks: int, rows: int):
+    rows, weight = 0, 0.0
+
+    def __init__(self, bpe, vocabulary: Vocabulary, talks: int):
         assert vocabulary.config == checkpoints.manifest()["transformer"]["vocabulary"]
-        self.talks, self.rows = talks, rows
+        self.talks = talks
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         ids = VOCABULARY.pack([Segment("text", (9, 9, 9)), Segment("text", (8, 8))])
-        return pad([ids] * self.rows), pad([[1.0] * len(ids)] * self.rows, torch.float)
+        return pad([ids] * self.rows), pad([[self.weight] * len(ids)] * self.rows, torch.float)
 
 
 @pytest.fixture
@@ -202,21 +206,24 @@ def small(mixture, monkeypatch, tmp_path):
     def ask(rng, n):
         return [Question((Segment("text", (int(i),)),), "text") for i in rng.integers(50, size=n)]
     task = Task("short", ask, lambda asked, answers: [-len(answer.ids) for answer in answers])
-    for name, value in {"STEPS": 2, "PRACTICE_STEPS": 2, "train": note, "longer": tiny, "Talks": OneTalk,
+    stages = (recipe.Stage(1, 3, 1.0, ROWS), recipe.Stage(1, 2, 4.0, {"text->image": 1}))
+    for name, value in {"STAGES": stages, "STEPS": 2, "PRACTICE_STEPS": 2, "train": note, "longer": tiny, "Talks": OneTalk,
                         "rehearsal": lambda bpe, vocabulary: mixture, "drawing": lambda bpe, vqvae: task,
-                        "load_human_digits": lambda: None}.items():
+                        "load_human_digits": lambda: None, "measure": lambda model: {"ask": "1 of 2"}}.items():
         monkeypatch.setattr(recipe, name, value)
     monkeypatch.setattr(all_recipes, "cache_dir", lambda: tmp_path)
     return seen
 
 
 def test_a_batch_holds_conversations_and_rehearsal(small, mixture):
-    recipe.main(["--steps", "1"])
-    (ids, weights, *others), said = small[0], VOCABULARY.pack([Segment("text", (9, 9, 9)), Segment("text", (8, 8))])
-    assert ids.tolist() == [said] * recipe.ROWS and (weights == 1).all()
-    again = mixture.batch(np.random.default_rng(0))
-    assert len(again) == len(others) and all(torch.equal(a, b) for a, b in zip(again, others))
-    assert sum(map(len, others[::2])) == sum(recipe.REHEARSAL.values())
+    recipe.main(["--steps", "2"])
+    said = VOCABULARY.pack([Segment("text", (9, 9, 9)), Segment("text", (8, 8))])
+    for (ids, weights, *others), stage in zip(small, recipe.STAGES, strict=True):
+        assert ids.tolist() == [said] * stage.talks and (weights == stage.talk_weight).all()
+        mixture.rows = stage.rows
+        again = mixture.batch(np.random.default_rng(0))
+        assert len(again) == len(others) and all(torch.equal(a, b) for a, b in zip(again, others))
+        assert sum(map(len, others[::2])) == sum(stage.rows.values())
 
 
 def test_the_runs_go_on_and_end_where_they_are_told(small, monkeypatch, tmp_path, capsys):
@@ -228,19 +235,19 @@ def test_the_runs_go_on_and_end_where_they_are_told(small, monkeypatch, tmp_path
     recipe.main(["--steps", "1"])
     assert files() == ["run.pt"]
     history = recipe.main(["--steps", "3", "--out", str(tmp_path / "out")])
-    assert [row["step"] for row in history.rows] == [0, 1] and "from here on" not in capsys.readouterr().out, "one schedule"
-    assert len(files()) == 2 and files()[0].startswith("practice-") and len(folders()) == 1
+    assert [row["step"] for row in history.rows] == [0] and "from here on" not in capsys.readouterr().out, "one schedule a stage"
+    assert len(files()) == 3 and files()[0].startswith("practice-") and len(folders()) == 2
     entry = checkpoints.manifest(tmp_path / "out")["chat"]
     assert entry["steps"] == 3 and entry["config"]["context"] == recipe.CONTEXT and entry["human_digits"] is False
     assert entry["transformer"] == checkpoints.identity("transformer") and set(entry["tokenizers"]) == {"bpe", "vqvae", "codec"}
     assert entry["vocabulary"] == checkpoints.manifest()["transformer"]["vocabulary"]
-    assert entry["metrics"]["loss"] > 0 > entry["metrics"]["reward"], "the reward of the second run"
+    assert entry["metrics"] == {"ask": "1 of 2"} and history.column("reward"), "the history is that of the second run"
     monkeypatch.setattr(recipe, "PRACTICE_RATE", 1e-4)
     recipe.main(["--steps", "3"])
-    assert len(files()) == 3 and len(folders()) == 1, "other practice after the same first run"
+    assert len(files()) == 4 and len(folders()) == 2, "other practice after the same first run"
     monkeypatch.setattr(recipe, "TEXT_WEIGHT", 1.0)
     recipe.main(["--steps", "1"])
-    assert len(folders()) == 2, "other batches, another run"
+    assert len(folders()) == 3, "other batches, another run"
 
 
 def test_the_second_run_begins_where_the_first_ended(small, monkeypatch):

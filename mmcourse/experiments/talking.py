@@ -1,0 +1,90 @@
+"""What a model makes of conversations: every turn is asked after the true ones before it, and marked.
+
+It describes what it sees and writes down what it hears, decides of which kind its answer is and what it says, and draws it: all
+in one try, the likeliest each time (`mmcourse.chat`). Of a spoken answer the words are marked, not the voice.
+"""
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmcourse.assistant import painted
+from mmcourse.chat import draw_or_speak, first_that_fits, perceive, reply, room_for_talk
+from mmcourse.experiments.conversations import Conversations, Talks, told
+from mmcourse.judges import PictureReader
+from mmcourse.transformer import Transformer
+from mmcourse.vocabulary import Segment
+from mmcourse.world.dialogues import UNKNOWN, Turn
+
+
+@dataclass
+class Asked:
+    """A turn that was asked, the answer as it stands in the conversation, and whether it is right."""
+    turn: Turn
+    answer: list[Segment]
+    right: bool = False
+
+    @property
+    def groups(self) -> list[str]:
+        """The rows that it belongs to."""
+        turn = self.turn
+        if turn.kind == "refuse":
+            return ["outside", f"outside: {turn.why}"]
+        how = "spoken" if any(part.kind == "spoken" for part in turn.given) else "typed"
+        return ["inside", turn.kind, f"{turn.kind}: {how}{', answered aloud' if turn.answer.kind == 'spoken' else ''}"]
+
+
+def answered(model: Transformer, data: Conversations, before: Sequence[Sequence[Sequence[Segment]]], turns: Sequence[Turn],
+             rng: np.random.Generator, reader: PictureReader) -> tuple[list[list[Segment]], list[Asked]]:
+    """Each turn asked after those `before` it (as they stand): how it stands itself, and what came."""
+    given = [data.given(turn, rng) for turn in turns]
+    seen = iter(perceive(model, data.vocabulary, [segment for parts in given for segment in parts]))
+    asked = [[segment for _ in parts for segment in next(seen)] for parts in given]
+    room, talks = room_for_talk(data.vocabulary, model.context), []
+    for history, now in zip(before, asked, strict=True):
+        whole = [*history, now]
+        talks.append([segment for turn in whole[first_that_fits(whole, room):] for segment in turn])
+    said = reply(model, data.vocabulary, talks)
+    found = marked(model, data, [Asked(turn, words) for turn, words in zip(turns, said)], reader)
+    return [[*now, *words] for now, words in zip(asked, said)], found
+
+
+def marked(model: Transformer, data: Conversations, asked: list[Asked], reader: PictureReader) -> list[Asked]:
+    """Which answers are right: words to the letter, of a picture the whole scene, as the reader sees it once it is drawn."""
+    kinds = {"text": "text", "image": "image", "spoken": "audio"}
+    same = [each for each in asked if each.answer[0].modality == kinds[each.turn.answer.kind]]
+    drawn = [each for each in same if each.turn.answer.kind == "image"]
+    pictures = painted(data.vqvae, draw_or_speak(model, data.vocabulary, [each.answer for each in drawn])) if drawn else []
+    scenes = dict(zip(map(id, drawn), reader.read(pictures) if drawn else []))
+    for each in same:
+        words = data.bpe.decode(each.answer[-1].ids).strip()
+        each.right = (scenes[id(each)] == each.turn.answer.value if id(each) in scenes else words == told(each.turn.answer))
+    return asked
+
+
+def ask_turns(model: Transformer, data: Conversations, seed: int = 0) -> list[Asked]:
+    """Every turn of the conversations, each after the true ones before it."""
+    words, before, turns = Talks(data.bpe, data.vocabulary, data.split, len(data.talks)), [], []
+    for talk in data.talks:
+        stand = [[*given, *answer] for given, answer in map(words.turn, talk)]
+        before += [stand[:number] for number in range(len(talk))]
+        turns += talk
+    return answered(model, data, before, turns, np.random.default_rng(seed), PictureReader())[1]
+
+
+def refused(data: Conversations, asked: Asked) -> bool:
+    """Whether the answer is that it does not know."""
+    return asked.answer[0].modality == "text" and data.bpe.decode(asked.answer[-1].ids).strip() == UNKNOWN
+
+
+def rows(data: Conversations, asked: Sequence[Asked]) -> dict[str, dict]:
+    """By group: how many turns, of how many the answer is right, of the right kind, and a refusal."""
+    kinds, out = {"text": "text", "image": "image", "spoken": "audio"}, {}
+    for each in asked:
+        for group in each.groups:
+            row = out.setdefault(group, {"n": 0, "right": 0, "kind": 0, "refused": 0})
+            row["n"] += 1
+            row["right"] += each.right
+            row["kind"] += each.answer[0].modality == kinds[each.turn.answer.kind]
+            row["refused"] += refused(data, each)
+    return dict(sorted(out.items()))

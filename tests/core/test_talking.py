@@ -1,0 +1,88 @@
+"""Conversations are asked and marked: true answers are right, others are not, and rows are counted as they are named."""
+import pytest
+
+from mmcourse import checkpoints
+from mmcourse.experiments import talking
+from mmcourse.experiments.conversations import Conversations, Talks
+from mmcourse.experiments.talking import Asked, ask_turns, marked, refused, rows
+from mmcourse.judges import PictureReader
+from mmcourse.transformer import Transformer
+from mmcourse.vocabulary import OPEN, Segment
+from mmcourse.world.dialogues import UNKNOWN, Part, Turn
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    pytest.importorskip("skimage")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMCOURSE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield Conversations("validation", 24, 2, progress=False)
+
+
+def every_turn(data) -> list[Asked]:
+    words = Talks(data.bpe, data.vocabulary, "validation", len(data.talks))
+    return [Asked(turn, words.turn(turn)[1]) for talk in data.talks for turn in talk]
+
+
+def true_pictures(data, monkeypatch) -> None:
+    """Whatever is to be drawn is drawn as its words say."""
+    def draw(model, vocabulary, replies):
+        from mmcourse.world.pictures import draw_batch
+        from mmcourse.world.scene import WORLD
+        scenes = [WORLD.parse(data.bpe.decode(answer[-1].ids).strip()) for answer in replies]
+        return [Segment("image", tuple(ids.flatten().tolist())) for ids in data.vqvae.encode(draw_batch(scenes))]
+    monkeypatch.setattr(talking, "draw_or_speak", draw)
+
+
+def test_true_answers_are_right_and_those_of_others_are_not(data, monkeypatch):
+    true_pictures(data, monkeypatch)
+    turns = every_turn(data)
+    asked = marked(None, data, turns, PictureReader())
+    by_kind = {kind: [each for each in asked if each.answer[0].modality == kind] for kind in ("text", "image", "audio")}
+    assert all(each.right for each in asked) and all(by_kind.values())
+    for same in by_kind.values():
+        swapped = marked(None, data, [Asked(a.turn, b.answer) for a, b in zip(same, same[1:] + same[:1])
+                                      if a.turn.answer.value != b.turn.answer.value], PictureReader())
+        assert swapped and not any(each.right for each in swapped)
+
+
+def test_an_answer_of_another_kind_is_never_right(data, monkeypatch):
+    true_pictures(data, monkeypatch)
+    spoken = [Asked(each.turn, each.answer[1:]) for each in every_turn(data) if each.answer[0].modality == "audio"]
+    assert spoken and not any(each.right for each in marked(None, data, spoken, PictureReader())), "written, not said"
+
+
+def test_rows_are_named_by_what_was_asked_and_how(data):
+    yes = Segment("text", tuple(data.bpe.encode(" yes")))
+    unknown = Segment("text", tuple(data.bpe.encode(" " + UNKNOWN)))
+    typed = Turn((Part("text", "is there a cat?"),), Part("text", "yes"), "ask")
+    aloud = Turn((Part("spoken", "tell me: is there a cat?"),), Part("spoken", "yes"), "ask")
+    noise = Turn((Part("outside", "noise"),), Part("text", UNKNOWN), "refuse", "noise")
+    asked = [Asked(typed, [yes], True), Asked(typed, [unknown]), Asked(aloud, [Segment("audio", ()), yes], True), Asked(noise, [unknown], True)]
+    assert [refused(data, each) for each in asked] == [False, True, False, True]
+    assert rows(data, asked) == {
+        "ask": {"n": 3, "right": 2, "kind": 3, "refused": 1}, "ask: spoken, answered aloud": {"n": 1, "right": 1, "kind": 1, "refused": 0},
+        "ask: typed": {"n": 2, "right": 1, "kind": 2, "refused": 1}, "inside": {"n": 3, "right": 2, "kind": 3, "refused": 1},
+        "outside": {"n": 1, "right": 1, "kind": 1, "refused": 1}, "outside: noise": {"n": 1, "right": 1, "kind": 1, "refused": 1}}
+
+
+def test_each_turn_is_asked_after_the_true_ones_before_it(data, monkeypatch):
+    """Of an untrained model: what it is shown, not what it says."""
+    torch_model = Transformer(data.vocabulary.size, width=16, layers=1, heads=2, context=512, segment_starts=tuple(OPEN.values())).eval()
+    seen, words = [], Talks(data.bpe, data.vocabulary, "validation", len(data.talks))
+    monkeypatch.setattr(talking, "perceive", lambda model, vocabulary, given: [[segment] if segment.modality == "text" else
+                                                                               [Segment(segment.modality, ()), Segment("text", (1,))] for segment in given])
+    monkeypatch.setattr(talking, "reply", lambda model, vocabulary, talks: seen.extend(talks) or [[Segment("text", (1,))] for _ in talks])
+    asked = ask_turns(torch_model, data)
+    assert len(asked) == len(seen) == sum(map(len, data.talks)) and not any(each.right for each in asked if each.turn.answer.kind != "text")
+    at = 0
+    for talk in data.talks:
+        stand = [[*given, *answer] for given, answer in map(words.turn, talk)]
+        for number, turn in enumerate(talk):
+            before = [segment for told in stand[:number] for segment in told]
+            assert seen[at][:len(before)] == before and len(seen[at]) == len(before) + sum(1 + (part.kind != "text") for part in turn.given)
+            at += 1
+
+
+def test_the_vocabulary_is_the_shipped_models(data):
+    assert data.vocabulary.config == checkpoints.manifest()["transformer"]["vocabulary"]
