@@ -80,18 +80,30 @@ def draw_or_speak(model: Transformer, vocabulary: Vocabulary, replies: Sequence[
     return out
 
 
-def room_for_talk(vocabulary: Vocabulary, context: int) -> int:
-    """How many of the context's tokens a conversation may have before the answer's words."""
-    return context - content_limit(vocabulary, "text") - 4
+def picture_of_now(now: list[Segment], given: Sequence[Segment],
+                   answer: Sequence[Segment]) -> list[Segment]:
+    """The picture that is talked about after a turn, as it stands in a conversation: what was
+    drawn, or else shown, last; [] if there is none."""
+    for part in (answer, given):
+        for i, segment in enumerate(part):
+            if segment.modality == "image":
+                return list(part[i:i + 2])
+    return now
 
 
-def first_that_fits(turns: Sequence[Sequence[Segment]], room: int) -> int:
-    """The number of the oldest turn from which on all fit `room` tokens. ValueError if not even the newest does."""
-    lengths = [sum(len(segment.ids) + 2 for segment in turn) for turn in turns]         # each between its two boundary tokens
-    for first in range(len(turns)):
-        if sum(lengths[first:]) <= room:
-            return first
-    raise ValueError(f"a turn has {lengths[-1]} tokens, and there is room for {room}: say less at once")
+def after_picture(now: list[Segment], given: Sequence[Segment]) -> list[Segment]:
+    """What the model sees of a conversation: the picture of now, unless another one is shown, and
+    what is given."""
+    shown = any(segment.modality == "image" for segment in given)
+    return [*([] if shown else now), *given]
+
+
+def check_room(vocabulary: Vocabulary, context: int, talk: Sequence[Segment]) -> None:
+    """ValueError for more words than the context has room for, before the answer's."""
+    tokens = sum(len(segment.ids) + 2 for segment in talk)              # each between its two boundary tokens
+    room = context - content_limit(vocabulary, "text") - 4
+    if tokens > room:
+        raise ValueError(f"a turn has {tokens} tokens, and there is room for {room}: say less at once")
 
 
 @dataclass(frozen=True)
@@ -102,20 +114,19 @@ class Exchange:
         given: what was asked, Text, Image and Audio. answer: what was answered.
         understood: the words for each picture and sound that was given. thought: those that the answer was drawn or spoken
             from, "" for a text.
-        segments: the turn as it stands in the conversation.
     """
     given: tuple
     answer: object
-    understood: tuple[str, ...]
-    thought: str
-    segments: tuple[Segment, ...]
+    understood: tuple[str, ...] = ()
+    thought: str = ""
 
 
 class Chat:
-    """A conversation. `turns`: what was said so far; `forgotten`: how many of them no longer fit the model's context."""
+    """A conversation: `turns` are what was said so far. The model keeps in mind the picture that was drawn or shown last, `now`,
+    in its own words; whatever is said in its world is about that."""
 
     def __init__(self, assistant):
-        self.assistant, self.turns, self.forgotten = assistant, [], 0
+        self.assistant, self.turns, self.now = assistant, [], []
 
     def say(self, *parts, want: str | None = None, seed: int = 0, decoder: str | None = None, **sampling):
         """Say, show or play something, and get the answer.
@@ -126,8 +137,7 @@ class Chat:
             seed, decoder, sampling: of a drawn or spoken answer, as for `Assistant.generate`; by default the likeliest.
 
         Returns:
-            Text, Image or Audio. Its `remarks` say what was read otherwise, or forgotten. Errors leave the conversation as it
-            was.
+            Text, Image or Audio. Its `remarks` say what was read otherwise. Errors leave the conversation as it was.
         """
         if not parts:
             raise ValueError("say, show or play something: talk.say('two cats on the left')")
@@ -139,19 +149,16 @@ class Chat:
         given, remarks = self._read(parts)
         seen = perceive(model, vocabulary, [self._segment(part) for part in given])
         asked = [segment for part in seen for segment in part]
-        first = first_that_fits([*(turn.segments for turn in self.turns), asked], room_for_talk(vocabulary, model.context))
-        if first > self.forgotten:
-            remarks.append("The conversation is longer than what I can keep in mind: I have forgotten its first "
-                           f"{'turn' if first == 1 else f'{first} turns'}.")
-        talk = [segment for turn in self.turns[first:] for segment in turn.segments] + asked
+        talk = after_picture(self.now, asked)
+        check_room(vocabulary, model.context, talk)
         (said,) = reply(model, vocabulary, [talk], [want] if want else None)
         (segment,) = draw_or_speak(model, vocabulary, [said], seed=seed, **sampling)
         answer = a.render(segment, decoder=decoder, seed=seed)
-        object.__setattr__(answer, "remarks", tuple(dict.fromkeys(remarks)))            # a Text is frozen
+        object.__setattr__(answer, "remarks", tuple(dict.fromkeys(remarks)))        # a Text is frozen
         words = [a.bpe.decode(part[-1].ids).strip() for part in (*seen, said) if len(part) > 1]
         thought = words.pop() if len(said) > 1 else ""
-        self.turns.append(Exchange(tuple(given), answer, tuple(words), thought, (*asked, *said)))
-        self.forgotten = first
+        self.turns.append(Exchange(tuple(given), answer, tuple(words), thought))
+        self.now = picture_of_now(self.now, asked, said)
         return answer
 
     def _read(self, parts) -> tuple[list, list[str]]:

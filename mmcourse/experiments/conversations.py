@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.chat import first_that_fits
+from mmcourse.chat import after_picture, in_words, picture_of_now
 from mmcourse.dataset import Clips, heard_clips, image_tokens, kept, pad, speech_tokens
 from mmcourse.generate import content_limit
 from mmcourse.vocabulary import Segment, Vocabulary
@@ -29,7 +29,6 @@ TALKS = {"train": 12_000, "validation": 400, "test": 400}               # conver
 TAKES = {"train": 3, "validation": 1, "test": 1}                        # voices that say each text
 COPIES = {"train": 1, "validation": 0, "test": 0}                       # of a clip, through another throat, room and microphone
 OUTSIDE = {"train": 600, "validation": 100, "test": 100}                # pictures or sounds of each kind from outside
-CONTEXT = 512                           # tokens
 LEVELS = 2                              # of the codec, which the model reads and writes
 PARTS = 4                               # of a batch, of rows of similar length
 
@@ -130,47 +129,49 @@ class Conversations:
 
 
 class Talks:
-    """Conversations in words, to be learned from: pictures and sounds stand in them as they do in `mmcourse.chat`.
+    """Turns of conversations in words, to be learned from: as they stand in `mmcourse.chat`, each after the picture of now.
 
     Args:
-        talks: how many of the split. rows: conversations in a `batch`. weight: how much the loss counts an answer's tokens.
-        context: tokens of a row; the oldest turns are left out, whole, if there are too many.
+        talks: how many conversations of the split. rows: turns in a `batch`. weight: how much the loss counts an answer's tokens.
     """
 
-    def __init__(self, bpe, vocabulary: Vocabulary, split: str = "train", talks: int | None = None, *, rows: int = 24,
-                 weight: float = 1.0, context: int = CONTEXT):
-        self.bpe, self.vocabulary, self.rows, self.weight, self.context = bpe, vocabulary, rows, weight, context
+    def __init__(self, bpe, vocabulary: Vocabulary, split: str = "train", talks: int | None = None, *, rows: int = 96,
+                 weight: float = 1.0):
+        self.bpe, self.vocabulary, self.rows, self.weight = bpe, vocabulary, rows, weight
         self.talks = dialogues(TALKS[split] if talks is None else talks, split)
 
     def part(self, part: Part) -> list[Segment]:
         """A part as it stands in a conversation."""
         words = Segment("text", tuple(self.bpe.encode(" " + told(part))))
-        kind = modality(part)
-        return [words] if kind == "text" else [Segment(kind, ()), words]
+        return in_words(words) if modality(part) == "text" else in_words(Segment(modality(part), ()), words)
 
-    def turn(self, turn: Turn) -> tuple[list[Segment], list[Segment]]:
-        """What is given, and the answer."""
-        return [segment for part in turn.given for segment in self.part(part)], self.part(turn.answer)
+    def turns(self, talk: Sequence[Turn]) -> list[tuple[list[Segment], list[Segment]]]:
+        """Of each turn what the model sees, the picture of now and what is given, and the answer."""
+        found, now = [], []
+        for turn in talk:
+            given = [segment for part in turn.given for segment in self.part(part)]
+            answer = self.part(turn.answer)
+            found.append((after_picture(now, given), answer))
+            now = picture_of_now(now, given, answer)
+        return found
 
-    def row(self, talk: int) -> tuple[list[int], list[float]]:
-        """A conversation as ids, and how much the loss counts each: answers, and of their boundary tokens those that are
-        chosen. Of which kind an answer is, its first token says."""
-        packed = [self.turn(turn) for turn in self.talks[talk]]
-        first = first_that_fits([[*given, *answer] for given, answer in packed], self.context)
-        ids, weights = [], []
-        for given, answer in packed[first:]:
-            asked = self.vocabulary.pack(given)
-            ids, weights = ids + asked, weights + [0.0] * len(asked)
-            for number, segment in enumerate(answer):
-                part = self.vocabulary.pack([segment])
-                ids += part
-                weights += ([self.weight * (number == 0)]
-                            + [self.weight * (segment.modality == "text")] * (len(part) - 1))
+    def row(self, given: list[Segment], answer: list[Segment]) -> tuple[list[int], list[float]]:
+        """A turn as ids, and how much the loss counts each: the answer, and of its boundary tokens those that are chosen. Of
+        which kind the answer is, its first token says."""
+        ids = self.vocabulary.pack(given)
+        weights = [0.0] * len(ids)
+        for number, segment in enumerate(answer):
+            part = self.vocabulary.pack([segment])
+            ids += part
+            weights += [self.weight * (number == 0)] + [self.weight * (segment.modality == "text")] * (len(part) - 1)
         return ids, weights
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
-        """ids and weights (B, T) of `rows` conversations, in up to `PARTS` parts of similar length: for `mixture_loss`."""
-        rows = sorted((self.row(int(rng.integers(len(self.talks)))) for _ in range(self.rows)), key=lambda row: len(row[0]))
+        """ids and weights (B, T) of `rows` turns, in up to `PARTS` parts of similar length: for `mixture_loss`."""
+        rows: list = []
+        while len(rows) < self.rows:
+            rows += [self.row(*turn) for turn in self.turns(self.talks[rng.integers(len(self.talks))])]
+        rows = sorted(rows[:self.rows], key=lambda row: len(row[0]))
         size = -(-len(rows) // PARTS)
         return tuple(pad([row[k] for row in rows[i:i + size]], dtype) for i in range(0, len(rows), size)
                      for k, dtype in ((0, torch.long), (1, torch.float)))

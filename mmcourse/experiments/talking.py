@@ -1,4 +1,4 @@
-"""What a model makes of conversations: every turn is asked after the true ones before it, and marked.
+"""What a model makes of conversations: every turn is asked about the true picture of now, and marked.
 
 It describes what it sees and writes down what it hears, decides of which kind its answer is and what it says, and draws it: all
 in one try, the likeliest each time (`mmcourse.chat`). Of a spoken answer the words are marked, not the voice.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmcourse.assistant import painted
-from mmcourse.chat import draw_or_speak, first_that_fits, perceive, reply, room_for_talk
+from mmcourse.chat import after_picture, draw_or_speak, perceive, picture_of_now, reply
 from mmcourse.experiments.conversations import Conversations, Talks, told
 from mmcourse.judges import PictureReader
 from mmcourse.transformer import Transformer
@@ -34,19 +34,21 @@ class Asked:
         return ["inside", turn.kind, f"{turn.kind}: {how}{', answered aloud' if turn.answer.kind == 'spoken' else ''}"]
 
 
-def answered(model: Transformer, data: Conversations, before: Sequence[Sequence[Sequence[Segment]]], turns: Sequence[Turn],
-             rng: np.random.Generator, reader: PictureReader) -> tuple[list[list[Segment]], list[Asked]]:
-    """Each turn asked after those `before` it (as they stand): how it stands itself, and what came."""
+def ask_turns(model: Transformer, data: Conversations, seed: int = 0) -> list[Asked]:
+    """Every turn of the conversations, about the true picture of now."""
+    words, rng = Talks(data.bpe, data.vocabulary, data.split, len(data.talks)), np.random.default_rng(seed)
+    turns, before = [], []
+    for talk in data.talks:
+        now: list[Segment] = []
+        for turn, (seen, answer) in zip(talk, words.turns(talk)):
+            turns.append(turn)
+            before.append(now)
+            now = picture_of_now(now, seen, answer)
     given = [data.given(turn, rng) for turn in turns]
     seen = iter(perceive(model, data.vocabulary, [segment for parts in given for segment in parts]))
     asked = [[segment for _ in parts for segment in next(seen)] for parts in given]
-    room, talks = room_for_talk(data.vocabulary, model.context), []
-    for history, now in zip(before, asked, strict=True):
-        whole = [*history, now]
-        talks.append([segment for turn in whole[first_that_fits(whole, room):] for segment in turn])
-    said = reply(model, data.vocabulary, talks)
-    found = marked(model, data, [Asked(turn, words) for turn, words in zip(turns, said)], reader)
-    return [[*now, *words] for now, words in zip(asked, said)], found
+    said = reply(model, data.vocabulary, [after_picture(now, parts) for now, parts in zip(before, asked, strict=True)])
+    return marked(model, data, [Asked(turn, answer) for turn, answer in zip(turns, said)], PictureReader())
 
 
 def marked(model: Transformer, data: Conversations, asked: list[Asked], reader: PictureReader) -> list[Asked]:
@@ -60,16 +62,6 @@ def marked(model: Transformer, data: Conversations, asked: list[Asked], reader: 
         words = data.bpe.decode(each.answer[-1].ids).strip()
         each.right = (scenes[id(each)] == each.turn.answer.value if id(each) in scenes else words == told(each.turn.answer))
     return asked
-
-
-def ask_turns(model: Transformer, data: Conversations, seed: int = 0) -> list[Asked]:
-    """Every turn of the conversations, each after the true ones before it."""
-    words, before, turns = Talks(data.bpe, data.vocabulary, data.split, len(data.talks)), [], []
-    for talk in data.talks:
-        stand = [[*given, *answer] for given, answer in map(words.turn, talk)]
-        before += [stand[:number] for number in range(len(talk))]
-        turns += talk
-    return answered(model, data, before, turns, np.random.default_rng(seed), PictureReader())[1]
 
 
 def refused(data: Conversations, asked: Asked) -> bool:

@@ -19,7 +19,6 @@ from mmcourse.dataset import (
     confuse_codes,
     heard_clips,
     image_tokens,
-    mixture_loss,
     stretch,
     training_scenes,
 )
@@ -30,6 +29,7 @@ from mmcourse.judges import PictureReader
 from mmcourse.optim import Optim
 from mmcourse.posttraining import POLICY_OPTIM, Question, Task, post_train
 from mmcourse.recipes import begin, finished, options, run_file, ship
+from mmcourse.recipes._halves import in_two_processes
 from mmcourse.recipes.transformer import (
     AUDIO_LEVELS,
     EMA_DECAY,
@@ -69,7 +69,7 @@ STAGES = (
     Stage(1300, 24, 1.0, {"text->image": 7, "image->text": 7, "text+text->text": 6, "audio->text": 22, "text->audio": 9,
                           "audio->text->image": 1, "image+text->text->image": 1, "image->text->audio": 1}),
     # Pictures were as good as before, phrases half heard, and of what was only to be copied in words a third was wrong.
-    Stage(1200, 40, 4.0, {"text->image": 4, "image->text": 4, "text+text->text": 6, "audio->text": 12, "text->audio": 4}),
+    Stage(1000, 110, 4.0, {"text->image": 4, "image->text": 4, "text+text->text": 6, "audio->text": 14, "text->audio": 4}),
 )
 STEPS = sum(stage.steps for stage in STAGES)
 RATE = 0.4                              # the learning rates, as a share of those of the pre-training
@@ -204,10 +204,11 @@ def learn_to_converse(model: Transformer, args) -> tuple[float, Path]:
         talks.rows, talks.weight, mixture.rows = stage.talks, stage.talk_weight, stage.rows
         run = begin(stage_file(number, args.seed, mixture), args)
         optim = Optim("muon", lr=RATE * LR, muon_lr=RATE * MUON_LR, warmup=WARMUP, ema_decay=EMA_DECAY)
-        history = finished(train(model, lambda rng: (*talks.batch(rng), *mixture.batch(rng)), mixture_loss, steps=stage.steps,
-                                 optim=optim, run=Run(until=min(left, stage.steps), seed=args.seed + number, save_every=100,
-                                                      resume=run)))
-        minutes, left = minutes + history.cpu_minutes, left - stage.steps
+        with in_two_processes(model) as loss:           # its CPU minutes are counted from this start on, a run's from its first
+            history = finished(train(model, lambda rng: (*talks.batch(rng), *mixture.batch(rng)), loss, steps=stage.steps,
+                                     optim=optim, run=Run(until=min(left, stage.steps), seed=args.seed + number, save_every=100,
+                                                          resume=run)))
+        minutes, left = minutes + history.cpu_minutes + loss.cpu_seconds / 60, left - stage.steps
         if left <= 0:
             break
     return minutes, run
@@ -232,6 +233,7 @@ def measure(model: Transformer) -> dict:
 def main(argv: list[str] | None = None, folder=None) -> History:
     """Train (or go on training) the model. `--steps` ends it earlier, on the same schedules."""
     args = options("chat", argv, STEPS + PRACTICE_STEPS)
+    torch.set_num_threads(max(1, args.threads // 2))    # for each of two processes
     model = longer(checkpoints.load("transformer"))
     minutes, run = learn_to_converse(model, args)
     history = practise(model, args, run) if args.steps > STEPS else History()

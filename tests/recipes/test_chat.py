@@ -1,4 +1,5 @@
 """The model that converses: batches of conversations and rehearsal, words and phrases in their shares, more room, two runs."""
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ from helpers import SMALL, Letters, wild_model
 
 from mmcourse import checkpoints
 from mmcourse import recipes as all_recipes
-from mmcourse.dataset import DIRECTIONS, GIVEN_WEIGHT, Clips, pad, training_edits
+from mmcourse.dataset import DIRECTIONS, GIVEN_WEIGHT, Clips, mixture_loss, pad, training_edits
 from mmcourse.generate import content_limit, generate
 from mmcourse.posttraining import Question, Task
 from mmcourse.recipes import chat as recipe
@@ -175,6 +176,13 @@ def test_captions_of_the_validation_split_are_drawn_and_the_whole_scene_must_be_
 
 # ---------------------------------------------------------------- the two runs
 
+class InOne:
+    """The loss in one process."""
+
+    cpu_seconds = 0.0
+    __call__ = staticmethod(mixture_loss)
+
+
 class OneTalk:
     """Conversations that say one thing, as many to a batch as `rows`."""
 
@@ -209,7 +217,8 @@ def small(mixture, monkeypatch, tmp_path):
     stages = (recipe.Stage(1, 3, 1.0, ROWS), recipe.Stage(1, 2, 4.0, {"text->image": 1}))
     for name, value in {"STAGES": stages, "STEPS": 2, "PRACTICE_STEPS": 2, "train": note, "longer": tiny, "Talks": OneTalk,
                         "rehearsal": lambda bpe, vocabulary: mixture, "drawing": lambda bpe, vqvae: task,
-                        "load_human_digits": lambda: None, "measure": lambda model: {"ask": "1 of 2"}}.items():
+                        "load_human_digits": lambda: None, "measure": lambda model: {"ask": "1 of 2"},
+                        "in_two_processes": lambda model: nullcontext(InOne())}.items():
         monkeypatch.setattr(recipe, name, value)
     monkeypatch.setattr(all_recipes, "cache_dir", lambda: tmp_path)
     return seen
