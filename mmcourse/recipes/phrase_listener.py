@@ -1,4 +1,4 @@
-"""The judge that hears phrases: `mmcourse train phrase_listener`, about eight CPU minutes.
+"""The judge that hears phrases: `mmcourse train phrase_listener`.
 
 It trains on phrases of the grammar in `mmcourse.world.other_voices` alone: on no voice of the course.
 """
