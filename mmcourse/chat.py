@@ -66,8 +66,8 @@ def reply(model: Transformer, vocabulary: Vocabulary, talks: Sequence[Sequence[S
             for want, words in zip(wants, said)]
 
 
-def draw_or_speak(model: Transformer, vocabulary: Vocabulary, replies: Sequence[Sequence[Segment]],
-           **sampling) -> list[Segment]:
+def draw_or_speak(model: Transformer, vocabulary: Vocabulary,
+                  replies: Sequence[Sequence[Segment]], **sampling) -> list[Segment]:
     """Each answer itself: drawn or spoken from its words alone. `sampling`: as for `generate`; by
     default the likeliest."""
     out = [answer[-1] for answer in replies]
@@ -85,8 +85,8 @@ def picture_of_now(now: list[Segment], given: Sequence[Segment],
     """The picture that is talked about after a turn, as it stands in a conversation: what was
     drawn, or else shown, last; [] if there is none."""
     for part in (answer, given):
-        for i, segment in enumerate(part):
-            if segment.modality == "image":
+        for i in reversed(range(len(part))):
+            if part[i].modality == "image":
                 return list(part[i:i + 2])
     return now
 

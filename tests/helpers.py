@@ -7,6 +7,7 @@ import torch
 
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import OPEN, Vocabulary
+from mmcourse.world.outside import PICTURES
 from mmcourse.world.pictures import draw
 from mmcourse.world.scene import Group, Scene
 
@@ -29,6 +30,17 @@ class Letters:
 
     def encode(self, text: str) -> list[int]:
         return [ord(c) % 100 for c in text]
+
+
+def pictures_of_now(talk) -> list:
+    """Of each turn of a conversation (of `mmcourse.world.dialogues`) the part that was drawn or shown last before it, be it of
+    the world or not; None: there is none."""
+    found, now = [], None
+    for turn in talk:
+        found.append(now)
+        for part in (*turn.given, turn.answer):
+            now = part if part.kind == "image" or part.value in PICTURES else now
+    return found
 
 
 CAT = draw(Scene((Group("cat", 1, "left"),), "blue"))          # pixels (64, 64, 3) uint8

@@ -56,7 +56,7 @@ class Stage:
     """A stretch of the first run with a schedule of its own, from the weights (their EMA) of the one before.
 
     Args:
-        rows: how many sequences of each direction a batch has, beside `talks` conversations.
+        rows: how many sequences of each direction a batch has, beside `talks` turns of conversations.
         talk_weight: how much a token of an answer in a conversation counts.
     """
     steps: int
@@ -68,12 +68,13 @@ class Stage:
 STAGES = (
     Stage(1300, 24, 1.0, {"text->image": 7, "image->text": 7, "text+text->text": 6, "audio->text": 22, "text->audio": 9,
                           "audio->text->image": 1, "image+text->text->image": 1, "image->text->audio": 1}),
+    # (The weights in data/state had whole conversations, 24 a batch, in this first stage: data/checkpoints/LOG.md.)
     # Pictures were as good as before, phrases half heard, and of what was only to be copied in words a third was wrong.
     Stage(1000, 110, 4.0, {"text->image": 4, "image->text": 4, "text+text->text": 6, "audio->text": 14, "text->audio": 4}),
 )
 STEPS = sum(stage.steps for stage in STAGES)
 RATE = 0.4                              # the learning rates, as a share of those of the pre-training
-CONTEXT = 512                           # tokens: a long conversation in words, or three seconds of speech
+CONTEXT = 512                           # tokens: three seconds of speech, and a turn in words
 TEXT_WEIGHT = 4.0                       # of a token of an answer in text, outside of conversations
 TALKS = 40_000                          # conversations
 KINDS = {"ground": 0.5, "noun": 1.5, "noun of two": 2.5, "sign": 1, "long sign": 2.5, "add": 1, "remove": 2.5, "move": 0.5}

@@ -64,7 +64,7 @@ class OneByOne(Chat):
         given, remarks = a.read(parts, want)
         answer = a.render(a.tokens(given, want, seed, **how), seed=seed)
         object.__setattr__(answer, "remarks", remarks)                  # a Text is frozen
-        self.turns.append(Exchange(tuple(given), answer, (), "", ()))
+        self.turns.append(Exchange(tuple(given), answer))
         return answer
 
 
@@ -147,7 +147,7 @@ class Conversation:
 
     def send(self) -> None:
         """Say what is set now. What goes wrong, whatever it is, is said in one sentence, and all is as it was before."""
-        before, text, self.wrong.value = self.turns.children, self.say.text, ""
+        before, now, text, self.wrong.value = self.turns.children, self.chat.now, self.say.text, ""
         try:
             return self.take_turn(text)
         except KeyboardInterrupt:
@@ -159,6 +159,7 @@ class Conversation:
                      "fails too, run this cell again.")
         self.turns.children, self.wrong.value = before, f'<span role="alert">⚠ {html.escape(wrong)}</span>'
         del self.chat.turns[len(before):]
+        self.chat.now = now
         self.say.write(text)
 
     def take_turn(self, text: str) -> None:

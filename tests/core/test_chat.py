@@ -1,4 +1,4 @@
-"""A conversation: what the model is shown at each turn, who decides of which kind the answer is, and what is forgotten.
+"""A conversation: what the model is shown at each turn, who decides of which kind the answer is, and what stays in mind.
 
 The models are random or set by hand: what is asked of them is not what an answer says but that it follows from what was said.
 """
@@ -13,13 +13,14 @@ from mmcourse.chat import (
     LONGEST_HEARD,
     TOGETHER,
     Chat,
+    after_picture,
+    check_room,
     choose_modality,
     draw_or_speak,
-    first_that_fits,
     in_words,
     perceive,
+    picture_of_now,
     reply,
-    room_for_talk,
 )
 from mmcourse.generate import content_limit, generate
 from mmcourse.media import MAX_SECONDS, Audio, Image, Text
@@ -78,6 +79,17 @@ def shown(monkeypatch):
         return real(model, vocabulary, given, *args, **more)
     monkeypatch.setattr(module, "reply", note)
     return prompts
+
+
+@pytest.fixture
+def says(monkeypatch):
+    """Called with words, makes them what the model says to itself next: of each thing it sees and hears, then of its answer."""
+    script, real = [], module.generate
+
+    def act(model, vocabulary, prompts, want, **sampling):
+        return [script.pop(0) for _ in prompts] if want == "text" else real(model, vocabulary, prompts, want, **sampling)
+    monkeypatch.setattr(module, "generate", act)
+    return lambda *words: script.extend(words)
 
 
 def same(a, b) -> bool:
@@ -147,16 +159,39 @@ def test_wrong_wants_are_refused():
         reply(model, SMALL, talks, ["text", "video"])
 
 
+# ---------------------------------------------------------------- the picture of now
+
+A, B, C = ([Segment("image", ()), Segment("text", (n,))] for n in (1, 2, 3))
+HEARD, ASKED = [Segment("audio", ()), Segment("text", (4,))], [Segment("text", (5,))]
+
+
+@pytest.mark.parametrize("given, answer, after", [
+    (ASKED, ASKED, A), (ASKED, HEARD, A), (HEARD, ASKED, A), ([*ASKED, *HEARD], HEARD, A),                  # nothing new to see
+    (ASKED, C, C), (HEARD, C, C), ([*B, *ASKED], ASKED, B), ([*ASKED, *B], HEARD, B), ([*HEARD, *B], ASKED, B), ([*B, *ASKED], C, C),
+])
+def test_the_picture_of_now_is_what_was_drawn_or_shown_last(given, answer, after):
+    now = list(A)
+    assert picture_of_now(now, given, answer) == after and now == A
+    assert picture_of_now([], given, answer) == ([] if after is A else after)
+
+
+@pytest.mark.parametrize("given, shown", [(ASKED, False), (HEARD, False), ([*HEARD, *ASKED], False), (B, True), ([*ASKED, *B], True)])
+def test_the_model_sees_it_before_what_is_given_unless_another_is_shown(given, shown):
+    now = list(A)
+    assert after_picture(now, given) == ([] if shown else A) + given and now == A
+    assert after_picture([], given) == given
+
+
 # ---------------------------------------------------------------- a conversation
 
 SAID = [(("two cats on the left, blue ground",), "image"), (("make the ground green",), None), ((Image(CAT), Text("what is it?")), "text"),
         ((Audio(tone(0.5), 8000),), "audio"), (("how many cats are there?",), None), (("describe it",), "text")]
 
 
-def test_each_turn_is_answered_from_the_words_of_all_that_was_said(opinionated, shown):
-    a, talk, said_before = opinionated, opinionated.chat(), []
+def test_each_turn_is_answered_from_the_picture_of_now_and_the_words_of_what_is_given(opinionated, shown):
+    a, talk, now = opinionated, opinionated.chat(), []
     for n, (parts, want) in enumerate(SAID):
-        given, understood = [], []
+        given, understood, seen = [], [], now
         for part in parts:                                              # by hand
             if isinstance(part, Image):
                 tokens = Segment("image", tuple(a.vqvae.encode(part.square()).flatten().tolist()))
@@ -167,19 +202,54 @@ def test_each_turn_is_answered_from_the_words_of_all_that_was_said(opinionated, 
                 continue
             given += [Segment(tokens.modality, ()), *generate(a.transformer, a.vocabulary, [[tokens]], "text", temperature=0.0)]
             understood.append(a.bpe.decode(given[-1].ids).strip())
-        ((*opened, words),) = reply(a.transformer, a.vocabulary, [said_before + given], [want] if want else None)
+            if isinstance(part, Image):
+                seen, now = [], given[-2:]
+        ((*opened, words),) = reply(a.transformer, a.vocabulary, [seen + given], [want] if want else None)
         (answer,) = draw_or_speak(a.transformer, a.vocabulary, [[*opened, words]])
+        now = [*opened, words] if answer.modality == "image" else now
         said = talk.say(*parts, want=want)
-        assert shown[n] == said_before + given and len(talk.turns) == len(shown) == n + 1
+        assert shown[n] == seen + given and talk.now == now and len(talk.turns) == len(shown) == n + 1
         assert same(said, a.render(answer)) and said.remarks == () and type(said) is KINDS[answer.modality]
         turn = talk.turns[-1]
-        assert turn.answer is said and turn.segments == (*given, *opened, words) and turn.understood == tuple(understood)
+        assert turn.answer is said and turn.understood == tuple(understood)
         assert turn.thought == (a.bpe.decode(words.ids).strip() if opened else "")
         assert [str(part) for part in turn.given] == [str(part) for part in parts] and (n != 2 or turn.given[0] is parts[0])
-        said_before += turn.segments
     assert any(turn.thought for turn in talk.turns) and any(turn.understood[0] for turn in talk.turns if turn.understood)
-    assert {type(turn.answer) for turn in talk.turns} == {Text, Image, Audio} and talk.forgotten == 0
-    assert all(segment.modality == "text" or not segment.ids for turn in talk.turns for segment in turn.segments), "it remembers words"
+    assert {type(turn.answer) for turn in talk.turns} == {Text, Image, Audio}
+
+
+PICTURE, SOUND, SEEN, HEARS, NOT_KNOWN = Image(CAT), Audio(tone(0.5), 8000), "<image>", "<audio>", "I do not know"
+STORY = [       # what is given; what the model says to itself, the answer last; of which kind it is; what it was shown; the picture then
+    (["how many cats are there?"], [NOT_KNOWN], "text", ["how many cats are there?"], []),                              # absent
+    ([SOUND], ["giraffe", "giraffe"], "audio", [HEARS, "giraffe"], []),
+    (["draw a cat, blue ground"], ["a cat"], "image", ["draw a cat, blue ground"], [SEEN, "a cat"]),                    # drawn
+    (["how many cats are there?"], ["one"], "text", [SEEN, "a cat", "how many cats are there?"], [SEEN, "a cat"]),
+    (["say dog"], ["dog"], "audio", [SEEN, "a cat", "say dog"], [SEEN, "a cat"]),
+    (["write down what I say", SOUND], ["a sun", "a sun"], "text", [SEEN, "a cat", "write down what I say", HEARS, "a sun"], [SEEN, "a cat"]),
+    (["add a dog"], ["a cat, a dog"], "image", [SEEN, "a cat", "add a dog"], [SEEN, "a cat, a dog"]),                   # changed
+    ([SOUND], ["name it", NOT_KNOWN], "text", [SEEN, "a cat, a dog", HEARS, "name it"], [SEEN, "a cat, a dog"]),
+    ([PICTURE, "what is it?"], ["an owl", "owl"], "audio", [SEEN, "an owl", "what is it?"], [SEEN, "an owl"]),          # shown
+    (["describe it"], ["an owl"], "text", [SEEN, "an owl", "describe it"], [SEEN, "an owl"]),
+    (["name it", PICTURE], [NOT_KNOWN, NOT_KNOWN], "text", ["name it", SEEN, NOT_KNOWN], [SEEN, NOT_KNOWN]),            # foreign
+    (["how many cats are there?"], [NOT_KNOWN], "text", [SEEN, NOT_KNOWN, "how many cats are there?"], [SEEN, NOT_KNOWN]),
+    ([PICTURE, SOUND], ["a car", "add a sun", "a car, a sun"], "image", [SEEN, "a car", HEARS, "add a sun"], [SEEN, "a car, a sun"]),
+    (["describe it"], ["a car, a sun"], "text", [SEEN, "a car, a sun", "describe it"], [SEEN, "a car, a sun"]),
+]
+
+
+def test_the_model_is_shown_the_picture_of_now_and_nothing_else_that_was_said(parts, shown, says):
+    """Here it sees, hears and answers as it is told."""
+    assistant = assistant_of(parts)
+    talk, bpe = assistant.chat(), assistant.bpe
+
+    def stands(*words: str) -> list[Segment]:
+        return [Segment("text", tuple(bpe.encode(" " + word))) if word[0] != "<" else Segment(word[1:-1], ()) for word in words]
+    for n, (given, said, want, seen, now) in enumerate(STORY):
+        says(*(segment for word in said for segment in stands(word)))
+        answer = talk.say(*given, want=want)
+        assert shown[n:] == [stands(*seen)] and talk.now == stands(*now)
+        assert type(answer) is KINDS[want] and (want != "text" or answer.text.strip() == said[-1])
+        assert talk.turns[n].understood == tuple(said[:-1]) and talk.turns[n].thought == ("" if want == "text" else said[-1])
 
 
 @pytest.mark.parametrize("kind", MODALITIES)
@@ -193,10 +263,20 @@ def test_the_model_decides_of_which_kind_its_answer_is_unless_it_is_told(parts, 
 def test_conversations_are_independent(opinionated):
     one, other = opinionated.chat(), opinionated.chat()
     assert isinstance(one, Chat) and one is not other
-    first = one.say("a cat on the left", want="text")
-    one.say("make the ground green", want="text")
-    assert other.turns == [] and same(other.say("a cat on the left", want="text"), first) and len(one.turns) == 2
-    assert not same(other.say("a dog", want="text"), one.say("a dog", want="text")), "what came before counts"
+    first = one.say("a cat on the left", want="image")
+    now = list(one.now)
+    one.say("make the ground green", want="image")
+    assert other.turns == [] and other.now == [] and len(one.turns) == 2
+    assert same(other.say("a cat on the left", want="image"), first) and other.now == now != one.now
+    assert not same(opinionated.chat().say("describe it", want="text"), one.say("describe it", want="text")), "the picture of now counts"
+    assert other.now == now and len(other.turns) == 1
+
+
+def test_what_was_only_said_leaves_nothing(opinionated):
+    talk = opinionated.chat()
+    for parts, want in ((("a cat",), "text"), (("say dog",), "audio"), ((Audio(tone(0.5), 8000),), "text")):
+        talk.say(*parts, want=want)
+    assert talk.now == [] and same(talk.say("describe it", want="text"), opinionated.chat().say("describe it", want="text"))
 
 
 def test_what_is_typed_is_read_and_what_became_another_word_is_said_once(opinionated, capsys):
@@ -240,46 +320,44 @@ def test_more_speech_is_heard_than_a_word(opinionated):
 
 # ---------------------------------------------------------------- what does not fit
 
-def test_the_oldest_turns_are_left_out_whole():
-    turns = [[Segment("text", (1,) * 8)], [Segment("text", (1,) * 18), Segment("text", (2,) * 8)], [Segment("text", (1,) * 3)]]
-    assert [first_that_fits(turns, room) for room in (45, 44, 35, 34, 5)] == [0, 1, 1, 2, 2]
-    with pytest.raises(ValueError, match="a turn has 5 tokens, and there is room for 4"):
-        first_that_fits(turns, 4)
-
-
 @pytest.mark.parametrize("want", MODALITIES)
-def test_there_is_room_for_the_longest_answer(parts, want):
+def test_there_is_room_for_the_longest_answer_and_the_picture_of_now_takes_of_it(parts, shown, want):
     def talk(context: int) -> Chat:
         return decided(parts, want, context).chat()
-    vocabulary, longest = parts[-1], content_limit(parts[-1], "text")
-    asked = 2 + len(parts[0].encode(" a cat" + " a cat" * 40)) + 2 + 2 + longest
+    (bpe, *_, vocabulary), text = parts, "a cat" + " a cat" * 40
+    longest, tokens = content_limit(vocabulary, "text"), len(bpe.encode(" " + text))
+    asked = 2 + tokens + 2 + 2 + longest
     least = asked + 2 + 2 + longest                                     # the kind of the answer, and its words
-    assert room_for_talk(vocabulary, least) == asked
     full = talk(least)
-    full.say("a cat" + " a cat" * 40, Image(CAT))
-    assert len(full.turns[0].segments[-1].ids) == longest, "this model never stops by itself"
+    full.say(text, Image(CAT))
+    ((*_, words),) = reply(full.assistant.transformer, vocabulary, shown, [want])
+    assert len(words.ids) == longest, "this model never stops by itself"
+    full.say(text)                                                      # about a picture with as many words
+    assert len(vocabulary.pack(shown[-1])) == asked and shown[-1][:2] == full.now
+    more = text + " cat"
+    asked_more = asked + len(bpe.encode(" " + more)) - tokens
+    full.assistant.chat().say(more)                                     # no picture, more room
+    with pytest.raises(ValueError, match=f"a turn has {asked_more} tokens, and there is room for {asked}: say less at once"):
+        full.say(more)
     with pytest.raises(ValueError, match=f"a turn has {asked} tokens, and there is room for {asked - 1}: say less at once"):
-        talk(least - 1).say("a cat" + " a cat" * 40, Image(CAT))
+        talk(least - 1).say(text, Image(CAT))
 
 
-def test_a_long_conversation_forgets_its_oldest_turns_says_so_once_and_goes_on(parts, shown):
-    assistant = decided(parts, "text")
-    talk, room, forgotten = assistant.chat(), room_for_talk(assistant.vocabulary, 512), [0]
-    for n in range(26):
-        asked = [Image(CAT), "what is it?"] if n in (12, 15) else ["a cat"]
-        answer, before = talk.say(*asked), [turn.segments for turn in talk.turns]
-        before[-1] = before[-1][:-1]                                    # its answer was not there yet
-        kept = [segment for turn in before[talk.forgotten:] for segment in turn]
-        assert shown[-1] == kept and len(assistant.vocabulary.pack(kept)) <= room
-        if talk.forgotten:
-            more = [segment for turn in before[talk.forgotten - 1:] for segment in turn]
-            assert len(assistant.vocabulary.pack(more)) > room, "not one turn too many"
-        which = "turn" if talk.forgotten == 1 else f"{talk.forgotten} turns"
-        sentence = f"The conversation is longer than what I can keep in mind: I have forgotten its first {which}."
-        assert answer.remarks == ((sentence,) if talk.forgotten > forgotten[-1] else ())
-        forgotten.append(talk.forgotten)
-    assert len(talk.turns) == 26 and forgotten == sorted(forgotten) and {1, 2} < set(forgotten)
-    assert forgotten.count(0) > 3 and len(set(forgotten)) < len(forgotten) - forgotten.count(0), "at times nothing more is forgotten"
+def test_room_is_counted_in_tokens(parts):
+    vocabulary = parts[-1]
+    talk = [Segment("image", ()), Segment("text", (1,) * 7), Segment("text", (1,) * 3)]
+    least = len(vocabulary.pack(talk)) + 4 + content_limit(vocabulary, "text")
+    check_room(vocabulary, least, talk)
+    with pytest.raises(ValueError, match="a turn has 16 tokens, and there is room for 15: say less at once"):
+        check_room(vocabulary, least - 1, talk)
+
+
+def test_a_conversation_may_be_as_long_as_one_likes(parts, shown):
+    talk = decided(parts, "text").chat()
+    for n in range(12):
+        answer = talk.say(*([Image(CAT), "what is it?"] if n == 5 else ["a cat"]))
+        assert answer.remarks == () and len(shown[-1]) == (1 if n < 5 else 3)
+    assert len(talk.turns) == 12
 
 
 @pytest.mark.parametrize("kind, parts_, settings, sentence", [
@@ -295,7 +373,7 @@ def test_a_long_conversation_forgets_its_oldest_turns_says_so_once_and_goes_on(p
     (ValueError, ["a cat"], {"decoder": "magic"}, "decoder is 'vq', 'diffusion', 'diffusion128', got 'magic'"),
     (ValueError, ["a cat"], {"decoder": "diffusion"}, "this model has no diffusion decoder: `python -m mmcourse train decoder` makes one"),
     (ValueError, ["a cat"], {"want": "image", "temperature": -1}, "temperature must be finite and not negative"),
-    (ValueError, [Image(CAT)] * 7, {"want": "image", "temperature": -1}, "temperature must be finite and not negative"),         # more would be forgotten
+    (ValueError, [Image(CAT)], {"want": "image", "temperature": -1}, "temperature must be finite and not negative"),
     (ValueError, ["a cat"], {"want": "audio", "temperature": 1.0, "top_p": 0}, "0 < top_p <= 1"),
     (ValueError, ["a cat"], {"seed": -1}, "seed"),
     (TypeError, ["a cat"], {"best_of": 8}, "best_of"),
@@ -308,25 +386,31 @@ def test_a_long_conversation_forgets_its_oldest_turns_says_so_once_and_goes_on(p
 def test_what_cannot_be_answered_leaves_the_conversation_as_it_was(parts, kind, parts_, settings, sentence):
     assistant = decided(parts, "text")
     talk, other = assistant.chat(), assistant.chat()
-    for _ in range(5):
-        assert same(talk.say(Image(CAT), "a cat"), other.say(Image(CAT), "a cat"))
-    turns, forgotten = list(talk.turns), talk.forgotten
-    assert forgotten > 0
+    for said in ([Image(CAT), "a cat"], ["a cat"]):
+        assert same(talk.say(*said), other.say(*said))
+    turns, now, words = list(talk.turns), talk.now, list(talk.now)
     with pytest.raises(kind, match=sentence):
         talk.say(*parts_, **settings)
-    assert talk.turns == turns and all(a is b for a, b in zip(talk.turns, turns)) and talk.forgotten == forgotten
-    (answer, wanted), segments = (talk.say("a dog"), other.say("a dog")), [turn.segments for turn in other.turns]
-    assert same(answer, wanted) and answer.remarks == wanted.remarks and [turn.segments for turn in talk.turns] == segments
+    assert len(talk.turns) == 2 and all(a is b for a, b in zip(talk.turns, turns)) and talk.now is now and now == words != []
+    answer, wanted = talk.say("a dog"), other.say("a dog")
+    assert same(answer, wanted) and answer.remarks == wanted.remarks and talk.now == other.now and len(talk.turns) == len(other.turns)
 
 
-def test_an_interrupted_answer_leaves_the_conversation_as_it_was(opinionated, monkeypatch):
+@pytest.mark.parametrize("where", ["perceive", "reply", "draw_or_speak", "render"])
+def test_an_interrupted_answer_leaves_the_conversation_as_it_was(opinionated, monkeypatch, where):
     talk = opinionated.chat()
-    talk.say("a cat", want="text")
-    turns = list(talk.turns)
+    talk.say("a cat", want="image")
+    turns, now, words = list(talk.turns), talk.now, list(talk.now)
 
     def interrupted(*args, **more):
         raise KeyboardInterrupt
-    monkeypatch.setattr(module, "generate", interrupted)
+    monkeypatch.setattr(Assistant if where == "render" else module, where, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        talk.say("a dog", want="text")
-    assert talk.turns == turns and talk.forgotten == 0
+        talk.say(Image(CAT), "add a dog", want="image")
+    assert talk.turns == turns and talk.now is now and now == words != []
+
+
+def test_of_two_pictures_the_last_is_talked_about():
+    one, two = ([Segment("image", ()), Segment("text", (i,))] for i in (1, 2))
+    assert picture_of_now([], [*one, *two], [Segment("text", (3,))]) == two
+    assert picture_of_now(one, [Segment("text", (3,))], two) == two and picture_of_now(one, [], [Segment("text", (3,))]) == one

@@ -1,9 +1,11 @@
-"""Conversations as tokens: what is given comes back from them, old turns are left out whole, and a model can learn from them."""
+"""Conversations as tokens: what is given comes back from them, each turn stands after the true picture of now, and a model can
+learn from them."""
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from helpers import pictures_of_now
 
 from mmcourse.bpe import BPETokenizer
 from mmcourse.chat import in_words
@@ -15,9 +17,9 @@ from mmcourse.optim import Optim
 from mmcourse.paths import CHECKPOINTS
 from mmcourse.training import Run, train
 from mmcourse.transformer import Transformer
-from mmcourse.vocabulary import CLOSE, OPEN, Segment, Vocabulary
+from mmcourse.vocabulary import CLOSE, OPEN, PAD, Segment, Vocabulary
 from mmcourse.world import speech
-from mmcourse.world.dialogues import UNKNOWN, Part
+from mmcourse.world.dialogues import KINDS, UNKNOWN, Part
 from mmcourse.world.outside import PICTURES, SOUNDS
 from mmcourse.world.scene import WORLD, held_out_voice
 
@@ -43,7 +45,7 @@ def data(folder):
 @pytest.fixture(scope="module")
 def talks():
     bpe = BPETokenizer.load(CHECKPOINTS / "bpe.json")
-    return Talks(bpe, Vocabulary(bpe.vocab_size), talks=60, rows=6)
+    return Talks(bpe, Vocabulary(bpe.vocab_size), talks=200, rows=6)
 
 
 # ---------------------------------------------------------------- pictures and sounds
@@ -133,40 +135,54 @@ def test_what_is_told_of_a_part(data):
     assert [modality(Part("outside", name)) for name in (PICTURES[0], SOUNDS[0])] == ["image", "audio"]
 
 
-def test_rows_count_the_kind_and_the_words_of_answers_and_nothing_else(talks):
+def by_hand(talks, part) -> list[int]:
+    """The ids of a part as it stands in a conversation: a picture or a sound is empty, and its words follow."""
+    words = [OPEN["text"], *(7 + i for i in talks.bpe.encode(" " + told(part))), CLOSE["text"]]
+    kind = modality(part)
+    return words if kind == "text" else [OPEN[kind], CLOSE[kind], *words]
+
+
+def test_each_turn_is_a_row_of_the_true_picture_of_now_what_is_given_and_the_answer(talks):
     """Of a text each token counts, of an answer that is drawn or spoken what opens it, the words, and what closes these."""
-    kinds = Counter()
-    for i, talk in enumerate(talks.talks):
-        ids, weights = talks.row(i)
-        segments, wanted = iter(talks.vocabulary.unpack(ids)), []
-        for turn in talk:
-            for part in turn.given:
-                for stands in talks.part(part):
-                    assert next(segments) == stands
-                    wanted += [0.0] * (len(stands.ids) + 2)
-            kind = modality(turn.answer)
-            if kind != "text":
-                assert next(segments) == Segment(kind, ())
-                wanted += [1.0, 0.0, 0.0]                               # <image> </image> <text>
-            words = next(segments)
-            assert talks.bpe.decode(words.ids) == " " + told(turn.answer)
-            wanted += [1.0] * (len(words.ids) + (2 if kind == "text" else 1))
-            kinds[kind] += 1
-        assert weights == wanted and next(segments, None) is None
-    assert min(kinds[kind] for kind in OPEN) > 5
-    counted = {token for i in range(60) for token, weight in zip(*talks.row(i)) if weight}
-    assert set(OPEN.values()) | {CLOSE["text"]} < counted and not {CLOSE["image"], CLOSE["audio"]} & counted
+    after, answers = Counter(), Counter()
+    for talk in talks.talks:
+        found = [talks.row(*turn) for turn in talks.turns(talk)]
+        for turn, now, (ids, weights) in zip(talk, pictures_of_now(talk), found, strict=True):
+            shown = any(modality(part) == "image" for part in turn.given)
+            before = [] if shown or now is None else by_hand(talks, now)
+            given, answer = sum((by_hand(talks, part) for part in turn.given), before), by_hand(talks, turn.answer)
+            assert ids == given + answer
+            opened = 0 if modality(turn.answer) == "text" else 3        # <image> </image> <text>
+            assert weights == [0.0] * len(given) + [1.0, 0.0, 0.0][:opened] + [1.0] * (len(answer) - opened)
+            after["none" if now is None else now.kind, turn.kind, shown] += 1
+            answers[modality(turn.answer)] += 1
+    assert min(answers[kind] for kind in OPEN) > 5
+    assert {kind for now, kind, shown in after if now == "image" and not shown} == set(KINDS), "every kind of turn, and the picture stays"
+    assert {kind for now, kind, shown in after if now == "image" and shown} == {"change", "ask", "describe", "name", "refuse"}
+    assert {now for now, *_ in after} == {"none", "image", "outside"}
 
 
-def test_of_a_long_conversation_a_row_has_the_newest_turns_whole(talks, monkeypatch):
-    whole, longest = [talks.row(i) for i in range(60)], max(len(talks.row(i)[0]) for i in range(60))
-    assert longest <= talks.context
-    monkeypatch.setattr(talks, "context", longest // 2)
-    for i, (ids, weights) in enumerate(whole):
-        lengths = [len(talks.vocabulary.pack([segment for part in talks.turn(turn) for segment in part])) for turn in talks.talks[i]]
-        kept = max(sum(lengths[first:]) for first in range(len(lengths)) if sum(lengths[first:]) <= longest // 2)
-        assert talks.row(i) == (ids[-kept:], weights[-kept:])
-    assert any(len(talks.row(i)[0]) < len(ids) for i, (ids, _) in enumerate(whole))
+def test_what_a_turn_is_about_is_the_picture_of_now(talks):
+    """As the conversation itself counts: the number of the turn that showed or drew it."""
+    checked = Counter()
+    for talk in talks.talks:
+        for turn, (given, _) in zip(talk, talks.turns(talk), strict=True):
+            if turn.about is not None:
+                then = talk[turn.about]
+                there = then.given if then is turn else (*then.given, then.answer)
+                picture = [part for part in there if part.kind == "image"][-1]
+                assert talks.vocabulary.pack([segment for segment in given if segment.modality == "image"]) == [OPEN["image"], CLOSE["image"]]
+                at = given.index(Segment("image", ()))
+                assert talks.vocabulary.pack(given[at:at + 2]) == by_hand(talks, picture)
+                checked[then is turn] += 1
+    assert min(checked[True], checked[False]) > 20
+
+
+def test_a_weight_is_that_of_all_that_counts(talks):
+    heavy = Talks(talks.bpe, talks.vocabulary, talks=4, weight=4.0)
+    for turn in (turn for talk in heavy.talks for turn in heavy.turns(talk)):
+        (ids, weights), (same, ones) = heavy.row(*turn), talks.row(*turn)
+        assert ids == same and weights == [4.0 * one for one in ones]
 
 
 def test_conversations_of_a_split_are_the_same_however_many(talks):
@@ -175,13 +191,28 @@ def test_conversations_of_a_split_are_the_same_however_many(talks):
     assert Talks(talks.bpe, talks.vocabulary, "validation", 10).talks != other.talks
 
 
-def test_a_model_learns_from_whole_conversations(talks):
+@pytest.mark.parametrize("rows, sizes", [(1, [1]), (6, [2, 2, 2]), (7, [2, 2, 2, 1]), (96, [24] * 4)])
+def test_a_batch_has_as_many_turns_as_rows_in_parts_of_similar_length(talks, monkeypatch, rows, sizes):
+    monkeypatch.setattr(talks, "rows", rows)
+    batch, dice, wanted = talks.batch(rng(3)), rng(3), []
+    while len(wanted) < rows:
+        wanted += [talks.row(*turn) for turn in talks.turns(talks.talks[dice.integers(200)])]
+    found = []
+    for ids, weights in zip(batch[::2], batch[1::2], strict=True):
+        assert ids.shape == weights.shape and ids.dtype == torch.long and weights.dtype == torch.float
+        lengths = (ids != PAD).sum(1).tolist()
+        assert max(lengths) == ids.shape[1] and lengths == sorted(lengths)
+        assert not any(weights[i, n:].any() for i, n in enumerate(lengths)), "padding counts nothing"
+        found += [(row[:n].tolist(), weight[:n].tolist()) for row, weight, n in zip(ids, weights, lengths)]
+    assert [len(ids) for ids in batch[::2]] == sizes and sorted(found) == sorted(wanted[:rows])
+    assert [len(ids) for ids, _ in found] == sorted(len(ids) for ids, _ in found)
+
+
+def test_a_model_learns_from_turns(talks):
     batch = talks.batch(rng())
-    assert Counter(x.dtype for x in batch) == {torch.long: len(batch) // 2, torch.float: len(batch) // 2}
-    assert sum(len(x) for x in batch[::2]) == talks.rows and all(a.shape == b.shape for a, b in zip(batch[::2], batch[1::2]))
-    assert all(torch.equal(a, b) for a, b in zip(batch, talks.batch(rng()))) and len(batch[0]) < talks.rows
+    assert all(torch.equal(a, b) for a, b in zip(batch, talks.batch(rng()), strict=True))
     torch.manual_seed(0)
-    model = Transformer(talks.vocabulary.size, width=16, layers=1, heads=2, context=talks.context, segment_starts=tuple(OPEN.values()))
+    model = Transformer(talks.vocabulary.size, width=16, layers=1, heads=2, context=256, segment_starts=tuple(OPEN.values()))
     before = mixture_loss(model, *batch)["loss"].item()
     train(model, lambda dice: batch, mixture_loss, steps=8, optim=Optim(lr=1e-2, warmup=1), run=Run(progress=False))
     assert mixture_loss(model, *batch)["loss"].item() < before - 0.5

@@ -1,13 +1,13 @@
 """Conversations are asked and marked: true answers are right, others are not, and rows are counted as they are named."""
 import pytest
+from helpers import pictures_of_now
 
 from mmcourse import checkpoints
 from mmcourse.experiments import talking
-from mmcourse.experiments.conversations import Conversations, Talks
+from mmcourse.experiments.conversations import Conversations, Talks, modality, told
 from mmcourse.experiments.talking import Asked, ask_turns, marked, refused, rows
 from mmcourse.judges import PictureReader
-from mmcourse.transformer import Transformer
-from mmcourse.vocabulary import OPEN, Segment
+from mmcourse.vocabulary import Segment
 from mmcourse.world.dialogues import UNKNOWN, Part, Turn
 
 
@@ -21,7 +21,7 @@ def data(tmp_path_factory):
 
 def every_turn(data) -> list[Asked]:
     words = Talks(data.bpe, data.vocabulary, "validation", len(data.talks))
-    return [Asked(turn, words.turn(turn)[1]) for talk in data.talks for turn in talk]
+    return [Asked(turn, answer) for talk in data.talks for turn, (_, answer) in zip(talk, words.turns(talk), strict=True)]
 
 
 def true_pictures(data, monkeypatch) -> None:
@@ -66,22 +66,24 @@ def test_rows_are_named_by_what_was_asked_and_how(data):
         "outside": {"n": 1, "right": 1, "kind": 1, "refused": 1}, "outside: noise": {"n": 1, "right": 1, "kind": 1, "refused": 1}}
 
 
-def test_each_turn_is_asked_after_the_true_ones_before_it(data, monkeypatch):
-    """Of an untrained model: what it is shown, not what it says."""
-    torch_model = Transformer(data.vocabulary.size, width=16, layers=1, heads=2, context=512, segment_starts=tuple(OPEN.values())).eval()
-    seen, words = [], Talks(data.bpe, data.vocabulary, "validation", len(data.talks))
-    monkeypatch.setattr(talking, "perceive", lambda model, vocabulary, given: [[segment] if segment.modality == "text" else
-                                                                               [Segment(segment.modality, ()), Segment("text", (1,))] for segment in given])
-    monkeypatch.setattr(talking, "reply", lambda model, vocabulary, talks: seen.extend(talks) or [[Segment("text", (1,))] for _ in talks])
-    asked = ask_turns(torch_model, data)
-    assert len(asked) == len(seen) == sum(map(len, data.talks)) and not any(each.right for each in asked if each.turn.answer.kind != "text")
-    at = 0
-    for talk in data.talks:
-        stand = [[*given, *answer] for given, answer in map(words.turn, talk)]
-        for number, turn in enumerate(talk):
-            before = [segment for told in stand[:number] for segment in told]
-            assert seen[at][:len(before)] == before and len(seen[at]) == len(before) + sum(1 + (part.kind != "text") for part in turn.given)
-            at += 1
+def test_each_turn_is_asked_about_the_true_picture_of_now(data, monkeypatch):
+    """Whatever the model sees, hears and answers: here always the one word `misread`."""
+    misread, seen = Segment("text", (1,)), []
+    monkeypatch.setattr(talking, "perceive", lambda model, vocabulary, given: [
+        [segment] if segment.modality == "text" else [Segment(segment.modality, ()), misread] for segment in given])
+    monkeypatch.setattr(talking, "reply", lambda model, vocabulary, talks: seen.extend(talks) or [[misread] for _ in talks])
+    asked = ask_turns(None, data)
+    assert [each.turn for each in asked] == [turn for talk in data.talks for turn in talk] and not any(each.right for each in asked)
+    prompts, states = iter(seen), set()
+    for turn, now in ((turn, now) for talk in data.talks for turn, now in zip(talk, pictures_of_now(talk))):
+        given, shown = [], any(modality(part) == "image" for part in turn.given)
+        for part in turn.given:
+            given += ([Segment("text", tuple(data.bpe.encode(" " + part.value)))] if part.kind == "text" else
+                      [Segment(modality(part), ()), misread])
+        before = [] if now is None or shown else [Segment("image", ()), Segment("text", tuple(data.bpe.encode(" " + told(now))))]
+        assert next(prompts) == before + given
+        states.add((now and now.kind, shown))
+    assert next(prompts, None) is None and {(None, False), (None, True), ("image", False), ("image", True)} <= states
 
 
 def test_the_vocabulary_is_the_shipped_models(data):

@@ -222,9 +222,6 @@ def test_remarks_stand_below_the_answer_and_what_was_typed_is_no_html(panel):
     page = say(panel, "a KITTEN & <b>")
     assert "<div>a KITTEN &amp; &lt;b&gt;</div>" in page.split("<b>model</b>")[0]
     assert "<small><em>I read “kitten” as “cat”.</em></small>" in page.split("<b>model</b>")[1]
-    for _ in range(9):
-        page = say(panel, "describe the picture", tab=1)
-    assert "I have forgotten its first" in page, "the model's context is full"
 
 
 def test_a_long_sound_is_shortened_and_this_is_said(panel):
