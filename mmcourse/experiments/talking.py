@@ -10,7 +10,7 @@ import numpy as np
 
 from mmcourse.assistant import painted
 from mmcourse.chat import after_picture, draw_or_speak, perceive, picture_of_now, reply
-from mmcourse.experiments.conversations import Conversations, Talks, told
+from mmcourse.experiments.conversations import Conversations, Talks, modality, told
 from mmcourse.judges import PictureReader
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import Segment
@@ -53,8 +53,7 @@ def ask_turns(model: Transformer, data: Conversations, seed: int = 0) -> list[As
 
 def marked(model: Transformer, data: Conversations, asked: list[Asked], reader: PictureReader) -> list[Asked]:
     """Which answers are right: words to the letter, of a picture the whole scene, as the reader sees it once it is drawn."""
-    kinds = {"text": "text", "image": "image", "spoken": "audio"}
-    same = [each for each in asked if each.answer[0].modality == kinds[each.turn.answer.kind]]
+    same = [each for each in asked if each.answer[0].modality == modality(each.turn.answer)]
     drawn = [each for each in same if each.turn.answer.kind == "image"]
     pictures = painted(data.vqvae, draw_or_speak(model, data.vocabulary, [each.answer for each in drawn])) if drawn else []
     scenes = dict(zip(map(id, drawn), reader.read(pictures) if drawn else []))
@@ -71,12 +70,12 @@ def refused(data: Conversations, asked: Asked) -> bool:
 
 def rows(data: Conversations, asked: Sequence[Asked]) -> dict[str, dict]:
     """By group: how many turns, of how many the answer is right, of the right kind, and a refusal."""
-    kinds, out = {"text": "text", "image": "image", "spoken": "audio"}, {}
+    out: dict[str, dict] = {}
     for each in asked:
         for group in each.groups:
             row = out.setdefault(group, {"n": 0, "right": 0, "kind": 0, "refused": 0})
             row["n"] += 1
             row["right"] += each.right
-            row["kind"] += each.answer[0].modality == kinds[each.turn.answer.kind]
+            row["kind"] += each.answer[0].modality == modality(each.turn.answer)
             row["refused"] += refused(data, each)
     return dict(sorted(out.items()))

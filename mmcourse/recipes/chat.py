@@ -1,7 +1,7 @@
 """The model that converses: `mmcourse train chat`, from the pre-trained transformer in two more runs.
 
-It learns to converse from examples (SFT), and half of what it is shown is what it could before, with phrases of speech
-added. Then it practises what is still weak (GRPO, `mmcourse.posttraining`).
+It learns to converse from examples (SFT), and beside them it is shown what it could before, phrases of speech, and what is
+to be refused. Then it practises what is still weak (GRPO, `mmcourse.posttraining`).
 """
 import hashlib
 from dataclasses import dataclass, replace
