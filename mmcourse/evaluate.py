@@ -145,14 +145,14 @@ class Answers:
 
 
 class Evaluation:
-    """All measurements of one model on `n` held-out scenes. Each public method measures one direction."""
+    """All measurements of one model on `n` held-out scenes (or of another `split`). Each public method measures one direction."""
 
     def __init__(self, assistant: Assistant, n: int = 200, seed: int = 0, progress: bool = True, people=None,
-                 answers: Answers | None = None):
+                 answers: Answers | None = None, split: str = "held-out"):
         self.a, self.n, self.seed, self.progress, self.people = assistant, n, seed, progress, people
         self.answers = Answers() if answers is None else answers
         rng = np.random.default_rng((seed, 77))
-        self.scenes = [sample_scene(rng, "held-out") for _ in range(n)]
+        self.scenes = [sample_scene(rng, split) for _ in range(n)]
         self.pictures = draw_batch(self.scenes)
         self.image_ids = self.a.vqvae.encode(self.pictures)
         self.reader = PictureReader()

@@ -36,19 +36,38 @@ class Asked:
 
 def ask_turns(model: Transformer, data: Conversations, seed: int = 0) -> list[Asked]:
     """Every turn of the conversations, about the true picture of now."""
-    words, rng = Talks(data.bpe, data.vocabulary, data.split, len(data.talks)), np.random.default_rng(seed)
-    turns, before = [], []
+    words, turns, before = Talks(data.bpe, data.vocabulary, data.split, len(data.talks)), [], []
     for talk in data.talks:
         now: list[Segment] = []
         for turn, (seen, answer) in zip(talk, words.turns(talk)):
             turns.append(turn)
             before.append(now)
             now = picture_of_now(now, seen, answer)
+    return ask(model, data, turns, before, np.random.default_rng(seed))[0]
+
+
+def ask_through(model: Transformer, data: Conversations, seed: int = 0) -> list[list[Asked]]:
+    """Each conversation from its first turn to its last, about the pictures that the model drew or saw itself."""
+    rng, out = np.random.default_rng(seed), [[] for _ in data.talks]
+    now: list[list[Segment]] = [[] for _ in data.talks]
+    for number in range(max(map(len, data.talks), default=0)):
+        at = [i for i, talk in enumerate(data.talks) if number < len(talk)]
+        asked, after = ask(model, data, [data.talks[i][number] for i in at], [now[i] for i in at], rng)
+        for i, each, picture in zip(at, asked, after):
+            out[i].append(each)
+            now[i] = picture
+    return out
+
+
+def ask(model: Transformer, data: Conversations, turns: Sequence[Turn], before: Sequence[list[Segment]],
+        rng: np.random.Generator) -> tuple[list[Asked], list[list[Segment]]]:
+    """Turns asked `before` each of which a picture is talked about ([]: none), and marked; and the picture after each."""
     given = [data.given(turn, rng) for turn in turns]
     seen = iter(perceive(model, data.vocabulary, [segment for parts in given for segment in parts]))
     asked = [[segment for _ in parts for segment in next(seen)] for parts in given]
     said = reply(model, data.vocabulary, [after_picture(now, parts) for now, parts in zip(before, asked, strict=True)])
-    return marked(model, data, [Asked(turn, answer) for turn, answer in zip(turns, said)], PictureReader())
+    found = marked(model, data, [Asked(turn, answer) for turn, answer in zip(turns, said)], PictureReader())
+    return found, [picture_of_now(*each) for each in zip(before, asked, said, strict=True)]
 
 
 def marked(model: Transformer, data: Conversations, asked: list[Asked], reader: PictureReader) -> list[Asked]:

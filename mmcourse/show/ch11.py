@@ -14,13 +14,17 @@ from matplotlib import colors, patches
 from matplotlib import pyplot as plt
 
 from mmcourse import checkpoints, show
+from mmcourse.chat import Chat
 from mmcourse.experiments import practice
+from mmcourse.experiments.conversations import told
 from mmcourse.experiments.practice import REPORT, TASKS
 from mmcourse.judges.hearing import stack
 from mmcourse.judges.metrics import decide, newcombe, paired_bootstrap, t_interval, wilson
+from mmcourse.media import Audio, Image, Text
 from mmcourse.posttraining import Question
 from mmcourse.show.ch10 import mean_of_seeds
 from mmcourse.vocabulary import Segment
+from mmcourse.world.dialogues import Turn
 from mmcourse.world.speech import SAMPLE_RATE
 
 REWARD_EAR, REPORT_EAR = "word_judge", "second_listener"        # who hears what is said: for the reward, for the report
@@ -458,3 +462,159 @@ def shipped_verdicts(rows: Mapping[str, Mapping]) -> dict[str, str]:
         out["S3, after five times as much practice"] = against(("practised longer", "greedy"), best, above=-3.0)
     return out | {"S4, paid for signs alone, signs do not fall": counted("sign", "signs", above=-5.0),
                   "S4, but things and ground do": counted("things", "n", below=0.0)}
+
+
+# ---------------------------------------------------------------- the model that converses
+
+def script(turns: Sequence[Turn]) -> None:
+    """Print a conversation as it is written: who, how, what."""
+    for turn in turns:
+        for part in (*turn.given, turn.answer):
+            what = told(part) if part.kind == "image" else part.value if part.kind == "outside" else f"“{part.value}”"
+            print(f"{'model' if part is turn.answer else 'user':7}{part.kind.replace('outside', 'foreign'):9}{what}")
+    print()
+
+
+def conversation(talk: Chat, caption: str = "", columns: int = 4) -> None:
+    """The turns of a `Chat`, one box each: above it what was asked, in it the answer; what the report listener hears in a
+    spoken answer is its title, and players stand below."""
+    lines = -(-len(talk.turns) // columns)
+    fig, axes = plt.subplots(lines, columns, figsize=(2.4 * columns, 2.7 * lines), squeeze=False)
+    sounds = []
+    for axis in axes.flat:
+        axis.axis("off")
+    for number, (axis, turn) in enumerate(zip(axes.flat, talk.turns), 1):
+        asked = " ".join(str(part) if isinstance(part, Text) else f"[{type(part).__name__.lower()}]" for part in turn.given)
+        axis.set_title("\n".join(textwrap.wrap(f"{number}. {asked}", 30)), fontsize=8.5)
+        if isinstance(turn.answer, Image):
+            axis.imshow(turn.answer.pixels, interpolation="nearest")
+            continue
+        words = turn.answer.text if isinstance(turn.answer, Text) else ""
+        if isinstance(turn.answer, Audio):
+            (words,) = checkpoints.load("phrase_listener").hear([turn.answer.at(SAMPLE_RATE)])
+            sounds.append((f"{number}. {asked}", turn.answer))
+            words = f"(spoken)\n{words}"
+        axis.text(0.5, 0.5, "\n".join(line for part in words.split("\n") for line in textwrap.wrap(part, 20)), ha="center",
+                  va="center", fontsize=11, transform=axis.transAxes)
+    show.figure(fig, caption)
+    if sounds and show._in_notebook():
+        from IPython.display import HTML, display
+        display(HTML("".join(f"<div>{html.escape(title)}<br>{show.player(sound.samples, sound.rate)}</div>"
+                             for title, sound in sounds)))
+
+
+TALKED = {                              # rows of `ch11_chat`: what a reader wants to know, in words
+    "draw": "draws what is asked for", "change": "changes a picture, and keeps the rest", "ask": "answers a question",
+    "ask: typed": "– typed", "ask: spoken": "– spoken", "ask: typed, answered aloud": "– typed, answered by voice",
+    "ask: spoken, answered aloud": "– spoken, answered by voice", "describe": "describes a picture",
+    "name": "names the only thing", "write": "writes down what is said", "say": "says what it is told to",
+    "outside": "what is not of its world, refused",
+}
+WHY = {"photograph": "a photograph", "noise picture": "a picture of noise", "plain picture": "an empty picture",
+       "silence": "silence", "noise": "a noise", "unknown word": "an unknown word", "no picture": "no picture yet",
+       "unanswerable": "what nobody can know"}
+
+
+def talked(found: Mapping) -> None:
+    """What the model makes of conversations (`ch11_chat`): right answers by kind of turn, the model before it beside."""
+    def cells(row: Mapping | None, key: str = "right") -> str:
+        return "–" if not row else f"{row[key] / row['n']:.1%}"
+    rows, before = found["chat"]["turns"]["rows"], found["before"]["turns"]["rows"]
+    names = {**TALKED, **{f"outside: {why}": f"– {name}" for why, name in WHY.items()}}
+    lines = []
+    for key, name in names.items():
+        if row := rows.get(key):
+            low, high = wilson(row["right"], row["n"])
+            lines.append({"": name, "right": cells(row), "95 %": f"{low:.1%} to {high:.1%}", "the right kind": cells(row, "kind"),
+                          "before": cells(before.get(key)), "n": str(row["n"])})
+    show.table(lines, "Turns of test conversations, each after the true turns before it: one try, and the model chooses whether "
+               "it answers in text, picture or sound. Before: the pre-trained model, asked the same.")
+
+
+def error(row: Mapping) -> float:
+    """Words wrong, in percent of those that were said."""
+    return 100 * row["wrong"] / row["words"]
+
+
+def ears(found: Mapping) -> None:
+    """Phrases written down, and answers spoken (`ch11_chat`): words wrong, of the model, of the one before it, and of a listener
+    that hears the same clips with and without the trip through the model's tokens."""
+    phrases, listener = found["chat"]["phrases"], found["listener"]["heard"]
+    lines = [{"": f"{sort}s", "words wrong": f"{error(phrases[sort]):.1f} %", "all right": share_right(phrases[sort]),
+              "before": f"{error(found['before']['phrases'][sort]):.1f} %", "n": str(row["n"])}
+             for sort, row in phrases.items() if sort != "all"]
+    lines += [{"": name, "words wrong": f"{error(row):.1f} %", "all right": share_right(row), "before": "", "n": str(row["n"])}
+              for name, row in (("all of them", phrases["all"]), ("the report listener, from the sound", listener["as they are"]),
+                                ("and from what the model's tokens keep of it", listener["after the codec"]))]
+    show.table(lines, "Phrases of up to three seconds by voices that nobody has heard in training, written down.")
+    names = {"answer": "the model's", "truth": "a true voice, after the same trip through the tokens"}
+    spoken = found["chat"]["turns"]["spoken"]
+    show.table([{"": name, "words wrong": f"{error(spoken[key]):.1f} %", "all right": share_right(spoken[key]),
+                 "n": str(spoken[key]["n"])} for key, name in names.items()],
+               "Spoken answers, in the ears of the report listener.")
+
+
+def share_right(row: Mapping) -> str:
+    """The share of right ones, in percent."""
+    return f"{row['right'] / row['n']:.1%}"
+
+
+def chat_verdicts(found: Mapping) -> dict[str, str]:
+    """What was expected of conversations (`ch11_chat`) against what came; intervals by Wilson, as if words were independent."""
+    rows, spoken = found["chat"]["turns"]["rows"], found["chat"]["turns"]["spoken"]
+
+    def share(right: int, n: int, **bounds: float) -> str:
+        low, high = (100 * x for x in wilson(right, n))
+        return f"{decide(low, high, **bounds):9} {100 * right / n:5.1f} % ({low:.1f} to {high:.1f}), n = {n}"
+
+    def together(keys: Sequence[str], what: str = "right") -> tuple[int, int]:
+        kept = [rows[key] for key in keys if key in rows]
+        return sum(row[what] for row in kept), sum(row["n"] for row in kept)
+    phrases, before = found["chat"]["phrases"]["all"], found["before"]["turns"]["rows"]
+    typed, said = (together([f"ask: {how}{end}" for end in ("", ", answered aloud")]) for how in ("typed", "spoken"))
+    return {"C1, words wrong in phrases that it hears: at most 10 %": share(phrases["wrong"], phrases["words"], below=10.0),
+            "C2, typed questions right: at least 95 %": share(*typed, above=95.0),
+            "C2, spoken questions right: at least 85 %": share(*said, above=85.0),
+            "C3, refused of what is outside: at least 90 %": share(*together(["outside"]), above=90.0),
+            "C3, refused of what is inside: at most 3 %": share(*together(["inside"], "refused"), below=3.0),
+            "C4, words of its voice misheard: at most 10 %": share(spoken["answer"]["wrong"], spoken["answer"]["words"], below=10.0),
+            "C5, right before, of all that is inside: at most 10 %": share(before["inside"]["right"], before["inside"]["n"], below=10.0)}
+
+
+DIRECTION = {"text->image": "draws a caption", "image->text": "describes a picture", "text->speech": "says a word",
+             "image->speech": "names a picture aloud", "speech->text": "writes down a word",
+             "people's digits": "writes down a digit", "speech->image": "draws what it hears", "image+text->image": "edits"}
+MEASURE = {"object": "the right things", "word": "the whole sign", "exact": "all of it", "judge": "first listener",
+           "second listener": "second listener", "words": "unheard voices", "digits": "another person",
+           "change": "what was to change", "both": "and the rest kept"}
+
+
+def tries(found: Mapping) -> None:
+    """Best of eight and one try before, one try after (`ch11_one_try`), in all directions."""
+    lines = []
+    for direction, ways in found["rows"].items():
+        for measure in next(iter(ways.values())):
+            if measure != "cpu":
+                cells = {way: f"{row[measure]['right'] / row[measure]['n']:.1%}" for way, row in ways.items()}
+                lines.append({"": f"{DIRECTION[direction]}: {MEASURE[measure]}", **cells,
+                              "n": str(next(iter(ways.values()))[measure]["n"])})
+    costs = {way: f"{row['cpu']:.2f} s" for way, row in found["rows"]["text->image"].items()}
+    lines.append({"": "CPU seconds a picture", **costs, "n": ""})
+    show.table(lines, "Questions of the test split, the same for all three.")
+
+
+def tries_verdicts(found: Mapping) -> dict[str, str]:
+    """One try after against one try before, and against the best of eight: by bootstrap over the questions."""
+    out = {}
+    for direction, ways in found["rows"].items():
+        measures = [key for key in next(iter(ways.values())) if key != "cpu"]
+        for measure in measures[-1:]:                       # of each direction the strictest, which stands last
+            hits = [[100.0 * int(hit) for hit in row[measure]["hits"]] for row in ways.values()]
+            for title, other, bounds in (("R1, against one try", hits[1], {"above": 0.0}),
+                                         ("R3, against the best of eight", hits[0], {"above": -3.0})):
+                low, high = paired_bootstrap(hits[2], other, np.random.default_rng(0))
+                change = np.mean(hits[2]) - np.mean(other)
+                out[f"{title}: {DIRECTION[direction]}"] = (f"{decide(low, high, **bounds):9} {change:+6.1f} points "
+                                                           f"({low:+.1f} to {high:+.1f})")
+    costs = [row["cpu"] for row in found["rows"]["text->image"].values()]
+    return out | {"R2, a picture costs": f"{costs[2] / costs[0]:.2f} of the best of eight"}

@@ -45,10 +45,10 @@ def mixture():
 
 def test_the_tables_ask_for_what_there_is():
     for stage in recipe.STAGES:
+        assert 0 < stage.phrases < 1 and stage.schedule in (0, *range(stage.steps + 1, 10 * stage.steps))
         assert set(stage.rows) <= set(ROWS) <= set(DIRECTIONS) and all(n > 0 for n in stage.rows.values())
     assert set(recipe.KINDS) == {*edits.KINDS, "long sign", "noun of two"}
-    for shares in (recipe.PHRASES, recipe.OUTSIDE):
-        assert set(shares) < set(ROWS) and all(0 < share < 1 for share in shares.values())
+    assert set(recipe.OUTSIDE) < set(ROWS) and all(0 < share < 1 for share in recipe.OUTSIDE.values())
 
 
 def segments_of(mixture, name: str, n: int) -> list[list[Segment]]:
@@ -59,12 +59,14 @@ def segments_of(mixture, name: str, n: int) -> list[list[Segment]]:
 
 def test_phrases_are_said_and_written_down_in_their_share_and_only_where_no_word_is_asked_for(mixture):
     text, unknown = mixture.text(PHRASE), mixture.text(UNKNOWN)
-    for name, share in recipe.PHRASES.items():
-        rows = segments_of(mixture, name, 600)
-        assert np.mean([text in row for row in rows if unknown not in row]) == pytest.approx(share, abs=0.06)
+    both = {"audio->text", "text->audio"}
+    for name in both:
+        for mixture.phrase_share in (0.6, 0.2):
+            rows = segments_of(mixture, name, 600)
+            assert np.mean([text in row for row in rows if unknown not in row]) == pytest.approx(mixture.phrase_share, abs=0.06)
     said = segments_of(mixture, "text->audio", 60)
     assert {(len(audio.ids), word == text) for word, audio in said} == {(6, False), (18, True)}, "clean clips are said"
-    for name in set(ROWS) - set(recipe.PHRASES):
+    for name in set(ROWS) - both:
         assert not any(text in row for row in segments_of(mixture, name, 40))
 
 
@@ -214,7 +216,7 @@ def small(mixture, monkeypatch, tmp_path):
     def ask(rng, n):
         return [Question((Segment("text", (int(i),)),), "text") for i in rng.integers(50, size=n)]
     task = Task("short", ask, lambda asked, answers: [-len(answer.ids) for answer in answers])
-    stages = (recipe.Stage(1, 3, 1.0, ROWS), recipe.Stage(1, 2, 4.0, {"text->image": 1}))
+    stages = (recipe.Stage(1, 3, 1.0, ROWS), recipe.Stage(1, 2, 4.0, {"text->image": 1, "audio->text": 3}, phrases=0.1, schedule=3))
     for name, value in {"STAGES": stages, "STEPS": 2, "PRACTICE_STEPS": 2, "train": note, "longer": tiny, "Talks": OneTalk,
                         "rehearsal": lambda bpe, vocabulary: mixture, "drawing": lambda bpe, vqvae: task,
                         "load_human_digits": lambda: None, "measure": lambda model: {"ask": "1 of 2"},
@@ -229,7 +231,7 @@ def test_a_batch_holds_conversations_and_rehearsal(small, mixture):
     said = VOCABULARY.pack([Segment("text", (9, 9, 9)), Segment("text", (8, 8))])
     for (ids, weights, *others), stage in zip(small, recipe.STAGES, strict=True):
         assert ids.tolist() == [said] * stage.talks and (weights == stage.talk_weight).all()
-        mixture.rows = stage.rows
+        mixture.rows, mixture.phrase_share = stage.rows, stage.phrases
         again = mixture.batch(np.random.default_rng(0))
         assert len(again) == len(others) and all(torch.equal(a, b) for a, b in zip(again, others))
         assert sum(map(len, others[::2])) == sum(stage.rows.values())

@@ -13,6 +13,7 @@ from mmcourse.show import ch11
 from mmcourse.show.diagrams import ch11 as drawing
 from mmcourse.studies import _ch11, ch11_posttraining
 from mmcourse.vocabulary import Segment
+from mmcourse.world.dialogues import Part, Turn
 from mmcourse.world.pictures import draw_batch
 from mmcourse.world.scene import Group, Scene
 
@@ -409,3 +410,51 @@ def test_the_shipped_models_verdicts_are_paired_by_caption():
     assert "-1.0 points" in found["S3, one greedy try for the best of eight"]
     longer = ch11.shipped_verdicts(rows | {"practised longer": row(90, 60)})
     assert longer["S3, after five times as much practice"].startswith("FAILS")
+
+
+# ---------------------------------------------------------------- the model that converses
+
+def test_a_conversation_is_written_as_it_was_said(capsys):
+    turns = (Turn((Part("image", BEE), Part("spoken", "what is it?")), Part("text", "bee"), "name"),
+             Turn((Part("outside", "noise"),), Part("text", "I do not know"), "refuse", "noise"))
+    ch11.script(turns)
+    assert capsys.readouterr().out.split("\n") == [
+        "user   image    a bee on the right, red ground", "user   spoken   “what is it?”", "model  text     “bee”",
+        "user   foreign  noise", "model  text     “I do not know”", "", ""]
+
+
+def test_each_turn_of_a_conversation_has_a_box(drawn, monkeypatch):
+    from types import SimpleNamespace
+
+    from mmcourse.media import Audio, Image, Text
+    monkeypatch.setattr(checkpoints, "load", lambda name: SimpleNamespace(hear=lambda clips: [f"{len(clips[0])} samples"]))
+    sound = Audio(np.random.default_rng(0).normal(size=4000).clip(-1, 1) * 0.1, 8000)
+    answers = [Image(np.zeros((64, 64, 3), np.uint8)), Text("two"), sound, Text("I do not know"), Text("five")]
+    ch11.conversation(SimpleNamespace(turns=[SimpleNamespace(given=(Text(f"asked {i}"),), answer=a) for i, a in enumerate(answers)]),
+                      "a talk")
+    ((fig, caption),) = drawn
+    axes = fig.axes
+    assert caption == "a talk" and len(axes) == 8 and len(axes[0].images) == 1
+    assert [axis.get_title() for axis in axes[:5]] == [f"{i + 1}. asked {i}" for i in range(5)] and axes[5].get_title() == ""
+    assert [text.get_text() for axis in axes for text in axis.texts] == ["two", "(spoken)\n4000 samples", "I do not know", "five"]
+
+
+def test_the_tables_of_a_conversation_say_what_was_measured(monkeypatch):
+    shown = []
+    monkeypatch.setattr(show, "table", lambda lines, caption="": shown.append(lines))
+    rows = {"draw": {"n": 50, "right": 45, "kind": 50, "refused": 0}, "outside: noise": {"n": 10, "right": 9, "kind": 10, "refused": 9}}
+    spoken = {"answers": 4, "answer": {"wrong": 1, "words": 8, "right": 3}, "truth": {"wrong": 0, "words": 8, "right": 4}}
+    chat = {"turns": {"rows": rows, "spoken": spoken}, "phrases": {"all": {}, "caption": {"n": 9, "right": 9, "wrong": 3, "words": 30}}}
+    before = {"turns": {"rows": {"draw": {"n": 20, "right": 1, "kind": 2, "refused": 0}}},
+              "phrases": {"caption": {"n": 9, "right": 0, "wrong": 15, "words": 30}}}
+    ch11.talked({"chat": chat, "before": before})
+    ch11.ears({"chat": chat, "before": before})
+    turns, phrases, voices = shown
+    assert [(line[""], line["right"], line["before"]) for line in turns] == [
+        ("draws what is asked for", "90.0%", "5.0%"), ("– a noise", "90.0%", "–")]
+    assert (phrases[0]["words wrong"], phrases[0]["before"]) == ("10.0 %", "50.0 %")
+    assert [(line["words wrong"], line["all right"]) for line in voices] == [("12.5 %", "75.0%"), ("0.0 %", "100.0%")]
+    once = {"n": 10, "right": 9, "hits": "1111111110"}
+    ch11.tries({"rows": {"text->image": {way: {"exact": once, "cpu": 0.25} for way in ("a", "b", "c")}}})
+    assert [line[""] for line in shown[-1]] == ["draws a caption: all of it", "CPU seconds a picture"]
+    assert shown[-1][0]["c"] == "90.0%" and shown[-1][1]["a"] == "0.25 s"
