@@ -14,13 +14,11 @@ from matplotlib import colors, patches
 from matplotlib import pyplot as plt
 
 from mmcourse import checkpoints, show
-from mmcourse.chat import Chat
 from mmcourse.experiments import practice
 from mmcourse.experiments.conversations import told
 from mmcourse.experiments.practice import REPORT, TASKS
 from mmcourse.judges.hearing import stack
 from mmcourse.judges.metrics import decide, newcombe, paired_bootstrap, t_interval, wilson
-from mmcourse.media import Audio, Image, Text
 from mmcourse.posttraining import Question
 from mmcourse.show.ch10 import mean_of_seeds
 from mmcourse.vocabulary import Segment
@@ -473,34 +471,6 @@ def script(turns: Sequence[Turn]) -> None:
             what = told(part) if part.kind == "image" else part.value if part.kind == "outside" else f"“{part.value}”"
             print(f"{'model' if part is turn.answer else 'user':7}{part.kind.replace('outside', 'foreign'):9}{what}")
     print()
-
-
-def conversation(talk: Chat, caption: str = "", columns: int = 4) -> None:
-    """The turns of a `Chat`, one box each: above it what was asked, in it the answer; what the report listener hears in a
-    spoken answer is its title, and players stand below."""
-    lines = -(-len(talk.turns) // columns)
-    fig, axes = plt.subplots(lines, columns, figsize=(2.4 * columns, 2.7 * lines), squeeze=False)
-    sounds = []
-    for axis in axes.flat:
-        axis.axis("off")
-    for number, (axis, turn) in enumerate(zip(axes.flat, talk.turns), 1):
-        asked = " ".join(str(part) if isinstance(part, Text) else f"[{type(part).__name__.lower()}]" for part in turn.given)
-        axis.set_title("\n".join(textwrap.wrap(f"{number}. {asked}", 30)), fontsize=8.5)
-        if isinstance(turn.answer, Image):
-            axis.imshow(turn.answer.pixels, interpolation="nearest")
-            continue
-        words = turn.answer.text if isinstance(turn.answer, Text) else ""
-        if isinstance(turn.answer, Audio):
-            (words,) = checkpoints.load("phrase_listener").hear([turn.answer.at(SAMPLE_RATE)])
-            sounds.append((f"{number}. {asked}", turn.answer))
-            words = f"(spoken)\n{words}"
-        axis.text(0.5, 0.5, "\n".join(line for part in words.split("\n") for line in textwrap.wrap(part, 20)), ha="center",
-                  va="center", fontsize=11, transform=axis.transAxes)
-    show.figure(fig, caption)
-    if sounds and show._in_notebook():
-        from IPython.display import HTML, display
-        display(HTML("".join(f"<div>{html.escape(title)}<br>{show.player(sound.samples, sound.rate)}</div>"
-                             for title, sound in sounds)))
 
 
 TALKED = {                              # rows of `ch11_chat`: what a reader wants to know, in words

@@ -1,11 +1,13 @@
-"""A conversation with the model on the page: what was said so far, and below it what to say, show or play next."""
+"""A conversation with the model on the page: what was said so far, and below it what to say, show or play next; or as a figure."""
 import base64
 import html
+import textwrap
 
 import ipywidgets as w
 import numpy as np
+from matplotlib import pyplot as plt
 
-from mmcourse import show
+from mmcourse import checkpoints, show
 from mmcourse.assistant import Assistant
 from mmcourse.chat import LONGEST_HEARD, Chat, Exchange
 from mmcourse.media import MAX_SECONDS, Audio, Image, Text
@@ -66,6 +68,38 @@ class OneByOne(Chat):
         object.__setattr__(answer, "remarks", remarks)                  # a Text is frozen
         self.turns.append(Exchange(tuple(given), answer))
         return answer
+
+
+# ---------------------------------------------------------------- what was said, as a figure
+
+def boxes(talk: Chat, caption: str = "", columns: int = 4) -> None:
+    """The turns of a conversation, a box for each: above it what was asked, in it the answer. In the box of a spoken answer
+    stands what the report listener hears in it, and its player is below."""
+    lines = -(-len(talk.turns) // columns)
+    fig, axes = plt.subplots(lines, columns, figsize=(2.4 * columns, 2.7 * lines), squeeze=False)
+    sounds = []
+    for axis in axes.flat:
+        axis.axis("off")
+    for number, (axis, turn) in enumerate(zip(axes.flat, talk.turns), 1):
+        asked = " ".join(str(part) if isinstance(part, Text) else f"[{type(part).__name__.lower()}]" for part in turn.given)
+        asked += "".join(f"\n→ “{words}”" for words in turn.understood)
+        title = [line for part in f"{number}. {asked}".split("\n") for line in textwrap.wrap(part, 30)]
+        axis.set_title("\n".join(title), fontsize=8.5)
+        if isinstance(turn.answer, Image):
+            axis.imshow(turn.answer.pixels, interpolation="nearest")
+            continue
+        words = str(turn.answer) if isinstance(turn.answer, Text) else ""
+        if isinstance(turn.answer, Audio):
+            (words,) = checkpoints.load("phrase_listener").hear([turn.answer.at(SAMPLE_RATE)])
+            sounds.append((f"{number}. {asked}", turn.answer))
+            words = f"(spoken)\n{words}"
+        axis.text(0.5, 0.5, "\n".join(line for part in words.split("\n") for line in textwrap.wrap(part, 20)), ha="center",
+                  va="center", fontsize=11, transform=axis.transAxes)
+    show.figure(fig, caption)
+    if sounds and show._in_notebook():
+        from IPython.display import HTML, display
+        display(HTML("".join(f"<div>{html.escape(title)}<br>{show.player(sound.samples, sound.rate)}</div>"
+                             for title, sound in sounds)))
 
 
 # ---------------------------------------------------------------- the panel

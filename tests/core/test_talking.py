@@ -5,7 +5,7 @@ from helpers import pictures_of_now
 from mmcourse import checkpoints
 from mmcourse.experiments import talking
 from mmcourse.experiments.conversations import Conversations, Talks, modality, told
-from mmcourse.experiments.talking import Asked, ask_turns, marked, refused, rows
+from mmcourse.experiments.talking import Asked, ask_through, ask_turns, marked, refused, rows
 from mmcourse.judges import PictureReader
 from mmcourse.vocabulary import Segment
 from mmcourse.world.dialogues import UNKNOWN, Part, Turn
@@ -84,6 +84,23 @@ def test_each_turn_is_asked_about_the_true_picture_of_now(data, monkeypatch):
         assert next(prompts) == before + given
         states.add((now and now.kind, shown))
     assert next(prompts, None) is None and {(None, False), (None, True), ("image", False), ("image", True)} <= states
+
+
+def test_a_conversation_goes_on_about_the_models_own_pictures(data, monkeypatch):
+    """Whatever the model sees and hears is `misread`, and whatever it answers is a picture that it calls `drawn`."""
+    misread, drawn, seen = Segment("text", (1,)), [Segment("image", ()), Segment("text", (2,))], []
+    monkeypatch.setattr(talking, "perceive", lambda model, vocabulary, given: [
+        [segment] if segment.modality == "text" else [Segment(segment.modality, ()), misread] for segment in given])
+    monkeypatch.setattr(talking, "reply", lambda model, vocabulary, talks: seen.extend(talks) or [drawn for _ in talks])
+    monkeypatch.setattr(talking, "draw_or_speak", lambda model, vocabulary, replies: [Segment("image", (0,) * 64) for _ in replies])
+    asked = ask_through(None, data)
+    assert [[each.turn for each in talk] for talk in asked] == [list(talk) for talk in data.talks]
+    first = seen[:len(data.talks)]
+    assert not any(drawn[-1] in prompt for prompt in first) and len(seen) == sum(map(len, data.talks))
+    later = [talk[number] for number in range(1, max(map(len, data.talks))) for talk in data.talks if number < len(talk)]
+    for turn, prompt in zip(later, seen[len(data.talks):], strict=True):
+        shown = any(modality(part) == "image" for part in turn.given)
+        assert (prompt[:2] == drawn) == (not shown), "the picture of now is its own, unless another one is shown"
 
 
 def test_the_vocabulary_is_the_shipped_models(data):

@@ -423,36 +423,23 @@ def test_a_conversation_is_written_as_it_was_said(capsys):
         "user   foreign  noise", "model  text     “I do not know”", "", ""]
 
 
-def test_each_turn_of_a_conversation_has_a_box(drawn, monkeypatch):
-    from types import SimpleNamespace
-
-    from mmcourse.media import Audio, Image, Text
-    monkeypatch.setattr(checkpoints, "load", lambda name: SimpleNamespace(hear=lambda clips: [f"{len(clips[0])} samples"]))
-    sound = Audio(np.random.default_rng(0).normal(size=4000).clip(-1, 1) * 0.1, 8000)
-    answers = [Image(np.zeros((64, 64, 3), np.uint8)), Text("two"), sound, Text("I do not know"), Text("five")]
-    ch11.conversation(SimpleNamespace(turns=[SimpleNamespace(given=(Text(f"asked {i}"),), answer=a) for i, a in enumerate(answers)]),
-                      "a talk")
-    ((fig, caption),) = drawn
-    axes = fig.axes
-    assert caption == "a talk" and len(axes) == 8 and len(axes[0].images) == 1
-    assert [axis.get_title() for axis in axes[:5]] == [f"{i + 1}. asked {i}" for i in range(5)] and axes[5].get_title() == ""
-    assert [text.get_text() for axis in axes for text in axis.texts] == ["two", "(spoken)\n4000 samples", "I do not know", "five"]
-
-
 def test_the_tables_of_a_conversation_say_what_was_measured(monkeypatch):
     shown = []
     monkeypatch.setattr(show, "table", lambda lines, caption="": shown.append(lines))
     rows = {"draw": {"n": 50, "right": 45, "kind": 50, "refused": 0}, "outside: noise": {"n": 10, "right": 9, "kind": 10, "refused": 9}}
-    spoken = {"answers": 4, "answer": {"wrong": 1, "words": 8, "right": 3}, "truth": {"wrong": 0, "words": 8, "right": 4}}
-    chat = {"turns": {"rows": rows, "spoken": spoken}, "phrases": {"all": {}, "caption": {"n": 9, "right": 9, "wrong": 3, "words": 30}}}
+    heard = {"n": 4, "right": 3, "wrong": 1, "words": 8}
+    chat = {"turns": {"rows": rows, "spoken": {"answers": 4, "answer": heard, "truth": {**heard, "wrong": 0, "right": 4}}},
+            "phrases": {"all": {**heard, "wrong": 2}, "caption": {"n": 9, "right": 9, "wrong": 3, "words": 30}}}
     before = {"turns": {"rows": {"draw": {"n": 20, "right": 1, "kind": 2, "refused": 0}}},
               "phrases": {"caption": {"n": 9, "right": 0, "wrong": 15, "words": 30}}}
-    ch11.talked({"chat": chat, "before": before})
-    ch11.ears({"chat": chat, "before": before})
+    found = {"chat": chat, "before": before, "listener": {"heard": {"as they are": heard, "after the codec": {**heard, "wrong": 4}}}}
+    ch11.talked(found)
+    ch11.ears(found)
     turns, phrases, voices = shown
     assert [(line[""], line["right"], line["before"]) for line in turns] == [
         ("draws what is asked for", "90.0%", "5.0%"), ("– a noise", "90.0%", "–")]
     assert (phrases[0]["words wrong"], phrases[0]["before"]) == ("10.0 %", "50.0 %")
+    assert [line["words wrong"] for line in phrases[1:]] == ["25.0 %", "12.5 %", "50.0 %"]
     assert [(line["words wrong"], line["all right"]) for line in voices] == [("12.5 %", "75.0%"), ("0.0 %", "100.0%")]
     once = {"n": 10, "right": 9, "hits": "1111111110"}
     ch11.tries({"rows": {"text->image": {way: {"exact": once, "cpu": 0.25} for way in ("a", "b", "c")}}})

@@ -4,16 +4,17 @@ import html
 import io
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from mmcourse import show
+from mmcourse import checkpoints, show
 from mmcourse.assistant import Assistant
-from mmcourse.chat import LONGEST_HEARD
+from mmcourse.chat import LONGEST_HEARD, Chat, Exchange
 from mmcourse.media import MAX_SECONDS, Audio, Image, Text
-from mmcourse.show.conversation import Conversation
+from mmcourse.show.conversation import Conversation, boxes
 from mmcourse.show.inputs import Canvas, Microphone, Say, Upload
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import MODALITIES
@@ -138,6 +139,17 @@ def test_the_gallery_draws(tiny, said):
     assert len(draw_gallery(tiny, seed=1).axes) == 18
 
 
+def test_the_gallery_ends_with_a_conversation(tiny, talker, monkeypatch):
+    from mmcourse import gallery
+    answers = dict(zip(gallery.TALK, ("text", "image", "audio", "text", "image", "audio"), strict=True))
+    say = Chat.say
+    monkeypatch.setattr(Chat, "say", lambda talk, asked, seed: say(talk, asked, want=answers[asked], seed=seed))
+    listener = SimpleNamespace(hear=lambda clips: [f"{len(clips)} clip"])
+    axes = gallery.draw_gallery(tiny, 1, SimpleNamespace(hear=lambda clips: ["cat"]), listener, talker).axes
+    assert len(axes) == 24 and [bool(axis.images) for axis in axes[18:]] == [kind == "image" for kind in answers.values()]
+    assert [axis.texts[0].get_text() for axis in axes[18:] if axis.texts][1] == "(spoken)\na judge hears\n“1 clip”"
+
+
 @pytest.mark.parametrize("kind", [Canvas, Microphone, Upload])
 def test_what_the_page_sends_arrives_and_can_be_taken_back(kind):
     widget = kind()
@@ -165,6 +177,21 @@ def test_what_was_not_understood_is_shown_above_the_answer(tiny, said):
 
 
 # ---------------------------------------------------------------- a conversation
+
+def test_each_turn_of_a_conversation_has_a_box(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(show, "figure", lambda fig, caption="": drawn.append((fig, caption)))
+    monkeypatch.setattr(checkpoints, "load", lambda name: SimpleNamespace(hear=lambda clips: [f"{len(clips[0])} samples"]))
+    sound = Audio(np.random.default_rng(0).normal(size=4000).clip(-1, 1) * 0.1, 8000)
+    answers = [Image(np.zeros((64, 64, 3), np.uint8)), Text("two"), sound, Text("I do not know"), Text("five")]
+    turns = [Exchange((Text(f"asked {i}"),), answer, ("what it heard",) * (i == 4)) for i, answer in enumerate(answers)]
+    boxes(SimpleNamespace(turns=turns), "a talk")
+    ((fig, caption),) = drawn
+    axes = fig.axes
+    assert caption == "a talk" and len(axes) == 8 and len(axes[0].images) == 1
+    assert [axis.get_title() for axis in axes[:6]] == [*(f"{i + 1}. asked {i}" for i in range(4)), "5. asked 4\n→ “what it heard”", ""]
+    assert [text.get_text() for axis in axes for text in axis.texts] == ["two", "(spoken)\n4000 samples", "I do not know", "five"]
+
 
 def test_a_model_that_has_not_learned_to_converse_answers_each_turn_by_itself(tiny, monkeypatch):
     panel, asked, real = Conversation(tiny), [], tiny.tokens
