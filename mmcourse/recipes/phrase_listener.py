@@ -17,8 +17,10 @@ from mmcourse.world.augment import augment
 from mmcourse.world.other_voices import load_other_phrases
 from mmcourse.world.phrases import load_phrases
 
-STEPS = 1600
+STEPS = 5000
 BATCH = 32
+WIDTH = 160
+LENGTHS = 8                 # a batch is one of so many parts of a random lot, by length: else two thirds of it would be padding
 OPTIM = Optim(lr=3e-3, weight_decay=0.02, ema_decay=0.995)
 MEASURED = 400              # phrases of each kind of voice
 
@@ -34,7 +36,9 @@ class PhraseBatches:
 
     def __call__(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, samples) sound and (B, words) the numbers of the words, 0 where there are no more."""
-        chosen = [self.pairs[i] for i in rng.integers(len(self.pairs), size=self.batch)]
+        lot = sorted(rng.integers(len(self.pairs), size=LENGTHS * self.batch), key=lambda i: len(self.pairs[i][0]))
+        first = self.batch * int(rng.integers(LENGTHS))
+        chosen = [self.pairs[i] for i in lot[first:first + self.batch]]
         sounds = [augment(clip, rng, vocal_tract=True) for clip, _ in chosen]
         return stack(sounds, max(map(len, sounds))), pad([labels for _, labels in chosen])
 
@@ -69,7 +73,7 @@ def main(argv: list[str] | None = None, folder=None) -> History:
     """Train, measure, save."""
     args = options("phrase_listener", argv, STEPS)
     torch.manual_seed(args.seed)
-    listener = PhraseListener(sorted({word for text in load_other_phrases().words for word in words_of(text)}))
+    listener = PhraseListener(sorted({word for text in load_other_phrases().words for word in words_of(text)}), WIDTH)
     run = begin(run_file("phrase_listener", seed=args.seed, steps=args.steps), args)
     history = finished(train(listener, PhraseBatches(listener.words), ctc, steps=args.steps, optim=OPTIM,
                              run=Run(seed=args.seed, resume=run)))
