@@ -82,8 +82,8 @@ STAGES = (
           schedule=1000),
     # Mostly listening: of a phrase four words in ten were misheard, those of training as much as new ones. So more of them, with
     # fewer tokens confused.
-    Stage(2800, 72, 4.0, {"text->image": 6, "image->text": 6, "text+text->text": 5, "audio->text": 48, "text->audio": 6},
-          phrases=0.75, confused=0.05, rate=0.6),
+    Stage(2500, 72, 4.0, {"text->image": 6, "image->text": 6, "text+text->text": 5, "audio->text": 48, "text->audio": 6},
+          phrases=0.75, confused=0.05, rate=0.6, schedule=2800),
 )
 STEPS = sum(stage.steps for stage in STAGES)
 CONTEXT = 512                           # tokens: three seconds of speech, and a turn in words
@@ -218,10 +218,11 @@ def learn_to_converse(model: Transformer, args) -> tuple[float, Path]:
         talks.rows, talks.weight, mixture.rows = stage.talks, stage.talk_weight, stage.rows
         mixture.phrase_share, mixture.confused = stage.phrases, stage.confused
         run = begin(stage_file(number, args.seed, mixture), args)
+        schedule = stage.schedule or stage.steps
         optim = Optim("muon", lr=stage.rate * LR, muon_lr=stage.rate * MUON_LR, warmup=WARMUP, ema_decay=EMA_DECAY)
         with in_two_processes(model) as loss:           # its CPU minutes are counted from this start on, a run's from its first
             history = finished(train(
-                model, lambda rng: (*talks.batch(rng), *mixture.batch(rng)), loss, steps=stage.schedule or stage.steps, optim=optim,
+                model, lambda rng: (*talks.batch(rng), *mixture.batch(rng)), loss, steps=schedule, optim=optim,
                 run=Run(until=min(left, stage.steps), seed=args.seed + number, save_every=100, resume=run)))
         minutes, left = minutes + history.cpu_minutes + loss.cpu_seconds / 60, left - stage.steps
         if left <= 0:

@@ -540,15 +540,15 @@ def chat_verdicts(found: Mapping) -> dict[str, str]:
     def together(keys: Sequence[str], what: str = "right") -> tuple[int, int]:
         kept = [rows[key] for key in keys if key in rows]
         return sum(row[what] for row in kept), sum(row["n"] for row in kept)
-    phrases, before = found["chat"]["phrases"]["all"], found["before"]["turns"]["rows"]
+    phrases, voice, before = found["chat"]["phrases"]["all"], spoken["answer"], found["before"]["turns"]["rows"]["inside"]
     typed, said = (together([f"ask: {how}{end}" for end in ("", ", answered aloud")]) for how in ("typed", "spoken"))
     return {"C1, words wrong in phrases that it hears: at most 10 %": share(phrases["wrong"], phrases["words"], below=10.0),
             "C2, typed questions right: at least 95 %": share(*typed, above=95.0),
             "C2, spoken questions right: at least 85 %": share(*said, above=85.0),
             "C3, refused of what is outside: at least 90 %": share(*together(["outside"]), above=90.0),
             "C3, refused of what is inside: at most 3 %": share(*together(["inside"], "refused"), below=3.0),
-            "C4, words of its voice misheard: at most 10 %": share(spoken["answer"]["wrong"], spoken["answer"]["words"], below=10.0),
-            "C5, right before, of all that is inside: at most 10 %": share(before["inside"]["right"], before["inside"]["n"], below=10.0)}
+            "C4, words of its voice misheard: at most 10 %": share(voice["wrong"], voice["words"], below=10.0),
+            "C5, right before, of all that is inside: at most 10 %": share(before["right"], before["n"], below=10.0)}
 
 
 DIRECTION = {"text->image": "draws a caption", "image->text": "describes a picture", "text->speech": "says a word",

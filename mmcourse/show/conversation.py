@@ -1,4 +1,4 @@
-"""A conversation with the model on the page: what was said so far, and below it what to say, show or play next; or as a figure."""
+"""A conversation with the model on the page: what was said so far, and what to say, show or play next; or as a figure."""
 import base64
 import html
 import textwrap

@@ -173,4 +173,10 @@ def right_and_bright(asked: Sequence[Question], given: Sequence[Segment]) -> lis
     return [right * bright for right, bright in zip(REWARD["draw"](asked, given), brightness(asked, given))]
 
 
+def only_chat_is_new(result: dict, head: dict) -> bool:
+    """Whether a result was made with another `chat` than is shipped, and with nothing else that differs."""
+    made, now = result.get("made with", {}), head["made with"]
+    return made != now and {**made, "chat": now["chat"]} == now
+
+
 assert set(PRICE) == set(METHODS)

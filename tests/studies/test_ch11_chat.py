@@ -101,6 +101,19 @@ def test_one_try_is_compared_question_by_question():
     assert says["R2, a picture costs"] == "0.20 of the best of eight"
 
 
+def test_a_new_model_keeps_the_rows_of_the_one_before(monkeypatch):
+    head = {"made with": {"chat": "new", "transformer": "same"}}
+    tried = {"made with": {"chat": "old", "transformer": "same"}, "rows": {"text->image": {"before, one try": 1, "after, one try": 2}}}
+    ch11_one_try.outdated(tried, head)
+    assert tried == {**head, "rows": {"text->image": {"before, one try": 1}}}
+    asked = {"made with": {"chat": "old", "transformer": "same"}, "chat": {"turns": 1}, "before": {"turns": 2}}
+    ch11_chat.outdated(asked, head)
+    assert asked == {**head, "before": {"turns": 2}}
+    other = {"made with": {"chat": "old", "transformer": "other"}, "chat": 1}
+    ch11_chat.outdated(other, head)
+    assert other["chat"] == 1 and other["made with"]["transformer"] == "other", "left to be refused"
+
+
 @pytest.mark.parametrize("study", [ch11_chat, ch11_one_try])
 def test_the_head_names_the_models_that_were_measured(study):
     made = study.head(study.STUDY.plan)["made with"]
