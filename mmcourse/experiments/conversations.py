@@ -133,11 +133,12 @@ class Talks:
 
     Args:
         talks: how many conversations of the split. rows: turns in a `batch`. weight: how much the loss counts an answer's tokens.
+        least: for so many tokens an answer counts, if it has fewer: beside captions an answer of one word is soon forgotten.
     """
 
     def __init__(self, bpe, vocabulary: Vocabulary, split: str = "train", talks: int | None = None, *, rows: int = 96,
-                 weight: float = 1.0):
-        self.bpe, self.vocabulary, self.rows, self.weight = bpe, vocabulary, rows, weight
+                 weight: float = 1.0, least: int = 1):
+        self.bpe, self.vocabulary, self.rows, self.weight, self.least = bpe, vocabulary, rows, weight, least
         self.talks = dialogues(TALKS[split] if talks is None else talks, split)
 
     def part(self, part: Part) -> list[Segment]:
@@ -159,11 +160,11 @@ class Talks:
         """A turn as ids, and how much the loss counts each: the answer, and of its boundary tokens those that are chosen. Of
         which kind the answer is, its first token says."""
         ids = self.vocabulary.pack(given)
-        weights = [0.0] * len(ids)
+        weights, each = [0.0] * len(ids), self.weight * max(1.0, self.least / len(answer[-1].ids))
         for number, segment in enumerate(answer):
             part = self.vocabulary.pack([segment])
             ids += part
-            weights += [self.weight * (number == 0)] + [self.weight * (segment.modality == "text")] * (len(part) - 1)
+            weights += [each * (number == 0)] + [each * (segment.modality == "text")] * (len(part) - 1)
         return ids, weights
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:

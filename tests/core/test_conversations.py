@@ -185,6 +185,14 @@ def test_a_weight_is_that_of_all_that_counts(talks):
         assert ids == same and weights == [4.0 * one for one in ones]
 
 
+def test_a_short_answer_counts_for_so_many_tokens_at_least(talks):
+    fair = Talks(talks.bpe, talks.vocabulary, talks=4, least=8)
+    for turn in (turn for talk in talks.talks for turn in talks.turns(talk)):
+        (_, weights), (_, ones) = fair.row(*turn), talks.row(*turn)
+        words = len(turn[1][-1].ids)
+        assert weights == [one * max(1, 8 / words) for one in ones]
+
+
 def test_conversations_of_a_split_are_the_same_however_many(talks):
     other = Talks(talks.bpe, talks.vocabulary, talks=10)
     assert other.talks == talks.talks[:10]
