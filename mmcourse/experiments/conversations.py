@@ -134,11 +134,13 @@ class Talks:
     Args:
         talks: how many conversations of the split. rows: turns in a `batch`. weight: how much the loss counts an answer's tokens.
         least: for so many tokens an answer counts, if it has fewer: beside captions an answer of one word is soon forgotten.
+        others: the share of the turns that are no questions and are kept in a batch.
     """
 
     def __init__(self, bpe, vocabulary: Vocabulary, split: str = "train", talks: int | None = None, *, rows: int = 96,
-                 weight: float = 1.0, least: int = 1):
-        self.bpe, self.vocabulary, self.rows, self.weight, self.least = bpe, vocabulary, rows, weight, least
+                 weight: float = 1.0, least: int = 1, others: float = 1.0):
+        self.bpe, self.vocabulary, self.rows = bpe, vocabulary, rows
+        self.weight, self.least, self.others = weight, least, others
         self.talks = dialogues(TALKS[split] if talks is None else talks, split)
 
     def part(self, part: Part) -> list[Segment]:
@@ -171,7 +173,9 @@ class Talks:
         """ids and weights (B, T) of `rows` turns, in up to `PARTS` parts of similar length: for `mixture_loss`."""
         rows: list = []
         while len(rows) < self.rows:
-            rows += [self.row(*turn) for turn in self.turns(self.talks[rng.integers(len(self.talks))])]
+            talk = self.talks[rng.integers(len(self.talks))]
+            rows += [self.row(*pair) for turn, pair in zip(talk, self.turns(talk), strict=True)
+                     if turn.kind == "ask" or self.others == 1 or rng.random() < self.others]
         rows = sorted(rows[:self.rows], key=lambda row: len(row[0]))
         size = -(-len(rows) // PARTS)
         return tuple(pad([row[k] for row in rows[i:i + size]], dtype) for i in range(0, len(rows), size)

@@ -58,6 +58,7 @@ class Stage:
     Args:
         steps: how many it has. rows: how many sequences of each direction a batch has, beside `talks` turns of conversations.
         talk_weight: how much a token of an answer in a conversation counts. least: for how many it counts at least.
+        others: the share of the turns that are no questions and are kept.
         phrases: the share of phrases in what is said and written down; the rest are single words.
         confused: how often a token of what is heard is another one that sounds like it.
         rate: the learning rates, as a share of those of the pre-training.
@@ -72,6 +73,7 @@ class Stage:
     rate: float = 0.4
     schedule: int = 0
     least: int = 1
+    others: float = 1.0
 
 
 STAGES = (
@@ -87,8 +89,11 @@ STAGES = (
           phrases=0.75, confused=0.05, rate=0.6, schedule=2800),
     # Then talk again: answers of one or two tokens were drowned by captions (a quarter of the questions was still answered
     # wrong), and the last letters of signs went astray.
-    Stage(1000, 110, 4.0, {"text->image": 6, "image->text": 5, "text+text->text": 4, "audio->text": 40, "text->audio": 4},
-          phrases=0.75, confused=0.05, least=8),
+    Stage(600, 110, 4.0, {"text->image": 6, "image->text": 5, "text+text->text": 4, "audio->text": 40, "text->audio": 4},
+          phrases=0.75, confused=0.05, least=8, schedule=1000),
+    # Questions were hardest, those of training as much as new ones: they need the most examples.
+    Stage(500, 220, 4.0, {"text->image": 4, "image->text": 4, "text+text->text": 2, "audio->text": 16, "text->audio": 3},
+          phrases=0.75, confused=0.05, rate=0.5, least=8, others=0.25),
 )
 STEPS = sum(stage.steps for stage in STAGES)
 CONTEXT = 512                           # tokens: three seconds of speech, and a turn in words
@@ -220,8 +225,8 @@ def learn_to_converse(model: Transformer, args) -> tuple[float, Path]:
     talks, mixture = Talks(bpe, vocabulary, talks=TALKS), rehearsal(bpe, vocabulary)
     left, minutes = args.steps, 0.0
     for number, stage in enumerate(STAGES):
-        talks.rows, talks.weight, talks.least, mixture.rows = stage.talks, stage.talk_weight, stage.least, stage.rows
-        mixture.phrase_share, mixture.confused = stage.phrases, stage.confused
+        talks.rows, talks.weight, talks.least, talks.others = stage.talks, stage.talk_weight, stage.least, stage.others
+        mixture.rows, mixture.phrase_share, mixture.confused = stage.rows, stage.phrases, stage.confused
         run = begin(stage_file(number, args.seed, mixture), args)
         schedule = stage.schedule or stage.steps
         optim = Optim("muon", lr=stage.rate * LR, muon_lr=stage.rate * MUON_LR, warmup=WARMUP, ema_decay=EMA_DECAY)
