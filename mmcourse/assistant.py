@@ -189,7 +189,8 @@ def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:
 
     Args:
         name: `reference`, the pre-trained model, which answers with care (`rerank.PRESETS`), or `chat`, the same after it learned
-            to converse and practised, which answers in one try (in the making: `mmcourse train chat --ship` makes it).
+            to converse and practised, which answers in one try. That one is better to talk to in writing, and worse at much else,
+            its voice above all (chapter 11 has the figures).
     """
     if name not in TRANSFORMERS:
         raise ValueError(f"the models are {' and '.join(map(repr, TRANSFORMERS))}; got {name!r}. Single parts: "

@@ -25,27 +25,30 @@ TOGETHER = 16                           # prompts whose kind of answer is chosen
 def choose_modality(model: Transformer, vocabulary: Vocabulary,
                     prompts: Sequence[Sequence[Segment]]) -> list[str]:
     """Of which kind each answer will be: the likeliest of the tokens that open one."""
-    rows, openers, out = [vocabulary.pack(prompt) for prompt in prompts], list(OPEN.values()), []
+    rows, out = [vocabulary.pack(prompt) for prompt in prompts], []
+    openers = list(OPEN.values())
     for i in range(0, len(rows), TOGETHER):
         part = rows[i:i + TOGETHER]
-        hidden = model.hidden(pad(part).to(model.device))   # nobody sees the padding behind
-        last = hidden[torch.arange(len(part)), torch.tensor([len(row) - 1 for row in part])]
+        hidden = model.hidden(pad(part).to(model.device))  # nobody sees padding behind
+        ends = torch.tensor([len(row) - 1 for row in part])
+        last = hidden[torch.arange(len(part)), ends]  # (B, T, C) -> (B, C)
         out += [MODALITIES[k] for k in model.head(last)[:, openers].argmax(-1).tolist()]
     return out
 
 
 def in_words(segment: Segment, words: Segment | None = None) -> list[Segment]:
-    """What stands for a segment in a conversation: a text as it is, a picture or a sound as an
-    empty one and the words for it."""
+    """What stands for a segment in a conversation: a text as it is, a picture or a sound
+    as an empty one and the words for it."""
     return [segment] if words is None else [Segment(segment.modality, ()), words]
 
 
 def perceive(model: Transformer, vocabulary: Vocabulary,
              given: Sequence[Segment]) -> list[list[Segment]]:
-    """Each segment as it stands in a conversation: what is seen is described, what is heard is
-    written down, by the model itself."""
+    """Each segment as it stands in a conversation: what is seen is described, what is
+    heard is written down, by the model itself."""
     foreign = [i for i, segment in enumerate(given) if segment.modality != "text"]
-    said = generate(model, vocabulary, [[given[i]] for i in foreign], "text", temperature=0.0)
+    said = generate(model, vocabulary, [[given[i]] for i in foreign], "text",
+                    temperature=0.0)
     words = dict(zip(foreign, said))
     return [in_words(segment, words.get(i)) for i, segment in enumerate(given)]
 
@@ -68,8 +71,8 @@ def reply(model: Transformer, vocabulary: Vocabulary, talks: Sequence[Sequence[S
 
 def draw_or_speak(model: Transformer, vocabulary: Vocabulary,
                   replies: Sequence[Sequence[Segment]], **sampling) -> list[Segment]:
-    """Each answer itself: drawn or spoken from its words alone. `sampling`: as for `generate`; by
-    default the likeliest."""
+    """Each answer itself: drawn or spoken from its words alone. `sampling`: as for
+    `generate`; by default the likeliest."""
     out = [answer[-1] for answer in replies]
     for want in ("image", "audio"):
         rows = [i for i, answer in enumerate(replies) if answer[0].modality == want]
@@ -82,8 +85,8 @@ def draw_or_speak(model: Transformer, vocabulary: Vocabulary,
 
 def picture_of_now(now: list[Segment], given: Sequence[Segment],
                    answer: Sequence[Segment]) -> list[Segment]:
-    """The picture that is talked about after a turn, as it stands in a conversation: what was
-    drawn, or else shown, last; [] if there is none."""
+    """The picture that is talked about after a turn, as it stands in a conversation: what
+    was drawn, or else shown, last; [] if there is none."""
     for part in (answer, given):
         for i in reversed(range(len(part))):
             if part[i].modality == "image":
@@ -92,8 +95,8 @@ def picture_of_now(now: list[Segment], given: Sequence[Segment],
 
 
 def after_picture(now: list[Segment], given: Sequence[Segment]) -> list[Segment]:
-    """What the model sees of a conversation: the picture of now, unless another one is shown, and
-    what is given."""
+    """What the model sees of a conversation: the picture of now, unless another one is
+    shown, and what is given."""
     shown = any(segment.modality == "image" for segment in given)
     return [*([] if shown else now), *given]
 

@@ -10,36 +10,29 @@ from matplotlib import pyplot as plt
 from mmcourse import checkpoints, show
 from mmcourse.assistant import Assistant, load
 from mmcourse.judges.metrics import held_out_scenes
-from mmcourse.media import Audio, Image, Text
+from mmcourse.media import Image, Text
 from mmcourse.paths import DATA
 from mmcourse.world.pictures import draw
 from mmcourse.world.scene import NOUNS, Scene, caption
 
 COLUMNS = 6
 STREAM = 55                             # of the scenes
-TALK = ("a lion on the left, two suns on the right, green ground", "make the ground purple", "replace the lion with an owl",
-        "how many suns are there?", "is there a zebra?", "tell me: what is on the left?")
 PAINTED = {"vq": "text → picture\n(plain decoder)", "diffusion": "the same tokens\n(diffusion decoder)"}
 
 
-def draw_gallery(assistant: Assistant, seed: int = 0, judge=None, ear=None, talker: Assistant | None = None):
-    """A matplotlib figure: prompts drawn by both decoders, pictures described, words spoken; and a conversation with
-    `talker`, who has learned to. `judge` hears words, `ear` phrases."""
+def draw_gallery(assistant: Assistant, seed: int = 0, judge=None):
+    """A matplotlib figure: prompts drawn by both decoders, pictures described, words spoken."""
     show.style()
     decoders = ("vq", "diffusion") if assistant.decoder is not None else ("vq",)
-    heights = [*[1] * len(decoders), 1.05, 0.8, *([1] if talker is not None else [])]
-    fig, axes = plt.subplots(len(heights), COLUMNS, figsize=(12, 2.15 * len(heights) + 0.9),
-                             gridspec_kw={"height_ratios": heights})
+    rows = len(decoders) + 2
+    fig, axes = plt.subplots(rows, COLUMNS, figsize=(12, 2.15 * rows + 0.9),
+                             gridspec_kw={"height_ratios": [*[1] * len(decoders), 1.05, 0.8]})
     scenes = held_out_scenes(2 * COLUMNS, seed, stream=STREAM)
     for column in range(COLUMNS):
-        painted, (described, spoken) = axes[:len(decoders), column], axes[len(decoders):len(decoders) + 2, column]
-        draw_caption(assistant, scenes[column], painted, decoders, seed)
-        describe_picture(assistant, scenes[COLUMNS + column], described, seed)
-        speak_word(assistant, NOUNS[(11 * column + 7 + seed) % len(NOUNS)], spoken, seed, judge)
+        draw_caption(assistant, scenes[column], axes[:-2, column], decoders, seed)
+        describe_picture(assistant, scenes[COLUMNS + column], axes[-2, column], seed)
+        speak_word(assistant, NOUNS[(11 * column + 7 + seed) % len(NOUNS)], axes[-1, column], seed, judge)
     names = [*(PAINTED[decoder] for decoder in decoders), "picture → text", "text → speech"]
-    if talker is not None:
-        converse(talker, axes[-1], seed, ear)
-        names.append("a conversation\n(chapter 11)")
     for row, name in enumerate(names):
         axes[row, 0].set_ylabel(name, fontsize=9)
         for axis in axes[row]:
@@ -79,22 +72,6 @@ def speak_word(assistant: Assistant, word: str, axis, seed: int, judge=None) -> 
     axis.xaxis.label.set_fontsize(8)
 
 
-def converse(talker: Assistant, axes, seed: int, ear=None) -> None:
-    """A conversation, a turn for each axis: what is said above, the answer below it."""
-    talk = talker.chat()
-    for axis, said in zip(axes, TALK, strict=True):
-        answer = talk.say(said, seed=seed)
-        axis.set_title(quoted(said), fontsize=8)
-        if isinstance(answer, Image):
-            axis.imshow(answer.pixels, interpolation="nearest")
-            continue
-        words = str(answer) if isinstance(answer, Text) else "(spoken)"
-        if isinstance(answer, Audio) and ear is not None:
-            words += f"\na judge hears\n“{ear.hear([answer.samples])[0]}”"
-        axis.set_aspect(1)
-        axis.text(0.5, 0.5, words, ha="center", va="center", fontsize=12, transform=axis.transAxes)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Make the figure and save it."""
     parser = argparse.ArgumentParser(prog="mmcourse gallery", description=__doc__.splitlines()[0])
@@ -102,7 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", default=DATA / "gallery.png")
     args = parser.parse_args(argv)
     show.setup(args.seed)
-    fig = draw_gallery(load(), args.seed, *map(checkpoints.load, ("word_judge", "phrase_listener")), load("chat"))
+    judge = checkpoints.load("word_judge") if "word_judge" in checkpoints.manifest() else None
+    fig = draw_gallery(load(), args.seed, judge)
     fig.savefig(args.out, dpi=80, facecolor="white")
     width, height = fig.get_size_inches() * 80
     print(f"{args.out}: {width:.0f} x {height:.0f} pixels")

@@ -67,6 +67,7 @@ CORE = {
         "posttraining": "Question Task mark Rollouts roll_out written allowed_ids sampled_log_probs advantages has_contrast "
                         "best_alone any_one best_and_worst where_they_differ policy_loss preference_loss Method Practice "
                         "post_train",
+        "chat": "choose_modality in_words perceive reply draw_or_speak picture_of_now after_picture",
     },
 }
 _REMOTE = re.compile(

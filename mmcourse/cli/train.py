@@ -13,8 +13,8 @@ from mmcourse.cli import usage_error
 PACKAGE = Path(__file__).resolve().parents[1]
 # `train all` follows the imports: what a recipe needs is trained before it.
 ORDER = ("bpe", "picture_judge", "word_judge", "vqvae", "codec", "second_listener", "transformer", "decoder", "decoder128",
-         "sound_decoder", "sign_judge", "sign_vqvae", "sign_painters", "glyph_vqvae", "learners", "practice", "chat")
-IN_THE_MAKING = ("chat", "phrase_listener")            # trained by name alone: nothing is shipped of it yet
+         "sound_decoder", "sign_judge", "sign_vqvae", "sign_painters", "glyph_vqvae", "learners", "practice", "phrase_listener",
+         "chat")
 OLD_NAMES = {"reference": "transformer"}                # the transformer's recipe was called so in the first edition
 
 
@@ -55,7 +55,7 @@ def _run(verb: str, folder: str, names: list[str], argv: list[str]) -> int:
     if verb == "train" and name == "all" and not {"--ship", "-h", "--help"} & {*options}:
         return usage_error("train all trains each checkpoint on those before it, so it replaces what lies in data/checkpoints "
                            "(git restores that): say so with --ship")
-    for each in [n for n in names if n not in IN_THE_MAKING] if name == "all" else [name]:
+    for each in names if name == "all" else [name]:
         importlib.import_module(f"mmcourse.{folder}.{each}").main(options)
     return 0
 

@@ -193,6 +193,13 @@ def test_a_short_answer_counts_for_so_many_tokens_at_least(talks):
         assert weights == [one * max(1, 8 / words) for one in ones]
 
 
+def test_turns_that_are_no_questions_may_be_left_out(talks):
+    only = Talks(talks.bpe, talks.vocabulary, talks=12, rows=40, others=0.0)
+    asked = {tuple(only.row(*pair)[0]) for talk in only.talks for turn, pair in zip(talk, only.turns(talk)) if turn.kind == "ask"}
+    rows = [tuple(row[row != 0].tolist()) for ids in only.batch(rng(1))[::2] for row in ids]
+    assert len(rows) == 40 and set(rows) <= asked and len(asked) > 5
+
+
 def test_conversations_of_a_split_are_the_same_however_many(talks):
     other = Talks(talks.bpe, talks.vocabulary, talks=10)
     assert other.talks == talks.talks[:10]

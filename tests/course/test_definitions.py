@@ -15,7 +15,7 @@ PACKAGE = {"half": {"mmcourse.x": HALF}}
 
 # The files of the model, and what of them no chapter has to show. Everything else that is public stands in CORE.
 MODEL = ("bpe", "quantize", "vqvae", "spectrogram", "codec", "vocabulary", "transformer", "optim", "training", "generate", "rerank",
-         "dataset", "diffusion", "sound_decoder", "painters", "posttraining")
+         "dataset", "diffusion", "sound_decoder", "painters", "posttraining", "chat")
 PLUMBING = {
     "bpe": {"VocabularyFile": "files and printing", "several": "one text or several", "numbered": "ids of special tokens",
             "names_in": "which special tokens are allowed", "split_at": "one regular expression",
@@ -28,6 +28,7 @@ PLUMBING = {
     "training": {"Run": "settings", "History": "a list of rows", "State": "files, logging and going on after a stop",
                  "running": "the run's file, Ctrl-C and eval mode, however it ends",
                  "progress_bar": "one line", "to_device": "one line", "held_interrupt": "Ctrl-C waits for the end of a step"},
+    "chat": {"Exchange": "a record", "Chat": "calls what is shown, and remembers"},
     "generate": {"content_limit": "arithmetic of limits"},
     "rerank": {"Preset": "settings", "route": "the key of the table", "preset": "looks into the table",
                "answer_heard": "a choice between two of what chapter 06 shows"},

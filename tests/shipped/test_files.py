@@ -39,5 +39,4 @@ def test_the_shipped_model_loads_whole():
 
 
 def test_the_repository_stays_small():
-    """Of 44 MB four are the state of a model in the making: they go when it is shipped."""
     assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 44_000_000

@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from mmcourse import checkpoints, show
 from mmcourse.assistant import Assistant
-from mmcourse.chat import LONGEST_HEARD, Chat, Exchange
+from mmcourse.chat import LONGEST_HEARD, Exchange
 from mmcourse.media import MAX_SECONDS, Audio, Image, Text
 from mmcourse.show.conversation import Conversation, boxes
 from mmcourse.show.inputs import Canvas, Microphone, Say, Upload
@@ -137,17 +137,6 @@ def test_the_gallery_draws(tiny, said):
     from mmcourse.world.scene import is_held_out
     assert all(map(is_held_out, held_out_scenes(5, 0)))
     assert len(draw_gallery(tiny, seed=1).axes) == 18
-
-
-def test_the_gallery_ends_with_a_conversation(tiny, talker, monkeypatch):
-    from mmcourse import gallery
-    answers = dict(zip(gallery.TALK, ("text", "image", "audio", "text", "image", "audio"), strict=True))
-    say = Chat.say
-    monkeypatch.setattr(Chat, "say", lambda talk, asked, seed: say(talk, asked, want=answers[asked], seed=seed))
-    listener = SimpleNamespace(hear=lambda clips: [f"{len(clips)} clip"])
-    axes = gallery.draw_gallery(tiny, 1, SimpleNamespace(hear=lambda clips: ["cat"]), listener, talker).axes
-    assert len(axes) == 24 and [bool(axis.images) for axis in axes[18:]] == [kind == "image" for kind in answers.values()]
-    assert [axis.texts[0].get_text() for axis in axes[18:] if axis.texts][1] == "(spoken)\na judge hears\n“1 clip”"
 
 
 @pytest.mark.parametrize("kind", [Canvas, Microphone, Upload])
