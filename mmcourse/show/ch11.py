@@ -497,7 +497,7 @@ def talked(found: Mapping) -> None:
             low, high = wilson(row["right"], row["n"])
             lines.append({"": name, "right": cells(row), "95 %": f"{low:.1%} to {high:.1%}", "the right kind": cells(row, "kind"),
                           "before": cells(before.get(key)), "n": str(row["n"])})
-    show.table(lines, "Turns of test conversations, each after the true turns before it: one try, and the model chooses whether "
+    show.table(lines, "Turns of test conversations, each about the true picture of now: one try, and the model chooses whether "
                "it answers in text, picture or sound. Before: the pre-trained model, asked the same.")
 
 
