@@ -112,3 +112,13 @@ def tiny(parts):
     from mmcourse.assistant import Assistant
 
     return Assistant(*parts)
+
+
+@pytest.fixture(scope="module")
+def few_talks(tmp_path_factory):
+    """Conversations of the validation split with their pictures and sounds, in a cache of their own."""
+    pytest.importorskip("skimage")
+    from mmcourse.experiments.conversations import Conversations
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMCOURSE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield Conversations("validation", 24, 2, progress=False)

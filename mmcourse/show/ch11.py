@@ -485,18 +485,21 @@ WHY = {"photograph": "a photograph", "noise picture": "a picture of noise", "pla
        "unanswerable": "what nobody can know"}
 
 
+def share(row: Mapping | None, key: str = "right") -> str:
+    """The share of right ones (or of another `key`), in percent; a dash if nothing was asked."""
+    return "–" if not row else f"{row[key] / row['n']:.1%}"
+
+
 def talked(found: Mapping) -> None:
     """What the model makes of conversations (`ch11_chat`): right answers by kind of turn, the model before it beside."""
-    def cells(row: Mapping | None, key: str = "right") -> str:
-        return "–" if not row else f"{row[key] / row['n']:.1%}"
     rows, before = found["chat"]["turns"]["rows"], found["before"]["turns"]["rows"]
     names = {**TALKED, **{f"outside: {why}": f"– {name}" for why, name in WHY.items()}}
     lines = []
     for key, name in names.items():
         if row := rows.get(key):
             low, high = wilson(row["right"], row["n"])
-            lines.append({"": name, "right": cells(row), "95 %": f"{low:.1%} to {high:.1%}", "the right kind": cells(row, "kind"),
-                          "before": cells(before.get(key)), "n": str(row["n"])})
+            lines.append({"": name, "right": share(row), "95 %": f"{low:.1%} to {high:.1%}", "the right kind": share(row, "kind"),
+                          "before": share(before.get(key)), "n": str(row["n"])})
     show.table(lines, "Turns of test conversations, each about the true picture of now: one try, and the model chooses whether "
                "it answers in text, picture or sound. Before: the pre-trained model, asked the same.")
 
@@ -510,30 +513,25 @@ def ears(found: Mapping) -> None:
     """Phrases written down, and answers spoken (`ch11_chat`): words wrong, of the model, of the one before it, and of a listener
     that hears the same clips with and without the trip through the model's tokens."""
     phrases, listener = found["chat"]["phrases"], found["listener"]["heard"]
-    lines = [{"": f"{sort}s", "words wrong": f"{error(phrases[sort]):.1f} %", "all right": share_right(phrases[sort]),
+    lines = [{"": f"{sort}s", "words wrong": f"{error(phrases[sort]):.1f} %", "all right": share(phrases[sort]),
               "before": f"{error(found['before']['phrases'][sort]):.1f} %", "n": str(row["n"])}
              for sort, row in phrases.items() if sort != "all"]
-    lines += [{"": name, "words wrong": f"{error(row):.1f} %", "all right": share_right(row), "before": "", "n": str(row["n"])}
+    lines += [{"": name, "words wrong": f"{error(row):.1f} %", "all right": share(row), "before": "", "n": str(row["n"])}
               for name, row in (("all of them", phrases["all"]), ("the report listener, from the sound", listener["as they are"]),
                                 ("and from what the model's tokens keep of it", listener["after the codec"]))]
     show.table(lines, "Phrases of up to three seconds by voices that nobody has heard in training, written down.")
     names = {"answer": "the model's", "truth": "a true voice, after the same trip through the tokens"}
     spoken = found["chat"]["turns"]["spoken"]
-    show.table([{"": name, "words wrong": f"{error(spoken[key]):.1f} %", "all right": share_right(spoken[key]),
+    show.table([{"": name, "words wrong": f"{error(spoken[key]):.1f} %", "all right": share(spoken[key]),
                  "n": str(spoken[key]["n"])} for key, name in names.items()],
                "Spoken answers, in the ears of the report listener.")
-
-
-def share_right(row: Mapping) -> str:
-    """The share of right ones, in percent."""
-    return f"{row['right'] / row['n']:.1%}"
 
 
 def chat_verdicts(found: Mapping) -> dict[str, str]:
     """What was expected of conversations (`ch11_chat`) against what came; intervals by Wilson, as if words were independent."""
     rows, spoken = found["chat"]["turns"]["rows"], found["chat"]["turns"]["spoken"]
 
-    def share(right: int, n: int, **bounds: float) -> str:
+    def judged(right: int, n: int, **bounds: float) -> str:
         low, high = (100 * x for x in wilson(right, n))
         return f"{decide(low, high, **bounds):9} {100 * right / n:5.1f} % ({low:.1f} to {high:.1f}), n = {n}"
 
@@ -542,13 +540,13 @@ def chat_verdicts(found: Mapping) -> dict[str, str]:
         return sum(row[what] for row in kept), sum(row["n"] for row in kept)
     phrases, voice, before = found["chat"]["phrases"]["all"], spoken["answer"], found["before"]["turns"]["rows"]["inside"]
     typed, said = (together([f"ask: {how}{end}" for end in ("", ", answered aloud")]) for how in ("typed", "spoken"))
-    return {"C1, words wrong in phrases that it hears: at most 10 %": share(phrases["wrong"], phrases["words"], below=10.0),
-            "C2, typed questions right: at least 95 %": share(*typed, above=95.0),
-            "C2, spoken questions right: at least 85 %": share(*said, above=85.0),
-            "C3, refused of what is outside: at least 90 %": share(*together(["outside"]), above=90.0),
-            "C3, refused of what is inside: at most 3 %": share(*together(["inside"], "refused"), below=3.0),
-            "C4, words of its voice misheard: at most 10 %": share(voice["wrong"], voice["words"], below=10.0),
-            "C5, right before, of all that is inside: at most 10 %": share(before["right"], before["n"], below=10.0)}
+    return {"C1, words wrong in phrases that it hears: at most 10 %": judged(phrases["wrong"], phrases["words"], below=10.0),
+            "C2, typed questions right: at least 95 %": judged(*typed, above=95.0),
+            "C2, spoken questions right: at least 85 %": judged(*said, above=85.0),
+            "C3, refused of what is outside: at least 90 %": judged(*together(["outside"]), above=90.0),
+            "C3, refused of what is inside: at most 3 %": judged(*together(["inside"], "refused"), below=3.0),
+            "C4, words of its voice misheard: at most 10 %": judged(voice["wrong"], voice["words"], below=10.0),
+            "C5, right before, of all that is inside: at most 10 %": judged(before["right"], before["n"], below=10.0)}
 
 
 DIRECTION = {"text->image": "draws a caption", "image->text": "describes a picture", "text->speech": "says a word",
@@ -565,7 +563,7 @@ def tries(found: Mapping) -> None:
     for direction, ways in found["rows"].items():
         for measure in next(iter(ways.values())):
             if measure != "cpu":
-                cells = {way: f"{row[measure]['right'] / row[measure]['n']:.1%}" for way, row in ways.items()}
+                cells = {way: share(row[measure]) for way, row in ways.items()}
                 lines.append({"": f"{DIRECTION[direction]}: {MEASURE[measure]}", **cells,
                               "n": str(next(iter(ways.values()))[measure]["n"])})
     costs = {way: f"{row['cpu']:.2f} s" for way, row in found["rows"]["text->image"].items()}

@@ -1,4 +1,4 @@
-"""Does the shipped model converse? Phrases, questions, drawings, changes, spoken answers and refusals. About 15 CPU minutes.
+"""Does the shipped model converse? Phrases, questions, drawings, changes, spoken answers and refusals. About 3 CPU minutes.
 
 The model of `mmcourse train chat` is asked every turn of conversations of the test split, about the true picture of now: it
 describes what it sees and writes down what it hears, decides of which kind its answer is and what it says, and draws or speaks

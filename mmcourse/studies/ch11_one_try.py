@@ -1,4 +1,4 @@
-"""Before and after: is one try of the model that converses as good as the best of eight of the one before it? 40 CPU minutes.
+"""Before and after: is one try of the model that converses as good as the best of eight of the one before it? 13 CPU minutes.
 
 Every direction of the matrix, on scenes of the test split (nothing was trained, chosen or practised on them), for three ways to
 answer: the pre-trained model with care (`rerank.PRESETS`: eight drafts, several hearings), the same model in one greedy try,

@@ -6,7 +6,6 @@ import pytest
 
 from mmcourse import checkpoints
 from mmcourse.evaluate import sample_scene
-from mmcourse.experiments.conversations import Conversations
 from mmcourse.experiments.talking import Asked
 from mmcourse.judges.metrics import wilson
 from mmcourse.show import ch11 as show_ch11
@@ -16,32 +15,24 @@ from mmcourse.vocabulary import Segment
 from mmcourse.world.dialogues import Part, Turn
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    pytest.importorskip("skimage")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MMCOURSE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield Conversations("validation", 24, 2, progress=False)
-
-
 @pytest.mark.slow                                                      # speaks and listens
-def test_what_is_said_is_heard_beside_a_true_voice(data, monkeypatch):
-    turns = [turn for talk in data.talks for turn in talk if turn.answer.kind == "spoken"]
+def test_what_is_said_is_heard_beside_a_true_voice(few_talks, monkeypatch):
+    turns = [turn for talk in few_talks.talks for turn in talk if turn.answer.kind == "spoken"]
     rng = np.random.default_rng(0)
-    true = {turn.answer.value: data.segment(turn.answer, rng, answer=True) for turn in turns}
-    said = [[Segment("audio", ()), Segment("text", tuple(data.bpe.encode(" " + turn.answer.value)))] for turn in turns]
+    true = {turn.answer.value: few_talks.segment(turn.answer, rng, answer=True) for turn in turns}
+    said = [[Segment("audio", ()), Segment("text", tuple(few_talks.bpe.encode(" " + turn.answer.value)))] for turn in turns]
     monkeypatch.setattr(ch11_chat, "draw_or_speak", lambda model, vocabulary, replies: [
-        true[data.bpe.decode(reply[-1].ids).strip()] for reply in replies])
-    row = spoken_row(data, None, [Asked(turn, answer, True) for turn, answer in zip(turns, said)])
+        true[few_talks.bpe.decode(reply[-1].ids).strip()] for reply in replies])
+    row = spoken_row(few_talks, None, [Asked(turn, answer, True) for turn, answer in zip(turns, said)])
     assert row["answers"] == row["answer"]["n"] == row["truth"]["n"] == len(turns)
     assert row["answer"]["wrong"] < 0.4 * row["answer"]["words"], "the listener hears most of what true voices say"
     monkeypatch.setattr(ch11_chat, "draw_or_speak", lambda model, vocabulary, replies: [true[turns[0].answer.value]] * len(replies))
-    same = spoken_row(data, None, [Asked(turn, answer, True) for turn, answer in zip(turns, said)])
+    same = spoken_row(few_talks, None, [Asked(turn, answer, True) for turn, answer in zip(turns, said)])
     assert same["answer"]["right"] <= sum(turn.answer.value == turns[0].answer.value for turn in turns) < len(turns)
 
 
-def test_nothing_spoken_is_said_to_be_nothing(data):
-    assert spoken_row(data, None, []) == {"answers": 0}
+def test_nothing_spoken_is_said_to_be_nothing(few_talks):
+    assert spoken_row(few_talks, None, []) == {"answers": 0}
 
 
 def test_only_right_answers_by_voice_are_listened_to():
@@ -58,7 +49,7 @@ def test_words_are_counted_over_all_texts():
 
 def test_a_conversation_is_right_if_all_its_turns_are(monkeypatch):
     talks = [[SimpleNamespace(right=True)], [SimpleNamespace(right=True), SimpleNamespace(right=False)], [SimpleNamespace(right=False)]]
-    monkeypatch.setattr(ch11_chat, "ask_through", lambda model, data, seed: talks)
+    monkeypatch.setattr(ch11_chat, "ask_through", lambda model, few_talks, seed: talks)
     monkeypatch.setattr(ch11_chat, "talks_of", lambda plan: None)
     monkeypatch.setattr(ch11_chat, "model_of", lambda name: None)
     assert ch11_chat.whole("chat", ch11_chat.STUDY.toy) == {"1": {"n": 2, "right": 1}, "2": {"n": 1, "right": 0}}
@@ -101,7 +92,7 @@ def test_one_try_is_compared_question_by_question():
     assert says["R2, a picture costs"] == "0.20 of the best of eight"
 
 
-def test_a_new_model_keeps_the_rows_of_the_one_before(monkeypatch):
+def test_a_new_model_keeps_the_rows_of_the_one_before():
     head = {"made with": {"chat": "new", "transformer": "same"}}
     tried = {"made with": {"chat": "old", "transformer": "same"}, "rows": {"text->image": {"before, one try": 1, "after, one try": 2}}}
     ch11_one_try.outdated(tried, head)
