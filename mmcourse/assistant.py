@@ -44,15 +44,16 @@ def sounded(codec, segments, levels: int = 2) -> list[np.ndarray]:
 
 class Assistant:
     """Any modality in, any modality out: `bpe`, `vqvae`, `codec`, `transformer`, their `vocabulary`, and diffusion decoders
-    for pictures of 64x64 (`decoder`) and 128x128 (`decoder128`). `world` is the one whose captions it learned; `sampling` holds
+    for pictures of 64x64 (`decoder`) and 128x128 (`decoder128`). `drafter` guesses pictures, so that they are painted sooner
+    (chapter 12). `world` is the one whose captions it learned; `sampling` holds
     for all its answers in place of that of `rerank.PRESETS`, and then it looks and listens once. `converses`: whether the
     transformer has learned to (`chat`)."""
 
     def __init__(self, bpe, vqvae, codec, transformer, vocabulary: Vocabulary, decoder=None, decoder128=None,
-                 world: World = WORLD, sampling: dict | None = None, converses: bool = False):
+                 world: World = WORLD, sampling: dict | None = None, converses: bool = False, drafter=None):
         self.bpe, self.vqvae, self.codec, self.transformer = bpe, vqvae, codec, transformer
         self.vocabulary, self.decoder, self.decoder128, self.world = vocabulary, decoder, decoder128, world
-        self.sampling, self.converses = {} if sampling is None else sampling, converses
+        self.sampling, self.converses, self.drafter = {} if sampling is None else sampling, converses, drafter
 
     def read(self, parts, want: str) -> tuple[list, tuple[str, ...]]:
         """A prompt with its texts as the world writes them, and a sentence for each thing that was not understood.
@@ -164,7 +165,7 @@ class Assistant:
         """The answer as the transformer gives it: tokens, not yet rendered. Arguments as for `generate`."""
         prompt, views = self._question(parts, want, think, sampling)
         return rerank.answer(self.transformer, self.vocabulary, [prompt], want, say_first=think, views=views,
-                             seed=self.seed(seed), **{**self.sampling, **sampling})[0]
+                             seed=self.seed(seed), **{"drafter": self.drafter, **self.sampling, **sampling})[0]
 
     def _question(self, parts, want: str, think: bool | None, sampling: dict) -> tuple[list[Segment], list | None]:
         """A prompt as segments, and the same sound at several tempos if it shall be put into words; [] if once is enough."""
@@ -198,11 +199,12 @@ def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:
     part, sampling = TRANSFORMERS[name]
     _, entry = checkpoints.verify(part, folder)
     entries = checkpoints.manifest(folder)
-    decoders = {name: checkpoints.load(name, folder) if name in entries else None for name in ("decoder", "decoder128")}
+    helpers = {name: checkpoints.load(name, folder) if name in entries else None
+               for name in ("decoder", "decoder128", "drafter")}
     transformer = checkpoints.load(part, folder)                       # refused if it learned from other tokenizers
     vocabulary = Vocabulary(**entry.get("vocabulary", {"text": 0}))
     if transformer.vocab_size != vocabulary.size or "tokenizers" not in entry:
         raise ValueError(f"the manifest in {folder} contradicts itself: the transformer has {transformer.vocab_size} ids, its "
                          f"vocabulary {vocabulary.size}, its tokenizers {len(entry.get('tokenizers', ()))}: restore it with git")
     tokenizers = [checkpoints.load(part, folder) for part in ("bpe", "vqvae", "codec")]
-    return Assistant(*tokenizers, transformer, vocabulary, **decoders, sampling=sampling, converses=name == "chat")
+    return Assistant(*tokenizers, transformer, vocabulary, **helpers, sampling=sampling, converses=name == "chat")

@@ -155,7 +155,7 @@ class Chat:
         talk = after_picture(self.now, asked)
         check_room(vocabulary, model.context, talk)
         (said,) = reply(model, vocabulary, [talk], [want] if want else None)
-        (segment,) = draw_or_speak(model, vocabulary, [said], seed=seed, **sampling)
+        (segment,) = draw_or_speak(model, vocabulary, [said], seed=seed, drafter=a.drafter, **sampling)
         answer = a.render(segment, decoder=decoder, seed=seed)
         object.__setattr__(answer, "remarks", tuple(dict.fromkeys(remarks)))        # a Text is frozen
         words = [a.bpe.decode(part[-1].ids).strip() for part in (*seen, said) if len(part) > 1]

@@ -20,6 +20,7 @@ CLASSES = {
     "VQVAE": "mmcourse.vqvae",
     "AudioCodec": "mmcourse.codec",
     "Transformer": "mmcourse.transformer",
+    "TokenPainter": "mmcourse.painters",
     "FlowDecoder": "mmcourse.diffusion",
     "SoundDecoder": "mmcourse.sound_decoder",
     "SignPainters": "mmcourse.experiments.sign_data",

@@ -6,12 +6,16 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from mmcourse.checks import check_seed, whole
+from mmcourse.parallel import Draft, WindowLogits, as_found, continue_at_once, race, throw_dice
 from mmcourse.transformer import KVCache, Transformer
 from mmcourse.vocabulary import CLOSE, MODALITIES, OPEN, PAD, Segment, Vocabulary
 
 MAX_CONTENT = {"text": 48, "image": 64, "audio": 96}            # tokens of an answer, at most
+FEW = {"drafted": 8, "blind": 2}                                # pictures, for which many tokens in one pass are quicker
+WINDOW = {"drafted": 64, "blind": 16}                           # places that such a pass looks at
 
 
 def filter_logits(logits: torch.Tensor, top_k: int = 0, top_p: float = 1.0) -> torch.Tensor:
@@ -83,10 +87,44 @@ class NextLogits:
         return self.model(new.to(self.model.device), self.caches[i])[:, -1].cpu()
 
 
+def paint_at_once(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], guidance: float,
+                  temperature: float, top_k: int, top_p: float, generator: torch.Generator | None,
+                  drafter: nn.Module | None = None, together: int = 1) -> list[list[int]]:
+    """Pictures for prompts of one length, many tokens in one pass: the same ids that `continue_rows` finds
+    with this generator (chapter 12).
+
+    `drafter`: the net of a `Draft`; the guesses are blind without, or if no prompt ends with words. `together`:
+    how many pictures go through the model at once; they wait for each other.
+    """
+    start, n = vocabulary.ranges["image"].start, vocabulary.image_tokens
+    codes, noise = slice(start, vocabulary.ranges["image"].stop), None
+    if temperature > 0:  # one at a time, dice are thrown for the closing token, too
+        noise = throw_dice(n + 1, len(prompts), vocabulary.size, generator)[:, :n, codes]  # (B, n, codes)
+    drafted = drafter is not None and all(prompt and prompt[-1].modality == "text" for prompt in prompts)
+    window, out = WINDOW["drafted" if drafted else "blind"], []
+    for i in range(0, len(prompts), together):
+        part, dice = prompts[i:i + together], None if noise is None else noise[i:i + together]
+
+        def choose(logits, first, dice=dice):
+            logits = logits[..., codes]
+            if dice is None:
+                return logits.argmax(-1) + start
+            scaled = (logits - logits.amax(-1, keepdim=True)).double() / temperature
+            kept = filter_logits(scaled.flatten(0, 1), top_k, top_p).view_as(scaled)  # rows (B * W, codes)
+            return race(kept.softmax(-1), dice[:, first:first + logits.shape[1]]) + start
+
+        draft = Draft(drafter, part, temperature, dice, start) if drafted else as_found
+        ids = torch.tensor([[*vocabulary.pack(prompt), OPEN["image"]] for prompt in part])
+        out += continue_at_once(WindowLogits(model, len(part), guidance), ids, choose,
+                                torch.full((len(part), n), start), window, draft).tolist()
+    return out
+
+
 @torch.no_grad()
 def generate(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], want: str, *,
              temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, guidance: float = 1.0,
-             seed: int | None = None, use_cache: bool = True, limit: int | None = None) -> list[Segment]:
+             seed: int | None = None, use_cache: bool = True, limit: int | None = None,
+             drafter: nn.Module | None = None) -> list[Segment]:
     """Continue each prompt with one segment of the wanted modality.
 
     Args:
@@ -95,19 +133,27 @@ def generate(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segm
         guidance: classifier-free guidance (`NextLogits`). 1: none.
         limit: the most content tokens (a multiple of the audio levels for audio); a picture always
             has all of its own.
-        use_cache: False recomputes everything for each token.
+        use_cache: False recomputes everything for each token; otherwise a few pictures are painted many
+            tokens in one pass.
+        drafter: guesses them first (`parallel.Draft`); it changes how long it takes, and nothing else.
     """
     check_seed(seed)
     check_guidance(guidance)
+    check_temperature(temperature)
     limit = check_request(model, vocabulary, prompts, want, limit)
     generator = torch.Generator().manual_seed(int(seed)) if seed is not None else None
     packed = [[*vocabulary.pack(prompt), OPEN[want]] for prompt in prompts]
     answers: list[Segment | None] = [None] * len(prompts)
     for length in sorted(set(map(len, packed))):  # prompts of one length go together: no padding
         rows = [i for i, ids in enumerate(packed) if len(ids) == length]
-        next_logits = NextLogits(model, len(rows), guidance, use_cache)
-        contents = continue_rows(next_logits, torch.tensor([packed[i] for i in rows]), vocabulary, want,
-                                 limit, lambda logits: sample(logits, temperature, top_k, top_p, generator))
+        few = FEW["drafted" if drafter else "blind"]
+        if want == "image" and use_cache and len(rows) <= few:
+            contents = paint_at_once(model, vocabulary, [prompts[i] for i in rows], guidance, temperature,
+                                     top_k, top_p, generator, drafter)
+        else:
+            next_logits = NextLogits(model, len(rows), guidance, use_cache)
+            contents = continue_rows(next_logits, torch.tensor([packed[i] for i in rows]), vocabulary, want,
+                                     limit, lambda logits: sample(logits, temperature, top_k, top_p, generator))
         for i, content in zip(rows, contents):
             starts = [vocabulary.allowed(want, j).start for j in range(len(content))]
             answers[i] = Segment(want, tuple(token - start for token, start in zip(content, starts)))
