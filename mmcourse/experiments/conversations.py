@@ -26,7 +26,7 @@ from mmcourse.world.scene import WORLD, held_out_voice
 from mmcourse.world.speech import SAMPLE_RATE, VOICES, cached_clips
 
 TALKS = {"train": 12_000, "validation": 400, "test": 400}               # conversations of each split
-TAKES = {"train": 3, "validation": 1, "test": 1}                        # voices that say each text
+TAKES = {"train": 3, "validation": 4, "test": 4}                        # voices that say each text
 COPIES = {"train": 1, "validation": 0, "test": 0}                       # of a clip, through another throat, room and microphone
 OUTSIDE = {"train": 600, "validation": 100, "test": 100}                # pictures or sounds of each kind from outside
 LEVELS = 2                              # of the codec, which the model reads and writes

@@ -134,6 +134,33 @@ def _coloured(rng: np.random.Generator, n: int) -> np.ndarray:
     return np.fft.irfft(spectrum / np.maximum(np.arange(len(spectrum)), 20) ** rng.uniform(0, 1), n)
 
 
+def _hum(rng: np.random.Generator, n: int) -> np.ndarray:
+    """A machine: a low tone that stays, with its overtones, and some noise."""
+    low, high = rng.uniform(40, 200), int(rng.integers(1, 12))
+    time = np.arange(n) / SAMPLE_RATE
+    tones = [rng.random() * np.sin(2 * np.pi * (low * k * time + rng.random())) for k in range(1, high + 1)]
+    return np.sum(tones, axis=0) + rng.uniform(0.01, 0.3) * rng.normal(size=n)
+
+
+def _beeps(rng: np.random.Generator, n: int) -> np.ndarray:
+    """A machine that beeps: one short tone again and again, or several in turn."""
+    tones, length = rng.uniform(200, 3000, rng.integers(1, 5)), int(rng.uniform(0.05, 0.4) * SAMPLE_RATE)
+    at = np.arange(n) // length
+    loud = (at % 2 == 0) if rng.random() < 0.5 else np.ones(n)
+    return loud * np.sin(2 * np.pi * tones[at % len(tones)] * np.arange(n) / SAMPLE_RATE) + 0.01 * rng.normal(size=n)
+
+
+def _gusts(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Coloured noise that swells and fades."""
+    swell = 1 + np.sin(2 * np.pi * (rng.uniform(0.5, 6) * np.arange(n) / SAMPLE_RATE + rng.random()))
+    return _coloured(rng, n) * swell ** rng.uniform(0.5, 3)
+
+
+def _noise(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Noise of one of four kinds."""
+    return (_coloured, _hum, _beeps, _gusts)[rng.integers(4)](rng, n)
+
+
 def _clicks(rng: np.random.Generator, n: int) -> np.ndarray:
     """Knocks at random times."""
     knock = np.exp(-np.arange(200) / rng.uniform(5, 40)) * rng.normal(size=200)
@@ -146,7 +173,7 @@ def _whistle(rng: np.random.Generator, n: int) -> np.ndarray:
     return np.sin(2 * np.pi * np.cumsum(hertz) / SAMPLE_RATE) + 0.01 * rng.normal(size=n)
 
 
-NOISE_SOUNDS = {"train": _coloured, "validation": _clicks, "test": _whistle}
+NOISE_SOUNDS = {"train": _noise, "validation": _clicks, "test": _whistle}
 
 
 def check_outside_split(split: str) -> None:

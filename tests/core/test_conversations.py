@@ -106,7 +106,7 @@ def test_made_once(data, monkeypatch):
 
 def test_the_other_splits_are_heard_as_they_are(folder):
     data = Conversations("validation", 6, 2, progress=False)
-    assert len(data.heard.tokens) == len(data.said.tokens) == len(set(data.said.words))
+    assert len(data.heard.tokens) == len(data.said.tokens) == module.TAKES["validation"] * len(set(data.said.words))
 
 
 def test_a_voice_that_takes_too_long_is_named(data, monkeypatch):

@@ -16,7 +16,7 @@ from mmcourse.recipes import chat as recipe
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import OPEN, Segment, Vocabulary
 from mmcourse.world import edits, speech
-from mmcourse.world.dialogues import UNKNOWN
+from mmcourse.world.dialogues import UNKNOWN, Part, Turn
 from mmcourse.world.outside import PICTURES, SOUNDS
 from mmcourse.world.phrases import LONGEST
 from mmcourse.world.pictures import draw_batch
@@ -40,7 +40,7 @@ def mixture():
     return recipe.Rehearsal(
         VOCABULARY, Letters(), scenes, rng.integers(60, size=(4, 64)), words, ROWS, recipe.TEXT_WEIGHT,
         edits=(training_edits(60), rng.integers(60, size=(60, 2, 64))), kinds=recipe.KINDS, people=words,
-        people_share=recipe.SOUND.people, phrases=phrases, heard_phrases=phrases, outside=OUTSIDE)
+        people_share=recipe.SOUND.people, phrases=phrases, heard_phrases=phrases, requests=[PHRASE], outside=OUTSIDE)
 
 
 def test_the_tables_ask_for_what_there_is():
@@ -156,12 +156,14 @@ def test_it_says_the_phrases_for_which_an_answer_has_room_and_hears_all(monkeypa
     heard = Clips([np.zeros(room, int), np.zeros(room + 2, int), np.ones(room, int), np.ones(4, int)], ["short", "long"] * 2)
     monkeypatch.setattr(recipe, "load_phrases", lambda split, progress: corpus)
     monkeypatch.setattr(recipe, "heard_clips", lambda *args, **more: heard)
+    turns = [Turn("ask", (Part("spoken", "how many?"), Part("text", "now")), Part("text", "two"))] * 2
     talks = SimpleNamespace(vocabulary=VOCABULARY, said=Clips([np.full(room + 2, 2), np.full(6, 2)], ["longer", "cat"]),
-                            heard=Clips([np.full(6, 2), np.full(6, 3)], ["cat", "cat"]))
+                            heard=Clips([np.full(6, 2), np.full(6, 3)], ["cat", "cat"]), talks=[turns, turns[:1]])
     found = recipe.phrase_tokens(talks)
     assert found["phrases"].words == ["short", "cat"] and [len(ids) for ids in found["phrases"].tokens] == [room, 6]
     assert not any(ids[0] == 1 for ids in found["phrases"].tokens), "clean clips are said, no copies"
     assert found["heard_phrases"].words == [*heard.words, "cat", "cat"] and len(found["heard_phrases"].tokens) == 6
+    assert found["requests"] == ["how many?"] * 3, "as often as they are made"
 
 
 def test_captions_of_the_validation_split_are_drawn_and_the_whole_scene_must_be_right():
