@@ -181,22 +181,21 @@ class Assistant:
         return [self.segment(part) for part in parts], [] if self.sampling else None
 
 
-# The models: the checkpoint of the transformer, and how it answers if not by `rerank.PRESETS`.
-TRANSFORMERS = {"reference": ("transformer", None), "chat": ("chat", ONE_TRY)}
+TRANSFORMERS = {"reference": "transformer", "chat": "chat"}             # the models: the checkpoint of each one's transformer
 
 
 def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:
     """An any-to-any model: every file checked against the manifest, offline.
 
     Args:
-        name: `reference`, the pre-trained model, which answers with care (`rerank.PRESETS`), or `chat`, the same after it learned
-            to converse and practised, which answers in one try. That one is better to talk to in writing, and worse at much else,
-            its voice above all (chapter 11 has the figures).
+        name: `reference`, the pre-trained model, which the chapters measure, or `chat`, the same after it learned to converse and
+            practised. Both answer single questions with care (`rerank.PRESETS`), and about equally well, edits aside (chapter 11
+            has the figures); in a conversation (`chat`) the answer is the likeliest one, in one try.
     """
     if name not in TRANSFORMERS:
         raise ValueError(f"the models are {' and '.join(map(repr, TRANSFORMERS))}; got {name!r}. Single parts: "
                          "mmcourse.checkpoints.load(name)")
-    part, sampling = TRANSFORMERS[name]
+    part = TRANSFORMERS[name]
     _, entry = checkpoints.verify(part, folder)
     entries = checkpoints.manifest(folder)
     helpers = {name: checkpoints.load(name, folder) if name in entries else None
@@ -207,4 +206,4 @@ def load(name: str = "reference", folder=CHECKPOINTS) -> Assistant:
         raise ValueError(f"the manifest in {folder} contradicts itself: the transformer has {transformer.vocab_size} ids, its "
                          f"vocabulary {vocabulary.size}, its tokenizers {len(entry.get('tokenizers', ()))}: restore it with git")
     tokenizers = [checkpoints.load(part, folder) for part in ("bpe", "vqvae", "codec")]
-    return Assistant(*tokenizers, transformer, vocabulary, **helpers, sampling=sampling, converses=name == "chat")
+    return Assistant(*tokenizers, transformer, vocabulary, **helpers, converses=name == "chat")

@@ -14,7 +14,7 @@ from mmcourse.transformer import KVCache, Transformer
 from mmcourse.vocabulary import CLOSE, MODALITIES, OPEN, PAD, Segment, Vocabulary
 
 MAX_CONTENT = {"text": 48, "image": 64, "audio": 96}            # tokens of an answer, at most
-FEW = {"drafted": 8, "blind": 2}                                # pictures, for which many tokens in one pass are quicker
+FEW = {"drafted": 4, "blind": 2}                                # pictures, for which many tokens in one pass are quicker
 WINDOW = {"drafted": 64, "blind": 16}                           # places that such a pass looks at
 
 
@@ -87,31 +87,38 @@ class NextLogits:
         return self.model(new.to(self.model.device), self.caches[i])[:, -1].cpu()
 
 
-def paint_at_once(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]], guidance: float,
-                  temperature: float, top_k: int, top_p: float, generator: torch.Generator | None,
-                  drafter: nn.Module | None = None, together: int = 1) -> list[list[int]]:
-    """Pictures for prompts of one length, many tokens in one pass: the same ids that `continue_rows` finds
-    with this generator (chapter 12).
+def paint_at_once(model: Transformer, vocabulary: Vocabulary, prompts: list[list[Segment]],
+                  guidance: float, temperature: float, top_k: int, top_p: float,
+                  generator: torch.Generator | None, drafter: nn.Module | None = None,
+                  together: int = 1) -> list[list[int]]:
+    """Pictures for prompts of one length, many tokens in one pass: the same ids that
+    `continue_rows` finds with this generator (chapter 12).
 
-    `drafter`: the net of a `Draft`; the guesses are blind without, or if no prompt ends with words. `together`:
-    how many pictures go through the model at once; they wait for each other.
+    Args:
+        drafter: the net of a `Draft`; without, or if a prompt does not end with words, the
+            guesses are blind.
+        together: how many pictures go through the model at once; they wait for each other.
     """
     start, n = vocabulary.ranges["image"].start, vocabulary.image_tokens
     codes, noise = slice(start, vocabulary.ranges["image"].stop), None
     if temperature > 0:  # one at a time, dice are thrown for the closing token, too
-        noise = throw_dice(n + 1, len(prompts), vocabulary.size, generator)[:, :n, codes]  # (B, n, codes)
-    drafted = drafter is not None and all(prompt and prompt[-1].modality == "text" for prompt in prompts)
+        noise = throw_dice(n + 1, len(prompts), vocabulary.size, generator)
+        noise = noise[:, :n, codes]  # (B, n, codes)
+    drafted = drafter is not None and all(prompt and prompt[-1].modality == "text"
+                                          for prompt in prompts)
     window, out = WINDOW["drafted" if drafted else "blind"], []
     for i in range(0, len(prompts), together):
-        part, dice = prompts[i:i + together], None if noise is None else noise[i:i + together]
+        part = prompts[i:i + together]
+        dice = None if noise is None else noise[i:i + together]
 
         def choose(logits, first, dice=dice):
             logits = logits[..., codes]
             if dice is None:
                 return logits.argmax(-1) + start
             scaled = (logits - logits.amax(-1, keepdim=True)).double() / temperature
-            kept = filter_logits(scaled.flatten(0, 1), top_k, top_p).view_as(scaled)  # rows (B * W, codes)
-            return race(kept.softmax(-1), dice[:, first:first + logits.shape[1]]) + start
+            kept = filter_logits(scaled.flatten(0, 1), top_k, top_p)  # (B * W, codes)
+            kept = kept.view_as(scaled).softmax(-1)
+            return race(kept, dice[:, first:first + logits.shape[1]]) + start
 
         draft = Draft(drafter, part, temperature, dice, start) if drafted else as_found
         ids = torch.tensor([[*vocabulary.pack(prompt), OPEN["image"]] for prompt in part])

@@ -69,6 +69,10 @@ CORE = {
                         "post_train",
         "chat": "choose_modality in_words perceive reply draw_or_speak picture_of_now after_picture",
     },
+    "12": {
+        "parallel": "race throw_dice rewind WindowLogits as_found continue_at_once Draft caption_ids draft_loss",
+        "generate": "paint_at_once",
+    },
 }
 _REMOTE = re.compile(
     r"""!\[[^\]]*\]\(\s*(?:https?:)?//|<(?:img|audio|video|script|iframe)\b[^>]*\bsrc\s*=\s*["']?"""

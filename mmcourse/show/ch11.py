@@ -568,7 +568,7 @@ def tries(found: Mapping) -> None:
                               "n": str(next(iter(ways.values()))[measure]["n"])})
     costs = {way: f"{row['cpu']:.2f} s" for way, row in found["rows"]["text->image"].items()}
     lines.append({"": "CPU seconds a picture", **costs, "n": ""})
-    show.table(lines, "Questions of the test split, the same for all three.")
+    show.table(lines, "Questions of the test split, the same for all.")
 
 
 def tries_verdicts(found: Mapping) -> dict[str, str]:

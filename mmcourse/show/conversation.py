@@ -10,12 +10,13 @@ from matplotlib import pyplot as plt
 from mmcourse import checkpoints, show
 from mmcourse.assistant import Assistant
 from mmcourse.chat import LONGEST_HEARD, Chat, Exchange
+from mmcourse.judges.hearing import stack
 from mmcourse.media import MAX_SECONDS, Audio, Image, Text
 from mmcourse.show.inputs import Canvas, Microphone, Say, Upload, css
 from mmcourse.show.panel import NAMES, WORD, compose, shorten
 from mmcourse.vocabulary import MODALITIES
 from mmcourse.world.prompts import random_prompt
-from mmcourse.world.scene import BACKGROUNDS, COUNTS, NOUNS
+from mmcourse.world.scene import BACKGROUNDS, COUNTS, NOUNS, WORDS
 from mmcourse.world.speech import SAMPLE_RATE
 
 EXAMPLES = ("two cats on the left, a sun on the right, blue ground", "make the ground green", "how many cats are there?",
@@ -72,9 +73,18 @@ class OneByOne(Chat):
 
 # ---------------------------------------------------------------- what was said, as a figure
 
+def heard(turn: Exchange) -> str:
+    """What a judge hears in a spoken answer: of a single word of the world the judge of words, else the listener to phrases,
+    which is weak on single words."""
+    sound = turn.answer.at(SAMPLE_RATE)
+    if turn.thought in WORDS:
+        return checkpoints.load("word_judge").hear(stack([sound]))[0]
+    return checkpoints.load("phrase_listener").hear([sound])[0]
+
+
 def boxes(talk: Chat, caption: str = "", columns: int = 4) -> None:
     """The turns of a conversation, a box for each: above it what was asked, in it the answer. In the box of a spoken answer
-    stands what the report listener hears in it, and its player is below."""
+    stands what was to be said and what is `heard`, and its player is below."""
     lines = -(-len(talk.turns) // columns)
     fig, axes = plt.subplots(lines, columns, figsize=(2.4 * columns, 2.7 * lines), squeeze=False)
     sounds = []
@@ -90,9 +100,8 @@ def boxes(talk: Chat, caption: str = "", columns: int = 4) -> None:
             continue
         words = str(turn.answer) if isinstance(turn.answer, Text) else ""
         if isinstance(turn.answer, Audio):
-            (words,) = checkpoints.load("phrase_listener").hear([turn.answer.at(SAMPLE_RATE)])
             sounds.append((f"{number}. {asked}", turn.answer))
-            words = f"(spoken)\n{words}"
+            words = f"“{turn.thought}”\nheard:\n{heard(turn)}"
         axis.text(0.5, 0.5, "\n".join(line for part in words.split("\n") for line in textwrap.wrap(part, 20)), ha="center",
                   va="center", fontsize=11, transform=axis.transAxes)
     show.figure(fig, caption)

@@ -175,3 +175,16 @@ def test_two_steps_of_the_picture_decoder_are_enough():
 def test_the_diffusion_decoder_for_sound_does_not_gain_intelligibility():
     found = results("ch07_sound")
     assert found["chosen"] in found["knobs"] and found["knobs"][found["chosen"]]["stoi"] <= found["knobs"]["plain"]["stoi"] + 0.005
+
+
+def test_many_tokens_in_one_pass_are_the_same_tokens():
+    from mmcourse.show import ch12
+    found = results("ch12_parallel")
+    says = {name[:2]: text.split()[0].lower() for name, text in ch12.parallel_verdicts(found).items()}
+    assert says == {"P1": "holds", "P2": "holds", "P3": "holds", "P4": "fails", "P5": "fails", "P6": "holds"}
+    assert found["alone"]["drafter"].count("1") == found["alone"]["n"], "every scene that the drafter draws alone is right"
+    for choice in found["cost"]:                                        # why `generate` takes it for up to four pictures
+        assert ch12.quicker(found, choice, "4", "drafted") > 1 > ch12.quicker(found, choice, "16", "drafted")
+        assert ch12.quicker(found, choice, "2", "Jacobi") > 1
+    ledger = {name[:2]: text.split()[0] for name, text in ch12.ledger_verdicts(results("ch12_ledger")).items()}
+    assert ledger == {"L1": "fails", "L2": "holds", "L3": "holds", "L4": "holds"}

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 import mmcourse as mm
 from mmcourse import checkpoints
 from mmcourse.dataset import Clips, Mixture, training_edits, training_scenes
+from mmcourse.generate import generate
 from mmcourse.optim import Optim
 from mmcourse.recipes.transformer import PARTS
 from mmcourse.training import Run, train
@@ -152,3 +153,15 @@ def test_a_short_training_run_is_the_same():
                     optim=Optim("muon", ema_decay=0.9, warmup=3), run=Run(log_every=1, progress=False))
     assert history.column("loss") == pytest.approx(GOLDEN["training_losses"], abs=5e-5)
     assert model.token_embed.weight.abs().sum().item() == pytest.approx(GOLDEN["training_weight"], abs=1e-3)
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0.0, "guidance": 1.0}, {"temperature": 1.0, "guidance": 1.5}], ids=str)
+def test_a_draft_changes_nothing_but_the_time(sampling):
+    """With the drafter, without, and one token at a time without a cache: the same picture (chapter 12)."""
+    model = mm.load()
+    assert model.drafter is not None
+    for seed, words in enumerate(("two cats on the left, a sun on the right, blue ground", "three stars")):
+        prompt = [model.segment(words)]
+        (slow,) = generate(model.transformer, model.vocabulary, [prompt], "image", seed=seed, use_cache=False, **sampling)
+        assert model.tokens([words], "image", seed, best_of=1, **sampling) == slow
+        assert model.tokens([words], "image", seed, best_of=1, drafter=None, **sampling) == slow

@@ -13,6 +13,7 @@ from PIL import Image as Pillow
 from mmcourse import checkpoints, show
 from mmcourse.assistant import Assistant
 from mmcourse.chat import LONGEST_HEARD, Exchange
+from mmcourse.judges.hearing import LENGTH
 from mmcourse.media import MAX_SECONDS, Audio, Image, Text
 from mmcourse.show.conversation import Conversation, boxes
 from mmcourse.show.inputs import Canvas, Microphone, Say, Upload
@@ -172,14 +173,17 @@ def test_each_turn_of_a_conversation_has_a_box(monkeypatch):
     monkeypatch.setattr(show, "figure", lambda fig, caption="": drawn.append((fig, caption)))
     monkeypatch.setattr(checkpoints, "load", lambda name: SimpleNamespace(hear=lambda clips: [f"{len(clips[0])} samples"]))
     sound = Audio(np.random.default_rng(0).normal(size=4000).clip(-1, 1) * 0.1, 8000)
-    answers = [Image(np.zeros((64, 64, 3), np.uint8)), Text("two"), sound, Text("I do not know"), Text("five")]
-    turns = [Exchange((Text(f"asked {i}"),), answer, ("what it heard",) * (i == 4)) for i, answer in enumerate(answers)]
+    answers = [Image(np.zeros((64, 64, 3), np.uint8)), Text("two"), sound, sound, Text("five")]
+    thoughts = {2: "on the left", 3: "green"}
+    turns = [Exchange((Text(f"asked {i}"),), answer, ("what it heard",) * (i == 4), thoughts.get(i, ""))
+             for i, answer in enumerate(answers)]
     boxes(SimpleNamespace(turns=turns), "a talk")
     ((fig, caption),) = drawn
     axes = fig.axes
     assert caption == "a talk" and len(axes) == 8 and len(axes[0].images) == 1
     assert [axis.get_title() for axis in axes[:6]] == [*(f"{i + 1}. asked {i}" for i in range(4)), "5. asked 4\n→ “what it heard”", ""]
-    assert [text.get_text() for axis in axes for text in axis.texts] == ["two", "(spoken)\n4000 samples", "I do not know", "five"]
+    assert [text.get_text() for axis in axes for text in axis.texts] == [
+        "two", "“on the left”\nheard:\n4000 samples", f"“green”\nheard:\n{LENGTH} samples", "five"], "a word has a judge of its own"
 
 
 def test_a_model_that_has_not_learned_to_converse_answers_each_turn_by_itself(tiny, monkeypatch):
