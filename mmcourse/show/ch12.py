@@ -193,11 +193,11 @@ def parallel_verdicts(found: Mapping) -> dict[str, str]:
                                                         f"{100 * wilson(equal, asked)[0]:.2f} %"),
             "P2, passes: Jacobi at most a third, drafted at most a tenth":
             judged(share["Jacobi"] <= 1 / 3 and share["drafted"] <= 0.1, f"{share['Jacobi']:.2f} and {share['drafted']:.3f}"),
-            "P3, drafted, one picture: at most a third of the seconds": judged(gain >= 3, f"{gain:.1f} times as quick, at least"),
+            "P3, drafted, one picture: at most a third of the seconds": judged(gain >= 3, f"{gain:.2f} times as quick at least"),
             "P4, sixteen: not together, but one after another":
-            judged(crowd <= 1 < after, f"together {crowd:.2f} times as quick at most, one after another {after:.2f}"),
+            judged(crowd <= 1 < after, f"together {crowd:.2f} times as quick at most; likeliest one after another {after:.2f}"),
             "P5, the drafter alone: over three points fewer scenes right":
-            f"{decide(low, high, above=3.0):9} {low:.1f} to {high:.1f} points fewer",
+            f"{decide(low, high, above=3.0).lower():9} {-high:+.1f} to {-low:+.1f} points",
             "P6, spoken words: more than half of the passes": judged(sound > 0.5, f"{sound:.2f}")}
 
 
@@ -217,7 +217,8 @@ def calculator(found: Mapping):
         passes = expected_passes(tokens, right)
         one, many = tokens * (base + slope), passes * (base + tokens / 2 * slope)
         show.caption(f"{tokens} tokens, each guess right in {right:.0%}: one at a time {1e3 * one:.0f} ms; in {passes:.1f} "
-                     f"passes {1e3 * many:.0f} ms, {one / many:.1f} times as quick.")
+                     f"passes {1e3 * many:.0f} ms, {one / many:.1f} times as quick (all places in the window; the drafter's own "
+                     "time not counted).")
     from ipywidgets import FloatSlider, IntSlider
     return show.interact(draw, tokens=IntSlider(value=64, min=16, max=1024, step=16, description="tokens"),
                          right=FloatSlider(value=0.95, min=0.0, max=0.99, step=0.01, description="guesses right",
