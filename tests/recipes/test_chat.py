@@ -156,7 +156,7 @@ def test_it_says_the_phrases_for_which_an_answer_has_room_and_hears_all(monkeypa
     heard = Clips([np.zeros(room, int), np.zeros(room + 2, int), np.ones(room, int), np.ones(4, int)], ["short", "long"] * 2)
     monkeypatch.setattr(recipe, "load_phrases", lambda split, progress: corpus)
     monkeypatch.setattr(recipe, "heard_clips", lambda *args, **more: heard)
-    turns = [Turn("ask", (Part("spoken", "how many?"), Part("text", "now")), Part("text", "two"))] * 2
+    turns = [Turn((Part("spoken", "how many?"), Part("text", "now")), Part("text", "two"), "ask")] * 2
     talks = SimpleNamespace(vocabulary=VOCABULARY, said=Clips([np.full(room + 2, 2), np.full(6, 2)], ["longer", "cat"]),
                             heard=Clips([np.full(6, 2), np.full(6, 3)], ["cat", "cat"]), talks=[turns, turns[:1]])
     found = recipe.phrase_tokens(talks)
