@@ -45,9 +45,8 @@ def sounded(codec, segments, levels: int = 2) -> list[np.ndarray]:
 class Assistant:
     """Any modality in, any modality out: `bpe`, `vqvae`, `codec`, `transformer`, their `vocabulary`, and diffusion decoders
     for pictures of 64x64 (`decoder`) and 128x128 (`decoder128`). `drafter` guesses pictures, so that they are painted sooner
-    (chapter 12). `world` is the one whose captions it learned; `sampling` holds
-    for all its answers in place of that of `rerank.PRESETS`, and then it looks and listens once. `converses`: whether the
-    transformer has learned to (`chat`)."""
+    (chapter 12). `world` is the one whose captions it learned; `sampling` holds for all its answers in place of that of
+    `rerank.PRESETS`, and then it looks and listens once. `converses`: whether the transformer has learned to (`chat`)."""
 
     def __init__(self, bpe, vqvae, codec, transformer, vocabulary: Vocabulary, decoder=None, decoder128=None,
                  world: World = WORLD, sampling: dict | None = None, converses: bool = False, drafter=None):

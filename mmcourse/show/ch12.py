@@ -5,6 +5,7 @@ What was measured is `results("ch12_ledger")` and `results("ch12_parallel")`: th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,13 +14,18 @@ from matplotlib import pyplot as plt
 from mmcourse import show
 from mmcourse.assistant import painted
 from mmcourse.judges.metrics import decide, paired_bootstrap, wilson
+from mmcourse.show.ch08 import GREY
 from mmcourse.vocabulary import Segment
 
 ANSWERS = ("caption", "picture", "word", "phrase")
 WAYS = ("one at a time", "Jacobi", "drafted", "Jacobi, together", "drafted, together")
 ROW_BY_ROW = WAYS[1:3]
 LINES = {"one at a time": "o-", "Jacobi": "s--", "drafted": "^-.", "Jacobi, together": "s:", "drafted, together": "^:"}
-GREY = 0.62
+
+
+def verdict(holds: bool, said: str, width: int) -> str:
+    """A claim that either holds or fails, and what came; `width`: of the column."""
+    return f"{'holds' if holds else 'fails':{width}} {said}"
 
 
 # ---------------------------------------------------------------- the ledger
@@ -67,9 +73,7 @@ def ledger_verdicts(found: Mapping) -> dict[str, str]:
     each = {answer: rows[answer]["weighed"]["bits"] / rows[answer]["weighed"]["tokens"] for answer in ANSWERS}
     bit = {answer: per_bit(rows[answer]["weighed"], rows[answer]["timed"]) for answer in ANSWERS}
     cheap = rows["picture"]["weighed"]["cheap"]
-
-    def judged(holds: bool, said: str) -> str:
-        return f"{'holds' if holds else 'fails':6} {said}"
+    judged = partial(verdict, width=6)
     return {"L1, bits a token: a picture's below .25, a sound's more than ten times as many":
             judged(each["picture"] < 0.25 and each["word"] > 10 * each["picture"],
                    f"{each['picture']:.2f} and {each['word']:.2f}"),
@@ -186,9 +190,7 @@ def parallel_verdicts(found: Mapping) -> dict[str, str]:
     low, high = (100 * x for x in paired_bootstrap(hits["model"], hits["drafter"], np.random.default_rng(12)))
     equal, asked = (sum(row[key] for ways in found["same"].values() for row in ways.values()) for key in ("same", "n"))
     sound = found["others"]["word"]["passes"] / found["others"]["word"]["tokens"]
-
-    def judged(holds: bool, said: str) -> str:
-        return f"{'holds' if holds else 'fails':9} {said}"
+    judged = partial(verdict, width=9)
     return {"P1, the same ids in every picture": judged(equal == asked, f"{equal:,} of {asked:,}: with 95 % confidence more than "
                                                         f"{100 * wilson(equal, asked)[0]:.2f} %"),
             "P2, passes: Jacobi at most a third, drafted at most a tenth":

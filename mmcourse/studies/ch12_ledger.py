@@ -56,6 +56,7 @@ def model() -> Assistant:
     return load("chat")
 
 
+@cache
 def pairs(answer: str, plan: Plan) -> list[tuple[Segment, Segment]]:
     """Questions and their true answers."""
     a, dice = model(), np.random.default_rng(TEST_SEED)
@@ -78,18 +79,24 @@ def pairs(answer: str, plan: Plan) -> list[tuple[Segment, Segment]]:
             for i, ids in zip(rows, tokens)]
 
 
+def seconds(segment: Segment) -> float:
+    """How long a sound is; 0 for anything else."""
+    if segment.modality != "audio":
+        return 0.0
+    a = model()
+    return len(segment.ids) / a.vocabulary.audio_levels * a.codec.samples_per_frame / SAMPLE_RATE
+
+
 def weighed(answer: str, plan: Plan) -> dict:
     """Tokens and bits of the true answers."""
     a, each = model(), []
     v = a.vocabulary
-    codes = {"text": v.config["text"], "image": v.config["image"], "audio": v.config["audio"]}
     for question, truth in pairs(answer, plan):
         bits = segment_bits(a.transformer, v, truth, [question])
         alone = segment_bits(a.transformer, v, truth)
         n = len(truth.ids)
-        each.append({"tokens": n, "nominal": token_bits(n, codes[truth.modality]), "bits": bits.sum(), "alone": alone.sum(),
-                     "cheap": (bits[:n] < CHEAP).mean(), "sound": n / v.audio_levels * a.codec.samples_per_frame / SAMPLE_RATE
-                     if truth.modality == "audio" else 0.0})
+        each.append({"tokens": n, "nominal": token_bits(n, v.config[truth.modality]), "bits": bits.sum(), "alone": alone.sum(),
+                     "cheap": (bits[:n] < CHEAP).mean(), "sound": seconds(truth)})
     return {key: round(float(np.mean([row[key] for row in each])), 4) for key in each[0]} | {"n": len(each)}
 
 
@@ -135,7 +142,7 @@ def timed(answer: str, plan: Plan) -> dict:
             start = time.process_time()
             render(a, Segment(want, said.ids[:first]))
             row |= {"first sound": clock.ticks[max(0, first - 1)] + time.process_time() - start,
-                    "sound": n / v.audio_levels * a.codec.samples_per_frame / SAMPLE_RATE}
+                    "sound": seconds(said)}
         each.append(row)
     return {key: round(float(np.mean([row[key] for row in each])), 5) for key in each[0]} | {"n": len(each)}
 
