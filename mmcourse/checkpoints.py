@@ -25,6 +25,7 @@ CLASSES = {
     "SoundDecoder": "mmcourse.sound_decoder",
     "SignPainters": "mmcourse.experiments.sign_data",
     "Learners": "mmcourse.experiments.learners",
+    "ShelfNets": "mmcourse.experiments.shelf_nets",
     "PictureNet": "mmcourse.judges.picture_net",
     "WordJudge": "mmcourse.judges.hearing",
     "SecondListener": "mmcourse.judges.second_listener",

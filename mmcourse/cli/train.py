@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # `train all` follows the imports: what a recipe needs is trained before it.
 ORDER = ("bpe", "picture_judge", "word_judge", "vqvae", "codec", "second_listener", "transformer", "drafter", "decoder",
          "decoder128", "sound_decoder", "sign_judge", "sign_vqvae", "sign_painters", "glyph_vqvae", "learners", "practice",
-         "phrase_listener", "chat")
+         "phrase_listener", "chat", "shelf_nets")
 OLD_NAMES = {"reference": "transformer"}                # the transformer's recipe was called so in the first edition
 
 

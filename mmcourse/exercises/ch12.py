@@ -1,5 +1,5 @@
 """Exercises of chapter 12: what an answer costs, a race with dice that were thrown before, how many tokens are sure, how many a
-pass settles, and the test of speculative sampling."""
+pass settles, the test of speculative sampling; what a shelf is worth in bits, and when a beginning is good enough."""
 import math
 
 import torch
@@ -210,3 +210,84 @@ def check_speculative_test(fn):
             f"{[round(x, 3) for x in comes.tolist()]}")
         assert math.isclose(float((q * take).sum()), float(torch.minimum(p, q).sum()), abs_tol=1e-5), (
             "the draft could be taken more often and what comes out would still be distributed as p")
+
+
+# ---------------------------------------------------------------- what a shelf is worth
+
+def shelf_bits(count: int, compartments: int = 9, kinds: int = 16, walls: int = 4) -> float:
+    """-log2 of the chance of a shelf with `count` things."""
+    where = math.comb(compartments, count)
+    return math.log2(walls) + math.log2(compartments + 1) + math.log2(where) + count * math.log2(kinds)
+
+
+def _forgets_where(count, compartments=9, kinds=16, walls=4):
+    return shelf_bits(count, compartments, kinds, walls) - math.log2(math.comb(compartments, count))
+
+
+def _forgets_how_many(count, compartments=9, kinds=16, walls=4):
+    return shelf_bits(count, compartments, kinds, walls) - math.log2(compartments + 1)
+
+
+def _every_compartment_alike(count, compartments=9, kinds=16, walls=4):
+    return math.log2(walls) + compartments * math.log2(kinds + 1)
+
+
+def _in_order(count, compartments=9, kinds=16, walls=4):
+    return shelf_bits(count, compartments, kinds, walls) + math.log2(math.factorial(count))
+
+
+def _ten_numbers_are_nine(count, compartments=9, kinds=16, walls=4):
+    return shelf_bits(count, compartments, kinds, walls) - math.log2(compartments + 1) + math.log2(compartments)
+
+
+@register("12.shelf_bits", reference=shelf_bits, minutes=6, difficulty=2,
+          wrong=[_forgets_where, _forgets_how_many, _every_compartment_alike, _in_order, _ten_numbers_are_nine],
+          hint="four draws, one after another: the wall, how many things, in which compartments, and what each is; bits add up")
+def check_shelf_bits(fn):
+    for count, compartments, kinds, walls, ways in [(0, 9, 16, 4, 4 * 10), (1, 9, 16, 4, 4 * 10 * 9 * 16),
+                                                    (3, 9, 16, 4, 4 * 10 * 84 * 16**3), (2, 3, 5, 2, 2 * 4 * 3 * 25)]:
+        got, due = fn(count, compartments, kinds, walls), math.log2(ways)
+        assert math.isclose(got, due, rel_tol=1e-9), (
+            f"{count} things in {compartments} compartments, {kinds} kinds, {walls} walls: one of {ways:,} in this many draws, "
+            f"{due:.3f} bits, got {got:.3f}")
+
+
+# ---------------------------------------------------------------- when a beginning is good enough
+
+def first_good(errors: torch.Tensor, allowed: float) -> torch.Tensor:
+    """Squared errors (B, tokens) of the pictures of 1, 2, ... tokens -> how many tokens each picture gets (B,)."""
+    good = errors <= allowed
+    good[:, -1] = True
+    return 1 + good.int().argmax(1)
+
+
+def _counts_the_bad(errors, allowed):
+    return 1 + (errors[:, :-1] > allowed).sum(1)
+
+
+def _from_zero(errors, allowed):
+    return first_good(errors, allowed) - 1
+
+
+def _gives_up_at_one(errors, allowed):
+    return 1 + (errors <= allowed).int().argmax(1)
+
+
+def _the_best(errors, allowed):
+    return 1 + errors.argmin(1)
+
+
+def _the_longest(errors, allowed):
+    return errors.shape[1] - (errors <= allowed).flip(1).int().argmax(1)
+
+
+@register("12.first_good", reference=first_good, minutes=6, difficulty=2,
+          wrong=[_counts_the_bad, _from_zero, _gives_up_at_one, _the_best, _the_longest],
+          hint="argmax of a row of zeros and ones is the place of the first one; what if there is none?")
+def check_first_good(fn):
+    for errors, due, why in [([[.5, .09, .03]], [2], "two tokens are good enough"), ([[.05, .04, .03]], [1], "one is"),
+                             ([[.5, .4, .3]], [3], "none is, so it gets all"),
+                             ([[.5, .1, .2]], [2], "the limit itself is allowed, and what comes later does not matter"),
+                             ([[.5, .09, .3, .01], [.5, .4, .3, .2]], [2, 4], "each row by itself")]:
+        got = fn(torch.tensor(errors), 0.1)
+        assert got.tolist() == due, f"errors {errors}, allowed .1: {due} ({why}), got {got.tolist()}"

@@ -273,6 +273,21 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], rng: np.random.Gene
     return bootstrap_interval(a - b, rng, confidence, draws)
 
 
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's: the correlation of the ranks, equals sharing the mean of theirs; from -1 to 1. ValueError for rows of different
+    lengths, or without any difference."""
+    a, b = (np.asarray(values, float) for values in (a, b))
+    if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
+        raise ValueError(f"two flat rows of the same length, please: got shapes {a.shape} and {b.shape}")
+    ranks = []
+    for values in (a, b):
+        _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+        if len(counts) == 1:
+            raise ValueError("all values are the same: there is no order to compare")
+        ranks.append((counts.cumsum() - (counts - 1) / 2)[which])       # of equals: the middle of their places
+    return float(np.corrcoef(ranks)[0, 1])
+
+
 def decide(low: float, high: float, *, above: float = -math.inf, below: float = math.inf) -> str:
     """Whether a number whose 95 % interval is `low` to `high` lies between two bounds: holds, FAILS, or undecided."""
     if above <= low and high <= below:
