@@ -72,6 +72,7 @@ CORE = {
     "12": {
         "parallel": "race throw_dice rewind WindowLogits as_found continue_at_once Draft caption_ids draft_loss",
         "generate": "paint_at_once",
+        "nested": "NestedTokenizer first nested_loss",
     },
 }
 _REMOTE = re.compile(

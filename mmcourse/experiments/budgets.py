@@ -19,7 +19,7 @@ from mmcourse.world.shelves import CELL, Shelf, draw_shelves, read_shelves
 GROUP = 8                               # lengths that are tried for each picture of a batch
 PICTURES = 64
 CURIOSITY = 0.01                        # what a nat of entropy is worth
-OPTIM = Optim(lr=3e-3, warmup=20, weight_decay=0.0)
+OPTIM = Optim(lr=1e-3, warmup=20, weight_decay=0.0)
 
 
 class BudgetNet(nn.Module):

@@ -3,12 +3,13 @@
 net         is told                                     gives
 tokenizer   the picture                                 12 tokens of 512 kinds; its plain decoder gives the picture again
 writer      what is asked for                           the tokens, one after another (a `TokenPainter` in order)
-painter     what is asked for, the first k tokens,      the picture, from noise (a `FlowPainter` on pixels)
-            or both
-large       the first k tokens                          the picture in one pass, at four times the painter's operations
+painter     the plain picture of the first k tokens,    the picture, from noise (a `FlowPainter` on pixels)
+            and at times what is asked for
+large       the same                                    the picture in one pass, at four times the painter's operations
 
 What is asked for is the wall and the things, not where they stand.
 """
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
@@ -17,13 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmcourse.diffusion import time_features, velocity_of
 from mmcourse.nested import NestedTokenizer, first, nested_loss
 from mmcourse.optim import Optim
 from mmcourse.painters import (
     FlowPainter,
     TokenPainter,
+    early,
+    from_noise_loss,
     from_patches,
-    paint_from_noise,
     to_patches,
 )
 from mmcourse.training import History, Run, train
@@ -42,7 +45,7 @@ from mmcourse.world.shelves import (
     tiles_of,
 )
 
-TOKENS, CODES = 12, 512
+TOKENS, CODES, DIM = 12, 512, 3 * CELL**2
 ASKED = 1 + PLACES                      # ids of what is asked for: the wall, then the things in a fixed order, then 0
 WORDS = 1 + len(WALLS) + len(THINGS)    # those ids: 0 is nothing said
 SHELVES = 20_000                        # of training, tokenized once
@@ -61,9 +64,27 @@ def asked(shelves: Sequence[Shelf]) -> torch.Tensor:
     return torch.tensor(rows)
 
 
-def prompts(words: torch.Tensor, ids: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """What the painter is told (B, 10 + tokens): what is asked for (or zeros), and the tokens that are kept."""
-    return torch.cat([words, torch.where(kept, ids + WORDS, 0)], 1)
+class ShelfPainter(FlowPainter):
+    """A painter from noise that also sees a plain picture, patch by patch, as the diffusion decoder of chapter 07 does. (Told the
+    ids themselves it had learned to read none of them after as many steps.)"""
+
+    def __init__(self, width: int = 96):
+        super().__init__(WORDS, DIM, prompt=ASKED, places=PLACES, width=width)
+        self.config = {"width": width}
+        self.plain_embed = nn.Linear(DIM, width)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, told: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Noisy patches (B, 9, D) at time t (B,), and what it is told: what is asked for (B, 10) or zeros, and the patches of the
+        plain picture (B, 9, D) -> the clean patches (B, 9, D)."""
+        words, plain = told
+        time = self.time(time_features(t))[:, None]                     # (B, 1, C)
+        return self.head(self.trunk(words, self.value_embed(x) + self.plain_embed(plain) + time))
+
+
+@torch.no_grad()
+def plain_patches(tokenizer: NestedTokenizer, ids: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """The plain decoder's patches (B, 9, D) of the tokens that are kept; none may be."""
+    return tokenizer.rebuild(tokenizer.quantizer.codebook[ids], kept)
 
 
 # ---------------------------------------------------------------- fresh nets
@@ -80,10 +101,10 @@ def make_writer(seed: int = 0, width: int = 96) -> TokenPainter:
     return TokenPainter(WORDS, CODES, causal=True, prompt=ASKED, places=TOKENS, width=width)
 
 
-def make_painter(seed: int = 0, width: int = 96) -> FlowPainter:
+def make_painter(seed: int = 0, width: int = 96) -> ShelfPainter:
     """A fresh net that paints pixels from noise."""
     torch.manual_seed(seed)
-    return FlowPainter(WORDS + CODES, 3 * CELL**2, prompt=ASKED + TOKENS, places=PLACES, width=width)
+    return ShelfPainter(width)
 
 
 # ---------------------------------------------------------------- how they learn
@@ -130,7 +151,7 @@ class ShelfTokens:
 
     def __init__(self, tokenizer: NestedTokenizer, n: int = SHELVES, seed: int = 0):
         rng = np.random.default_rng((seed, n))
-        self.shelves = [random_shelf(rng) for _ in range(n)]
+        self.tokenizer, self.shelves = tokenizer, [random_shelf(rng) for _ in range(n)]
         self.words = asked(self.shelves)
         self.ids = torch.cat([tokenizer.encode(draw_shelves(self.shelves[i:i + 500])) for i in range(0, n, 500)])
 
@@ -143,36 +164,44 @@ class ShelfTokens:
         rows = self.rows(rng)
         return self.words[rows], self.ids[rows]
 
-    def painting(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """A batch for the painter: what it is told, and patches. It sees from none to all of the tokens, and in half of the rows
-        what is asked for."""
+    def painting(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A batch for the painter: in half of the rows what is asked for, the plain picture of none to all of the tokens, and the
+        true patches."""
         rows = self.rows(rng)
         kept = first(torch.from_numpy(rng.integers(self.ids.shape[1] + 1, size=BATCH)), self.ids.shape[1])
-        told = torch.from_numpy(rng.random((BATCH, 1)) < 0.5)
-        told = prompts(self.words[rows] * told, self.ids[rows], kept)
-        return told, to_patches(draw_shelves([self.shelves[i] for i in rows.tolist()]), CELL)
+        heard = torch.from_numpy(rng.random((BATCH, 1)) < 0.5)
+        truth = to_patches(draw_shelves([self.shelves[i] for i in rows.tolist()]), CELL)
+        return self.words[rows] * heard, plain_patches(self.tokenizer, self.ids[rows], kept), truth
 
 
-def plain_loss(model: FlowPainter, told: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of a painter that is asked once, with nothing on the canvas: the plain decoder."""
-    return (at_once(model, told) - values).square().mean()
+def painter_loss(model: ShelfPainter, words: torch.Tensor, plain: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Flow matching from noise to the true patches."""
+    return from_noise_loss(model, (words, plain), values)
 
 
-def at_once(model: FlowPainter, told: torch.Tensor) -> torch.Tensor:
-    """What a painter gives in one pass for an empty canvas: (B, N, D)."""
-    return model(told.new_zeros(len(told), PLACES, model.dim, dtype=torch.float), torch.zeros(len(told)), told)
+def plain_loss(model: ShelfPainter, words: torch.Tensor, plain: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of a painter that is asked once, with nothing on the canvas: a plain decoder."""
+    return (at_once(model, words, plain) - values).square().mean()
+
+
+def at_once(model: ShelfPainter, words: torch.Tensor, plain: torch.Tensor) -> torch.Tensor:
+    """What a painter gives in one pass for an empty canvas: (B, 9, D)."""
+    return model(torch.zeros_like(plain), torch.zeros(len(plain)), (words, plain))
 
 
 # ---------------------------------------------------------------- pictures
 
 @torch.no_grad()
-def painted_shelves(model: FlowPainter, told: torch.Tensor, steps: int, seed: int = 0) -> torch.Tensor:
+def painted_shelves(model: ShelfPainter, words: torch.Tensor, plain: torch.Tensor, steps: int, seed: int = 0) -> torch.Tensor:
     """What the painter paints in so many passes: (B, 3, 48, 48). In 0 passes: at once, from an empty canvas."""
     if steps == 0:
-        values = at_once(model, told)
-    else:
-        values = paint_from_noise(model, told, steps, generator=torch.Generator().manual_seed(seed))
-    return as_pictures(values)
+        return as_pictures(at_once(model, words, plain))
+    x = torch.randn(plain.shape, generator=torch.Generator().manual_seed(seed))
+    times = early(torch.linspace(0, 1, steps + 1)).tolist()             # as `paint_from_noise`: short steps first
+    velocity = velocity_of(model, (words, plain))
+    for now, then in zip(times, times[1:]):
+        x = x + (then - now) * velocity(x, now)
+    return as_pictures(x)
 
 
 def as_pictures(patches: torch.Tensor) -> torch.Tensor:
@@ -189,9 +218,15 @@ def things_right(found: Sequence[Shelf], truth: Sequence[Shelf]) -> dict[str, fl
             "letters": float(np.mean(letters)), "whole": float(np.mean([a == b for a, b in zip(found, truth)]))}
 
 
-def as_asked(found: Sequence[Shelf], truth: Sequence[Shelf]) -> list[int]:
-    """1 for each shelf with the wall and just the things that were asked for, wherever they stand."""
-    return [int(a.wall == b.wall and sorted(a.things) == sorted(b.things)) for a, b in zip(found, truth, strict=True)]
+def as_asked(found: Sequence[Shelf], truth: Sequence[Shelf]) -> list[float]:
+    """How much of what was asked for is there, wherever it stands: the things that both have, of the things of the one with more;
+    0 if the wall is another one."""
+    shares = []
+    for a, b in zip(found, truth, strict=True):
+        one, other = (Counter(thing for thing in shelf.things if thing) for shelf in (a, b))
+        most = max(one.total(), other.total())
+        shares.append(float(a.wall == b.wall) * ((one & other).total() / most if most else 1.0))
+    return shares
 
 
 def unlike_anything(pictures: torch.Tensor, above: float = UNLIKE) -> float:
@@ -225,6 +260,6 @@ class ShelfNets(nn.Module):
         if passes == 0:
             return self.tokenizer.decode(ids)
         words = torch.zeros(len(ids), ASKED, dtype=torch.long) if words is None else words
-        k = torch.full((len(ids),), ids.shape[1])
-        told = prompts(words, F.pad(ids, (0, TOKENS - ids.shape[1])), first(k, TOKENS))
-        return painted_shelves(self.painter, told, passes, seed)
+        kept = first(torch.full((len(ids),), ids.shape[1]), TOKENS)
+        plain = plain_patches(self.tokenizer, F.pad(ids, (0, TOKENS - ids.shape[1])), kept)
+        return painted_shelves(self.painter, words, plain, passes, seed)

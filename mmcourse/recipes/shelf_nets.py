@@ -19,16 +19,18 @@ from mmcourse.experiments import shelf_nets
 from mmcourse.experiments.shelf_nets import (
     OPTIM,
     ShelfNets,
+    ShelfPainter,
     ShelfTokens,
     make_painter,
     make_tokenizer,
     make_writer,
+    painter_loss,
     plain_loss,
     train_tokenizer,
 )
 from mmcourse.files import atomic_write
 from mmcourse.nested import NestedTokenizer
-from mmcourse.painters import FlowPainter, TokenPainter, from_noise_loss, in_order_loss
+from mmcourse.painters import TokenPainter, in_order_loss
 from mmcourse.paths import cache_dir
 from mmcourse.recipes import finished, options, run_file, ship
 from mmcourse.training import History, Run, train
@@ -49,8 +51,8 @@ class Steps:
 
 
 DECIDES = (nested.NestedTokenizer, nested.nested_loss, nested.first, shelf_nets.Dropping, train_tokenizer, ShelfTokens,
-           shelf_nets.asked, shelf_nets.prompts, make_tokenizer, make_painter, make_writer, plain_loss,
-           shelf_nets.at_once, shelves.random_shelf, shelves.shelf_split, shelves.cells, shelves.draw_shelves)
+           shelf_nets.asked, ShelfPainter, shelf_nets.plain_patches, painter_loss, make_tokenizer, make_painter, make_writer,
+           plain_loss, shelf_nets.at_once, shelves.random_shelf, shelves.shelf_split, shelves.cells, shelves.draw_shelves)
 
 
 @cache
@@ -97,14 +99,14 @@ def taught(model: nn.Module, batch: str, loss: Callable, steps: int, seed: int, 
 
 
 @cache
-def painter(seed: int, steps: Steps) -> FlowPainter:
+def painter(seed: int, steps: Steps) -> ShelfPainter:
     """The painter: from noise."""
     return kept(f"painter-{seed}-{steps.painter}-{steps.tokenizer}", lambda: make_painter(seed),
-                lambda model: taught(model, "painting", from_noise_loss, steps.painter, seed, tokens_of(seed, steps)))
+                lambda model: taught(model, "painting", painter_loss, steps.painter, seed, tokens_of(seed, steps)))
 
 
 @cache
-def large(seed: int, steps: Steps) -> FlowPainter:
+def large(seed: int, steps: Steps) -> ShelfPainter:
     """The plain decoder at four times the operations: in one pass."""
     return kept(f"large-{seed}-{steps.large}-{steps.tokenizer}", lambda: make_painter(seed, WIDTHS["large"]),
                 lambda model: taught(model, "painting", plain_loss, steps.large, seed, tokens_of(seed, steps)))

@@ -122,14 +122,13 @@ def nested_verdicts(found: Mapping) -> dict[str, str]:
 # ---------------------------------------------------------------- the balance
 
 def points(found: Mapping, size: str, told: str, seed: str) -> list[dict]:
-    """Every way to draw with a writer and a painter: k, passes, operations and the share that is right."""
-    cost, rows = found["flops"], found["drawn"][seed]
-    out = []
-    for k, by_passes in rows[size][told].items():
+    """Every way to draw with a writer and a painter: k, passes, operations and the share that is as asked."""
+    cost, out = found["flops"], []
+    for k, by_passes in found["drawn"][seed][size][told].items():
         write = cost[size]["first"] + (int(k) - 1) * cost[size]["token"] if int(k) else 0
         for passes, right in by_passes.items():
-            out.append({"k": int(k), "passes": int(passes), "write": write, "paint": int(passes) * cost["pass"],
-                        "flops": write + int(passes) * cost["pass"], "right": right / rows["n"]})
+            paint = cost["plain"] + int(passes) * cost["pass"]
+            out.append({"k": int(k), "passes": int(passes), "write": write, "paint": paint, "flops": write + paint, "right": right})
     return out
 
 
@@ -149,10 +148,11 @@ def balance(found: Mapping) -> None:
             axis.plot([row["flops"] / 1e6 for row in own], [100 * row["right"] for row in own], "o-", markersize=4,
                       color=plt.get_cmap("viridis")(k / 13), label=f"{k} tokens")
         axis.set(xscale="log", xlabel="million operations, writer and painter", ylim=(0, 100),
-                 title="the painter is told what is asked for, too" if told == "both" else "the painter is told the tokens alone")
+                 title=f"the painter {'is told what is asked for, too' if told == 'both' else 'sees the plain picture alone'}")
     axes[0].set_ylabel("% as asked for")
     axes[0].legend(fontsize=8)
-    show.figure(fig, "Each line is a number of tokens, its points are 1, 2, 4, 8 and 16 passes of the painter. Small writer, "
+    show.figure(fig, "Each line is a number of tokens, its points are 0 (the plain picture), 1, 2, 4, 8 and 16 passes of "
+                     "the painter. Small writer, "
                      "means of three seeds.")
 
 
@@ -175,7 +175,7 @@ def frontier(found: Mapping, size: str = "small", told: str = "both") -> None:
 def balance_verdicts(found: Mapping) -> dict[str, str]:
     """What was expected of the balance."""
     cost = found["flops"]
-    most = cost["small"]["first"] + 5 * cost["small"]["token"] + 4 * cost["pass"]
+    most = cost["small"]["first"] + 5 * cost["small"]["token"] + cost["plain"] + 4 * cost["pass"]
     best = best_by_share(found, most=most)[-1]
 
     def gain(size: str, passes: int, seed: str) -> float:

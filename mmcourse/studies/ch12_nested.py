@@ -16,13 +16,15 @@ picture from the first k of them. Written down before it ran (but after a pilot 
 Rows for each seed. `rebuilt`: way -> k -> psnr, `fd` (features of the picture judge, against other true shelves), `unlike` (the
 share of compartments that look like nothing that there is), and the shares that the reader finds right. Ways: `plain` (the
 tokenizer's own decoder), `flow, 1/4/8` passes, `large` (one pass at the price of 4), `random order`, `fixed`: made for k tokens.
-`drawn`: what was asked for (wall and things, anywhere), right of `n`, by writer, by what the painter is told, by k, by passes.
-`flops`: of a token, a prompt, a pass. `settings`: the temperature of the writer, chosen on validation shelves with seed 0.
+`drawn`: how much of what was asked for (wall and things, anywhere) is there, means over `n` pictures, by writer, by what the
+painter is told beside the plain picture, by k, by passes (0: the plain picture). `flops`: of a token, a prompt, a pass.
+`settings`: the temperature of the writer, chosen on validation shelves with seed 0.
 """
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 
+import numpy as np
 import torch
 
 from mmcourse import checkpoints
@@ -34,13 +36,13 @@ from mmcourse.experiments.shelf_nets import (
     asked,
     at_once,
     painted_shelves,
-    prompts,
+    plain_patches,
     shelves_of,
     things_right,
     unlike_anything,
 )
 from mmcourse.judges.metrics import count_flops, frechet_distance, mean_psnr
-from mmcourse.nested import first
+from mmcourse.nested import NestedTokenizer, first
 from mmcourse.painters import TokenPainter, paint_in_order
 from mmcourse.recipes.shelf_nets import WIDTHS, Steps, large, painter, tokenizer, writer
 from mmcourse.studies import Job, Study
@@ -49,7 +51,7 @@ from mmcourse.world.shelves import PLACES, read_shelves
 LENGTHS = (1, 2, 4, 6, 8, 10, 12)
 FIXED = (4,)
 PASSES = (1, 4, 8)                      # of the painter, from tokens
-DRAWN_PASSES = (1, 2, 4, 8, 16)         # and from what is asked for
+DRAWN_PASSES = (0, 1, 2, 4, 8, 16)      # and from what is asked for; 0: the plain decoder's picture
 DRAWN_LENGTHS = (0, 2, 4, 6, 8, 12)
 TEMPERATURES = (0.4, 0.7, 1.0)
 
@@ -104,32 +106,38 @@ def at_random(seed: int, plan: Plan) -> dict:
     return out
 
 
-def told(seed: int, plan: Plan, k: int) -> torch.Tensor:
-    """What a decoder is told: the first k tokens of each test shelf."""
+def seen(seed: int, plan: Plan, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a decoder is told of each test shelf: no words, and the plain picture of the first k tokens."""
     _, images = shelves_of(plan.split, plan.n)
-    ids = tokenizer(seed, plan.steps).encode(images)
-    return prompts(torch.zeros(len(ids), ASKED, dtype=torch.long), ids, first(torch.full((len(ids),), k), TOKENS))
+    net = tokenizer(seed, plan.steps)
+    return torch.zeros(len(images), ASKED, dtype=torch.long), plain_of(net, net.encode(images), k)
+
+
+def plain_of(net: NestedTokenizer, ids: torch.Tensor, k: int) -> torch.Tensor:
+    """The patches of the plain picture of the first k tokens, which may be none."""
+    return plain_patches(net, ids, first(torch.full((len(ids),), k), TOKENS))
 
 
 def flow(seed: int, plan: Plan, passes: int) -> dict:
     """The painter in so many passes."""
     net = painter(seed, plan.steps)
-    return {str(k): rebuilt(painted_shelves(net, told(seed, plan, k), passes, seed), plan) for k in LENGTHS}
+    return {str(k): rebuilt(painted_shelves(net, *seen(seed, plan, k), passes, seed), plan) for k in LENGTHS}
 
 
 def large_plain(seed: int, plan: Plan) -> dict:
     """The plain decoder at four times the operations."""
     net = large(seed, plan.steps)
-    return {str(k): rebuilt(painted_shelves(net, told(seed, plan, k), 0), plan) for k in LENGTHS}
+    return {str(k): rebuilt(painted_shelves(net, *seen(seed, plan, k), 0), plan) for k in LENGTHS}
 
 
 # ---------------------------------------------------------------- from what is asked for
 
-def drawn_right(seed: int, plan: Plan, ids: torch.Tensor, words: torch.Tensor, k: int, passes: int, split: str) -> int:
-    """How many pictures have what was asked for."""
+def share_as_asked(seed: int, plan: Plan, ids: torch.Tensor, words: torch.Tensor, k: int, passes: int, split: str) -> float:
+    """How much of what was asked for is in the pictures, in the mean. 0 passes: the plain decoder's."""
     shelves, _ = shelves_of(split, plan.drawn)
-    told = prompts(words, ids, first(torch.full((len(ids),), k), TOKENS))
-    return sum(as_asked(read_shelves(painted_shelves(painter(seed, plan.steps), told, passes, seed)), shelves))
+    plain = plain_of(tokenizer(seed, plan.steps), ids, k)
+    made = painted_shelves(painter(seed, plan.steps), words, plain, passes, seed) if passes else as_pictures(plain)
+    return round(float(np.mean(as_asked(read_shelves(made), shelves))), 4)
 
 
 def tokens_for(net: TokenPainter, plan: Plan, temperature: float, seed: int, split: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -139,23 +147,27 @@ def tokens_for(net: TokenPainter, plan: Plan, temperature: float, seed: int, spl
 
 
 def settings(plan: Plan) -> dict:
-    """The temperature at which the small writer's 12 tokens are right most often, on validation shelves."""
+    """The temperature at which most of what is asked for is in the plain picture of the small writer's 12 tokens, on validation
+    shelves; and how much would be there if the tokens were those of the true pictures (`ceiling`) or for another prompt."""
     right = {}
     for temperature in TEMPERATURES:
         words, ids = tokens_for(writer(0, plan.steps), plan, temperature, 0, "validation")
-        right[str(temperature)] = drawn_right(0, plan, ids, words * 0, TOKENS, 4, "validation")
-    return {"temperature": float(max(right, key=right.get)), "right": right}
+        right[str(temperature)] = share_as_asked(0, plan, ids, words, TOKENS, 0, "validation")
+    ids = tokenizer(0, plan.steps).encode(shelves_of("validation", plan.drawn)[1])
+    return {"temperature": float(max(right, key=right.get)), "as asked": right,
+            "ceiling": share_as_asked(0, plan, ids, words, TOKENS, 0, "validation"),
+            "chance": share_as_asked(0, plan, ids.roll(1, 0), words, TOKENS, 0, "validation")}
 
 
 def drawn(seed: int, plan: Plan, temperature: float) -> dict:
-    """What is asked for: writer -> what the painter is told -> k -> passes -> right."""
+    """What is asked for: writer -> what the painter is told -> k -> passes -> the share that is there."""
     out = {}
     for size in WIDTHS:
         words, ids = tokens_for(writer(seed, plan.steps, size), plan, temperature, seed, plan.split)
-        for heard, seen in (("tokens", words * 0), ("both", words)):
-            out.setdefault(size, {})[heard] = {
-                str(k): {str(passes): drawn_right(seed, plan, ids, seen, k, passes, plan.split) for passes in DRAWN_PASSES}
-                for k in DRAWN_LENGTHS if k or heard == "both"}
+        for told, heard in (("tokens", words * 0), ("both", words)):
+            out.setdefault(size, {})[told] = {
+                str(k): {str(passes): share_as_asked(seed, plan, ids, heard, k, passes, plan.split) for passes in DRAWN_PASSES}
+                for k in DRAWN_LENGTHS if k or told == "both"}
     return {"n": plan.drawn, **out}
 
 
@@ -167,12 +179,11 @@ def flops(plan: Plan) -> dict:
         caches, nothing = net.trunk.new_caches(1), torch.full((1, 1), net.codes)
         out[size] = {"first": count_flops(partial(net, nothing, words, caches)),
                      "token": count_flops(partial(net, nothing, words, caches))}
-    told = torch.zeros(1, ASKED + TOKENS, dtype=torch.long)
-    out["pass"] = count_flops(partial(at_once, painter(0, plan.steps), told))
-    out["large pass"] = count_flops(partial(at_once, large(0, plan.steps), told))
-    net = tokenizer(0, plan.steps)
-    out["plain"] = count_flops(partial(net.rebuild, torch.zeros(1, TOKENS, 3), first(torch.tensor([TOKENS]), TOKENS)))
-    return out
+    words, net, ids = asked(shelves_of(plan.split, 1)[0]), tokenizer(0, plan.steps), torch.zeros(1, TOKENS, dtype=torch.long)
+    plain = plain_of(net, ids, TOKENS)
+    return out | {"plain": count_flops(partial(plain_of, net, ids, TOKENS)),
+                  "pass": count_flops(partial(at_once, painter(0, plan.steps), words, plain)),
+                  "large pass": count_flops(partial(at_once, large(0, plan.steps), words, plain))}
 
 
 def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:

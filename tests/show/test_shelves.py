@@ -17,14 +17,14 @@ def nested_rows():
                 for seed in shelves.SEEDS}
     rising = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
     worse = tuple(x - 0.1 for x in rising[:-1]) + (0.99,)
-    by_passes = {"1": 30, "2": 100, "4": 180, "8": 190, "16": 195}
+    by_passes = {"0": 0.05, "1": 0.1, "2": 0.3, "4": 0.6, "8": 0.63, "16": 0.65}
 
     def drawn(more):
         best = {k: {passes: n + more for passes, n in by_passes.items()} for k in ("4", "6", "8")}
-        poor = {k: {passes: n // 2 for passes, n in by_passes.items()} for k in ("0", "2", "12")}
+        poor = {k: {passes: n / 2 for passes, n in by_passes.items()} for k in ("0", "2", "12")}
         return {"both": {k: (best | poor)[k] for k in ("0", "2", "4", "6", "8", "12")},
                 "tokens": {k: (best | poor)[k] for k in ("2", "4", "6", "8", "12")}}
-    each = {"n": 300, "small": drawn(0), "large": drawn(60)}
+    each = {"n": 300, "small": drawn(0), "large": drawn(0.2)}
     return {"plan": {"n": 1024},
             "rebuilt": {"plain": way(rising, 0.5, 9.0), "random order": way(worse, 0.5, 9.0), "fixed": way((0.61,), 0.4, 9.0, ("4",)),
                         "large": way(rising, 0.5, 9.0), "flow, 1": way(worse, 0.5, 9.0), "flow, 4": way(worse, 0.1, 2.0),
@@ -79,8 +79,8 @@ def set_all(rows, key, value):
     ("N", "N3b", lambda f: set_all(f["rebuilt"]["flow, 4"], "fd", 9.5)),
     ("N", "N3c", lambda f: set_all(f["rebuilt"]["flow, 4"], "compartments", 0.9)),
     ("N", "N4", lambda f: set_all(f["rebuilt"]["flow, 4"], "compartments", 0.5)),
-    ("balance", "N5", lambda f: [row["small"]["both"]["0"].update({"4": 299}) for row in f["drawn"].values()]),
-    ("balance", "N6", lambda f: [row["large"]["both"]["6"].update({"4": 100}) for row in f["drawn"].values()]),
+    ("balance", "N5", lambda f: [row["small"]["both"]["0"].update({"4": 0.99}) for row in f["drawn"].values()]),
+    ("balance", "N6", lambda f: [row["large"]["both"]["6"].update({"4": 0.3}) for row in f["drawn"].values()]),
     ("B", "B1", lambda f: [row["learned"]["0.01"].update(rank=0.7) for row in f["rows"].values()]),
     ("B", "B2", lambda f: [row["learned"]["0.01"].update(needs=5.5) for row in f["rows"].values()]),
     ("B", "B3", lambda f: [row["learned"]["0.01"].update(dealt=[5.0, 0.5]) for row in f["rows"].values()]),

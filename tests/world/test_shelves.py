@@ -7,7 +7,18 @@ import pytest
 import torch
 
 from mmcourse.world import shelves
-from mmcourse.world.shelves import PLACES, THINGS, WALLS, Shelf, cells, draw_shelves, random_shelf, read_shelves, shelf_split, tiles_of
+from mmcourse.world.shelves import (
+    PLACES,
+    THINGS,
+    WALLS,
+    Shelf,
+    cells,
+    draw_shelves,
+    random_shelf,
+    read_shelves,
+    shelf_split,
+    tiles_of,
+)
 
 
 @pytest.fixture(scope="module")
