@@ -63,16 +63,18 @@ def made_of() -> str:
 
 
 def kept(name: str, make: Callable[[], nn.Module], learn: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """A net that was trained before, from the cache, or trained now. Its file's name says what decided it (`made_of`)."""
-    file = cache_dir() / "ch12" / f"{name}-{made_of()}.pt"
-    if file.exists():
-        model = make()
-        model.load_state_dict(torch.load(file, weights_only=True))
-        return model.eval()
-    model = learn(make()).eval()
-    with atomic_write(file) as draft:
-        torch.save(model.state_dict(), draft)
-    return model
+    """A net that was trained before, from the cache, or trained now; `minutes` of the CPU it took. Its file's name says what
+    decided it (`made_of`)."""
+    file, model = cache_dir() / "ch12" / f"{name}-{made_of()}.pt", make()
+    if not file.exists():
+        start = time.process_time()
+        model = learn(model)
+        with atomic_write(file) as draft:
+            torch.save({"model": model.state_dict(), "minutes": (time.process_time() - start) / 60}, draft)
+    saved = torch.load(file, weights_only=True)
+    model.load_state_dict(saved["model"])
+    model.minutes = saved["minutes"]
+    return model.eval()
 
 
 @cache
@@ -134,9 +136,10 @@ def main(argv: list[str] | None = None, folder=None, steps: Steps = Steps()) -> 
     """Train what is not trained yet, and ship the tokenizer, the painter and the small writer in one file."""
     args = options("shelf_nets", argv, None)
     args.steps = steps.tokenizer + steps.painter + steps.writer
-    run, nets, start = run_file("shelf_nets", seed=args.seed, made_of=made_of()), ShelfNets(), time.process_time()
-    for name, learned in (("tokenizer", tokenizer), ("painter", painter), ("writer", writer)):
-        getattr(nets, name).load_state_dict(learned(args.seed, steps).state_dict())
-    history = History(cpu_minutes=(time.process_time() - start) / 60)
+    run, nets, history = run_file("shelf_nets", seed=args.seed, made_of=made_of()), ShelfNets(), History()
+    for name, learn in (("tokenizer", tokenizer), ("painter", painter), ("writer", writer)):
+        learned = learn(args.seed, steps)
+        getattr(nets, name).load_state_dict(learned.state_dict())
+        history.cpu_minutes += learned.minutes
     ship("shelf_nets", nets.eval(), history, args, run, measure(nets), folder, dtype=torch.int8)
     return history

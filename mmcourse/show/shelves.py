@@ -128,7 +128,8 @@ def points(found: Mapping, size: str, told: str, seed: str) -> list[dict]:
         write = cost[size]["first"] + (int(k) - 1) * cost[size]["token"] if int(k) else 0
         for passes, right in by_passes.items():
             paint = cost["plain"] + int(passes) * cost["pass"]
-            out.append({"k": int(k), "passes": int(passes), "write": write, "paint": paint, "flops": write + paint, "right": right})
+            out.append({"k": int(k), "passes": int(passes), "write": write, "paint": paint, "flops": write + paint,
+                        "right": right})
     return out
 
 
@@ -197,7 +198,7 @@ def mean_budget(found: Mapping, kind: str, setting: str, key: str) -> float:
     return float(np.mean([row[kind][setting][key] for row in found["rows"].values()]))
 
 
-def budgets(found: Mapping, price: str = "0.01") -> None:
+def budgets(found: Mapping) -> None:
     """How many tokens a shelf gets, by what stands on it, and what is right at which mean number of tokens."""
     fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.3))
     bits = [Shelf((1,) * n + (0,) * (PLACES - n), "white").bits for n in range(PLACES + 1)]
@@ -220,7 +221,7 @@ def budgets(found: Mapping, price: str = "0.01") -> None:
     show.figure(fig, f"{found['plan']['n']:,} test shelves, means of three seeds.")
 
 
-def budget_verdicts(found: Mapping, price: str = "0.01") -> dict[str, str]:
+def budget_verdicts(found: Mapping, price: str = "0.04") -> dict[str, str]:
     """What was expected of a learned budget, at one price."""
     rows = [row["learned"][price] for row in found["rows"].values()]
     rank = interval([row["rank"] for row in rows])

@@ -39,8 +39,8 @@ def budget_rows():
     def row(tokens, right, needs, dealt):
         return {"tokens": tokens, "right": right, "rank": 0.9, "needs": needs, "dealt": dealt, "by count": [float(i) for i in range(10)]}
     each = {"fixed": {str(k): k / 12 for k in range(1, 13)},
-            "learned": {"0.01": row(5.0, 0.6, 7.2, [5.0, 0.3]), "0.02": row(4.0, 0.5, 6.0, [4.0, 0.2])},
-            "best": {"0.01": row(4.0, 0.65, 7.8, [4.0, 0.3])},
+            "learned": {"0.04": row(5.0, 0.6, 7.2, [5.0, 0.3]), "0.02": row(4.0, 0.5, 6.0, [4.0, 0.2])},
+            "best": {"0.04": row(4.0, 0.65, 7.8, [4.0, 0.3])},
             "stop": {"0.001": row(5.2, 0.62, 7.4, [5.0, 0.3]), "0.01": row(4.9, 0.6, 7.2, [5.0, 0.3])}}
     return {"plan": {"n": 1024}, "rows": {seed: copy.deepcopy(each) for seed in shelves.SEEDS}}
 
@@ -81,9 +81,9 @@ def set_all(rows, key, value):
     ("N", "N4", lambda f: set_all(f["rebuilt"]["flow, 4"], "compartments", 0.5)),
     ("balance", "N5", lambda f: [row["small"]["both"]["0"].update({"4": 0.99}) for row in f["drawn"].values()]),
     ("balance", "N6", lambda f: [row["large"]["both"]["6"].update({"4": 0.3}) for row in f["drawn"].values()]),
-    ("B", "B1", lambda f: [row["learned"]["0.01"].update(rank=0.7) for row in f["rows"].values()]),
-    ("B", "B2", lambda f: [row["learned"]["0.01"].update(needs=5.5) for row in f["rows"].values()]),
-    ("B", "B3", lambda f: [row["learned"]["0.01"].update(dealt=[5.0, 0.5]) for row in f["rows"].values()]),
+    ("B", "B1", lambda f: [row["learned"]["0.04"].update(rank=0.7) for row in f["rows"].values()]),
+    ("B", "B2", lambda f: [row["learned"]["0.04"].update(needs=5.5) for row in f["rows"].values()]),
+    ("B", "B3", lambda f: [row["learned"]["0.04"].update(dealt=[5.0, 0.5]) for row in f["rows"].values()]),
     ("B", "B4", lambda f: [row["stop"]["0.01"].update(tokens=4.0) for row in f["rows"].values()]),
     ("W", "W1", lambda f: [row["bits"].update(text=4.0) for row in f["rows"]["segment"].values()]),
     ("W", "W2", lambda f: [row["bits"].update(image=9.0) for row in f["rows"]["segment"].values()]),
