@@ -8,7 +8,7 @@ import inspect
 import textwrap
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -133,8 +133,11 @@ def measure(nets: ShelfNets, n: int = 400) -> dict:
 
 
 def main(argv: list[str] | None = None, folder=None, steps: Steps = Steps()) -> History:
-    """Train what is not trained yet, and ship the tokenizer, the painter and the small writer in one file."""
-    args = options("shelf_nets", argv, None)
+    """Train what is not trained yet, and ship the tokenizer, the painter and the small writer in one file. `--steps`: so many for
+    each of the three."""
+    args = options("shelf_nets", argv, 0)
+    if args.steps:
+        steps = replace(steps, tokenizer=args.steps, painter=args.steps, writer=args.steps)
     args.steps = steps.tokenizer + steps.painter + steps.writer
     run, nets, history = run_file("shelf_nets", seed=args.seed, made_of=made_of()), ShelfNets(), History()
     for name, learn in (("tokenizer", tokenizer), ("painter", painter), ("writer", writer)):

@@ -1,7 +1,7 @@
 """Figures, tables, verdicts and the widget of chapter 12's shelves: pictures from the first k tokens, who paints them, at what
-price, how many tokens a picture gets; and what a token should count in the loss.
+price, and how many tokens a picture gets.
 
-What was measured is `results("ch12_nested")`, `results("ch12_budget")` and `results("ch12_weights")`, handed in as `found`.
+What was measured is `results("ch12_nested")` and `results("ch12_budget")`, handed in as `found`.
 """
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from mmcourse.world.shelves import PLACES, Shelf
 SEEDS = ("0", "1", "2")
 WAYS = {"plain": ("plain decoder", "o-"), "flow, 4": ("painter, 4 passes", "^-."), "large": ("large plain decoder", "s--"),
         "random order": ("k random tokens", "x:"), "fixed": ("made for k tokens", "D")}
-MODALITIES = ("text", "image", "audio")
-ARMS = ("token", "text x 4", "segment", "learned")
 
 
 # ---------------------------------------------------------------- pictures
@@ -201,11 +199,11 @@ def mean_budget(found: Mapping, kind: str, setting: str, key: str) -> float:
 def budgets(found: Mapping) -> None:
     """How many tokens a shelf gets, by what stands on it, and what is right at which mean number of tokens."""
     fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.3))
-    bits = [Shelf((1,) * n + (0,) * (PLACES - n), "white").bits for n in range(PLACES + 1)]
+    bits = [Shelf((1,) * n + (0,) * (PLACES - n), "white").bits for n in range(1, PLACES + 1)]
     for setting in next(iter(found["rows"].values()))["learned"]:
         spent = np.mean([row["learned"][setting]["by count"] for row in found["rows"].values()], 0)
         axes[0].plot(bits, spent, "o-", markersize=4, label=f"price {setting}")
-    axes[0].set(xlabel="true bits of the shelf (0 to 9 things)", ylabel="tokens, learned", ylim=(0, None))
+    axes[0].set(xlabel="true bits of the shelf (1 to 9 things)", ylabel="tokens, learned", ylim=(0, None))
     rows = list(found["rows"].values())
     axes[1].plot([int(k) for k in rows[0]["fixed"]], [100 * np.mean([row["fixed"][k] for row in rows]) for k in rows[0]["fixed"]],
                  "k-", label="fixed length")
@@ -243,37 +241,3 @@ def budget_verdicts(found: Mapping, price: str = "0.04") -> dict[str, str]:
             line(decide(*dealt, below=0.0).lower(), f"{dealt[0]:+.1f} to {dealt[1]:+.1f} points"),
             "B4, the stop rule needs at most half a token less":
             line(decide(*gap, below=0.5).lower(), f"{gap[0]:+.2f} to {gap[1]:+.2f} tokens")}
-
-
-# ---------------------------------------------------------------- what a token counts
-
-def weights(found: Mapping) -> None:
-    """Bits of a true answer by modality, and right answers, for each way to weigh the loss."""
-    lines = []
-    for arm in ARMS:
-        rows = list(found["rows"][arm].values())
-        bits = {m: [row["bits"][m] for row in rows] for m in MODALITIES}
-        lines.append({"a token counts": arm, "share of the weight (text, picture, sound)":
-                      " / ".join(f"{np.mean([row['weights'][m] for row in rows]):.0%}" for m in MODALITIES),
-                      **{f"bits, {m}": f"{np.mean(each):.2f} ({min(each):.2f} to {max(each):.2f})" for m, each in bits.items()},
-                      **{f"right: {task}": f"{np.mean([row['right'][task] / row['asked'] for row in rows]):.0%}"
-                         for task in rows[0]["right"]}})
-    show.table(lines, "Test questions, means of three seeds (and from the lowest to the highest).")
-
-
-def weights_verdicts(found: Mapping) -> dict[str, str]:
-    """What was expected of the weights."""
-    def less(one: str, other: str, modality: str) -> tuple[float, float]:
-        rows = [found["rows"][arm] for arm in (one, other)]
-        return interval([rows[0][s]["bits"][modality] / rows[1][s]["bits"][modality] - 1 for s in SEEDS])
-
-    def line(interval: tuple[float, float], **bounds) -> str:
-        return f"{decide(*interval, **bounds).lower():9} {interval[0]:+.1%} to {interval[1]:+.1%} bits"
-    text, image, audio = (less("segment", "token", m) for m in MODALITIES)
-    out = {"W1, segment: fewer bits of text than token": line(text, below=0.0),
-           "W2, and more of pictures": line(image, above=0.0), "W2, and of sound": line(audio, above=0.0)}
-    for m in MODALITIES:
-        means = {arm: np.mean([row["bits"][m] for row in found["rows"][arm].values()]) for arm in ("token", "segment")}
-        best = min(means, key=means.get)
-        out[f"W3, learned: not better than {best} for {m}"] = line(less("learned", best, m), above=0.0)
-    return out

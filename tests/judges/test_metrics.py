@@ -216,3 +216,21 @@ def test_milliseconds_are_a_mean_of_calls(monkeypatch):
 
 def test_rounding_leaves_what_is_no_float():
     assert metrics.rounded({"a": 0.123456, "b": None, "c": 7, "d": "x"}) == {"a": 0.1235, "b": None, "c": 7, "d": "x"}
+
+
+# ---- ranks
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_rank_correlation_equals_scipys(ties):
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=60), rng.normal(size=60)
+    a = np.round(a) if ties else a
+    assert metrics.rank_correlation(a, a + b) == pytest.approx(stats.spearmanr(a, a + b).statistic, abs=1e-12)
+    assert metrics.rank_correlation(a, np.exp(a)) == pytest.approx(1) and metrics.rank_correlation(a, -a) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(("a", "b", "sentence"), [([1, 2], [1, 2, 3], "same length"), ([1], [1], "same length"),
+                                                  ([1, 1, 1], [1, 2, 3], "no order")])
+def test_no_ranks_to_compare(a, b, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        metrics.rank_correlation(a, b)
