@@ -73,7 +73,7 @@ def rates(found: Mapping) -> None:
             axis.plot([int(k) for k in lengths], [scale * np.mean(over_seeds(rows, lambda row, k=k, key=key: row[k][key]))
                                                   for k in lengths], style, label=label, markersize=5)
     for axis, label in zip(axes, ("% of compartments right", "% that look like nothing", "Frechet distance")):
-        axis.set(xlabel="tokens", ylabel=label, ylim=(0, None))
+        axis.set(xlabel="tokens", ylabel=label, ylim=(0, None), xticks=range(0, 13, 2))
     axes[0].legend(fontsize=8)
     show.figure(fig, f"{found['plan']['n']:,} test shelves, means of three seeds. The reader takes each compartment for the "
                      "nearest one that there is.")
@@ -148,6 +148,8 @@ def balance(found: Mapping) -> None:
                       color=plt.get_cmap("viridis")(k / 13), label=f"{k} tokens")
         axis.set(xscale="log", xlabel="million operations, writer and painter", ylim=(0, 100),
                  title=f"the painter {'is told what is asked for, too' if told == 'both' else 'sees the plain picture alone'}")
+        axis.set_xticks([20, 50, 100, 200, 400], ["20", "50", "100", "200", "400"])
+        axis.minorticks_off()
     axes[0].set_ylabel("% as asked for")
     axes[0].legend(fontsize=8)
     show.figure(fig, "Each line is a number of tokens, its points are 0 (the plain picture), 1, 2, 4, 8 and 16 passes of "
