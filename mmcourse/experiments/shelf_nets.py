@@ -238,8 +238,10 @@ def unlike_anything(pictures: torch.Tensor, above: float = UNLIKE) -> float:
 
 @cache
 def shelves_of(split: str, n: int, seed: int = 1205) -> tuple[list[Shelf], torch.Tensor]:
-    """Shelves of a split with their pictures, always the same: with 1 to 9 things, each number as often. (There are only four empty
-    ones, so that none of them can be new.)"""
+    """Shelves of a split with their pictures, always the same: with 1 to 9 things, each number as often.
+
+    There are only four empty ones, so that none of them can be new.
+    """
     rng = np.random.default_rng((seed, SPLITS.index(split)))
     shelves = [random_shelf(rng, split, 1 + i % PLACES) for i in range(n)]
     return shelves, draw_shelves(shelves)

@@ -150,11 +150,11 @@ def balance(found: Mapping) -> None:
                  title=f"the painter {'is told what is asked for, too' if told == 'both' else 'sees the plain picture alone'}")
         axis.set_xticks([20, 50, 100, 200, 400], ["20", "50", "100", "200", "400"])
         axis.minorticks_off()
-    axes[0].set_ylabel("% as asked for")
+    axes[0].set_ylabel("% of what was asked for")
     axes[0].legend(fontsize=8)
     show.figure(fig, "Each line is a number of tokens, its points are 0 (the plain picture), 1, 2, 4, 8 and 16 passes of "
                      "the painter. Small writer, "
-                     "means of three seeds.")
+                     "means of three seeds. Counted are the things that are there, wherever they stand; 0 if the wall is wrong.")
 
 
 def best_by_share(found: Mapping, size: str = "small", told: str = "both", most: float | None = None) -> list[dict]:
@@ -213,6 +213,9 @@ def budgets(found: Mapping) -> None:
         axes[1].plot([mean_budget(found, kind, setting, "tokens") for setting in rows[0][kind]],
                      [100 * mean_budget(found, kind, setting, "right") for setting in rows[0][kind]], style, label=label,
                      markersize=5)
+    for price in rows[0]["learned"]:
+        at = [mean_budget(found, "learned", price, "tokens"), 100 * mean_budget(found, "learned", price, "right")]
+        axes[1].annotate(price.removeprefix("0"), at, (3, -11), textcoords="offset points", fontsize=8)
     dealt = np.mean([[row["learned"][setting]["dealt"] for setting in row["learned"]] for row in rows], 0)
     axes[1].plot(dealt[:, 0], 100 * dealt[:, 1], "v", color="0.5", label="learned, dealt to others", markersize=5)
     axes[1].set(xlabel="mean tokens", ylabel="% of compartments right")
@@ -241,5 +244,5 @@ def budget_verdicts(found: Mapping, price: str = "0.04") -> dict[str, str]:
             line(decide(*saved, above=0.2).lower(), f"{saved[0]:.0%} to {saved[1]:.0%} fewer"),
             "B3, dealt to other pictures: no better than fixed":
             line(decide(*dealt, below=0.0).lower(), f"{dealt[0]:+.1f} to {dealt[1]:+.1f} points"),
-            "B4, the stop rule needs at most half a token less":
+            "B4, at most half a token more than the stop rule":
             line(decide(*gap, below=0.5).lower(), f"{gap[0]:+.2f} to {gap[1]:+.2f} tokens")}

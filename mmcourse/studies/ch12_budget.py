@@ -1,4 +1,4 @@
-"""As many tokens as the scene needs: a budget that is learned from a reward, on shelves with one thing to nine. A few CPU minutes.
+"""As many tokens as the scene needs: a budget that is learned from a reward, for one thing to nine. A few CPU minutes.
 
 The tokens are those of the nested tokenizers of `ch12_nested`, the pictures those of its plain decoder. Written down before
 it ran, for the price of .04 (which was chosen on validation shelves with seed 0, because at .01 hardly a token is saved):
@@ -6,7 +6,7 @@ it ran, for the price of .04 (which was chosen on validation shelves with seed 0
 - B1: the learned budget follows the true bits of a shelf, which this world knows: rank correlation .8 or more on test shelves.
 - B2: it needs at least a fifth fewer tokens than a fixed length for the same share of right compartments.
 - B3: the same lengths, dealt out to other pictures, are no better than a fixed length.
-- B4: the stop rule, which looks at all shorter pictures first, needs at most half a token less.
+- B4: it needs at most half a token more than the stop rule, which looks at all shorter pictures first.
 
 Rows for each seed: `fixed`: k -> the share of compartments that are right; `learned`: price -> tokens, right, `rank` (with the
 true bits), `dealt` (tokens and right of the same lengths in another order), `needs` (what a fixed length needs for the same

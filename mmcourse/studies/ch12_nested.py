@@ -205,6 +205,6 @@ def head(plan: Plan) -> dict:
     return {"plan": asdict(plan), "compartments": PLACES, "tokens": TOKENS}
 
 
-TOY = Plan(Steps(4, 3, 3, 3, 3, 500), n=12, drawn=8)
+TOY = Plan(Steps(4, 3, 3, 3, 3, 500), n=98, drawn=8)
 STUDY = Study("ch12_nested", Plan(), TOY, jobs, head, seeds=(0, 1, 2), minutes=True)
 main = STUDY.run
