@@ -1,4 +1,4 @@
-"""How many tokens does a picture need, and who does the rest? About 2 CPU hours.
+"""How many tokens does a picture need, and who does the rest? About 80 CPU minutes, the nets' training included.
 
 Shelves of nine compartments (`world.shelves`) as 12 tokens of which every beginning shall be a picture, and four ways to make the
 picture from the first k of them. Written down before it ran (but after a pilot of one tokenizer with its plain decoder):

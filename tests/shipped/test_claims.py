@@ -198,9 +198,9 @@ def test_what_is_said_of_fewer_tokens():
     says = {name.split(",")[0]: text.split()[0] for name, text in {**shelves.nested_verdicts(found), **shelves.balance_verdicts(found),
                                                                    **shelves.budget_verdicts(budget)}.items()}
     assert says == {"N1": "undecided", "N2": "undecided", "N3a": "holds", "N3b": "holds", "N3c": "holds", "N4": "undecided",
-                    "N5": "fails", "N6": "undecided", "B1": "holds", "B2": "undecided", "B3": "fails", "B4": "holds"}
+                    "N5": "fails", "N6": "fails", "B1": "holds", "B2": "undecided", "B3": "fails", "B4": "holds"}
     rows = {told: {(row["k"], row["passes"]): row["right"] for row in shelves.mean_points(found, "small", told)}
             for told in ("both", "tokens")}
     assert rows["both"][12, 1] > rows["both"][12, 0] + 0.05 and abs(rows["tokens"][12, 1] - rows["tokens"][12, 0]) < 0.02
-    assert rows["both"][0, 16] < 0.6 < 0.85 < rows["both"][12, 0]
+    assert rows["both"][0, 16] < 0.6 < 0.8 < rows["both"][12, 0]
     assert found["settings"]["chance"] < 0.1
