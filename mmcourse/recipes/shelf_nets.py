@@ -1,4 +1,4 @@
-"""The nets of the shelves (chapter 12, `experiments.shelf_nets`): `mmcourse train shelf_nets`, about twelve CPU minutes.
+"""The nets of the shelves (chapter 12, `experiments.shelf_nets`): `mmcourse train shelf_nets`, about nine CPU minutes.
 
 Those of seed 0 of the study `ch12_nested`, which trains its others here too; what was trained once is kept in the cache.
 """

@@ -25,9 +25,9 @@ WAYS = {"plain": ("plain decoder", "o-"), "flow, 4": ("painter, 4 passes", "^-."
 # ---------------------------------------------------------------- pictures
 
 def beginnings(pictures: torch.Tensor, made: Mapping[str, Sequence[torch.Tensor]], lengths: Sequence[int],
-               caption: str = "") -> None:
-    """Pictures (n, 3, H, W) in the last column, and before it what each way makes of their first k tokens: way -> one batch for
-    each length."""
+               caption: str = "", last: str = "true") -> None:
+    """Pictures (n, 3, H, W) in the last column, called `last`, and before it what each way makes of their first k tokens:
+    way -> one batch for each length."""
     rows = [(way, i) for i in range(len(pictures)) for way in made]
     fig, axes = plt.subplots(len(rows), len(lengths) + 1, figsize=(1.15 * (len(lengths) + 1), 1.2 * len(rows)), squeeze=False)
     for axis, (way, i) in zip(axes, rows):
@@ -35,7 +35,7 @@ def beginnings(pictures: torch.Tensor, made: Mapping[str, Sequence[torch.Tensor]
             place.imshow(show.pixels(batch[i]), interpolation="nearest")
             place.set(xticks=[], yticks=[])
         axis[0].set_ylabel(way, fontsize=8)
-    for axis, title in zip(axes[0], [*(f"{k} token{'s' * (k > 1)}" for k in lengths), "true"]):
+    for axis, title in zip(axes[0], [*(f"{k} token{'s' * (k > 1)}" for k in lengths), last]):
         axis.set_title(title, fontsize=9)
     show.figure(fig, caption, colours=256)
 
