@@ -5,6 +5,7 @@ import math
 import torch
 
 from mmcourse.exercises import register
+from mmcourse.experiments.budgets import first_good
 
 # ---------------------------------------------------------------- what an answer costs
 
@@ -253,13 +254,6 @@ def check_shelf_bits(fn):
 
 
 # ---------------------------------------------------------------- when a beginning is good enough
-
-def first_good(errors: torch.Tensor, allowed: float) -> torch.Tensor:
-    """Squared errors (B, tokens) of the pictures of 1, 2, ... tokens -> how many tokens each picture gets (B,)."""
-    good = errors <= allowed
-    good[:, -1] = True
-    return 1 + good.int().argmax(1)
-
 
 def _counts_the_bad(errors, allowed):
     return 1 + (errors[:, :-1] > allowed).sum(1)

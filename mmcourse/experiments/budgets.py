@@ -68,7 +68,7 @@ def budget_loss(net: BudgetNet, patches: torch.Tensor, rewards: torch.Tensor) ->
             "tokens": 1.0 + lengths.float().mean()}
 
 
-def practise(patches: torch.Tensor, right: torch.Tensor, price: float, steps: int, seed: int = 0, run: Run | None = None):
+def practise(patches: torch.Tensor, right: torch.Tensor, price: float, steps: int, seed: int = 0):
     """A net that has learned how many tokens to spend at a price, and the History. patches (N, 9, D), right (N, tokens): of the
     training pictures (`quality`). ValueError for a price below 0."""
     if price < 0:
@@ -80,7 +80,7 @@ def practise(patches: torch.Tensor, right: torch.Tensor, price: float, steps: in
     def batch(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         rows = torch.from_numpy(rng.integers(len(patches), size=PICTURES))
         return patches[rows], rewards[rows]
-    return net, train(net, batch, budget_loss, steps=steps, optim=OPTIM, run=run or Run(seed=seed, progress=False))
+    return net, train(net, batch, budget_loss, steps=steps, optim=OPTIM, run=Run(seed=seed, progress=False))
 
 
 def spent(lengths: torch.Tensor, right: torch.Tensor) -> tuple[float, float]:

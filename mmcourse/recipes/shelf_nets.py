@@ -126,7 +126,8 @@ def writer(seed: int, steps: Steps, size: str = "small") -> TokenPainter:
 def measure(nets: ShelfNets, n: int = 400) -> dict:
     """Validation shelves: the share of compartments right from 4 and from all tokens, by the plain decoder and by the painter."""
     truth, pictures = shelf_nets.shelves_of("validation", n)
-    made = {f"{way}, {k}": nets.paint(nets.tokenizer.encode(pictures)[:, :k], passes)
+    ids = nets.tokenizer.encode(pictures)
+    made = {f"{way}, {k}": nets.paint(ids[:, :k], passes)
             for way, passes in (("plain", 0), ("painter", 4)) for k in (4, shelf_nets.TOKENS)}
     return {name: round(shelf_nets.things_right(shelves.read_shelves(each), truth)["compartments"], 4)
             for name, each in made.items()}

@@ -59,12 +59,13 @@ def measure(seed: int, plan: Plan) -> dict:
     dice = np.random.default_rng((12, seed))
     seen = [random_shelf(dice) for _ in range(plan.practised)]
     trained, _ = quality(net, seen)
-    patches, counts = to_patches(draw_shelves(seen), CELL), torch.tensor([shelf.count for shelf in shelves])
+    patches, asked = to_patches(draw_shelves(seen), CELL), to_patches(pictures, CELL)
+    counts = torch.tensor([shelf.count for shelf in shelves])
     out = {"fixed": {str(k): round(share, 4) for k, share in enumerate(right.mean(0).tolist(), 1)}, "learned": {}, "best": {}}
     for price in PRICES:
         budget, _ = practise(patches, trained, price, plan.practice, seed)
         with torch.no_grad():
-            lengths = 1 + budget(to_patches(pictures, CELL)).argmax(1)
+            lengths = 1 + budget(asked).argmax(1)
         out["learned"][str(price)] = row_of(lengths, right, bits, fixed) | {
             "by count": [round(float(lengths[counts == n].float().mean()), 2) for n in range(1, PLACES + 1)]}
         best = 1 + (right - price * torch.arange(1, TOKENS + 1)).argmax(1)
