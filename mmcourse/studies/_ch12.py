@@ -1,0 +1,24 @@
+"""What the studies of small models in chapter 12 have in common: how a model of the practice world is examined."""
+import numpy as np
+
+from mmcourse.bits import segment_bits
+from mmcourse.experiments import practice
+from mmcourse.generate import generate
+from mmcourse.transformer import Transformer
+
+ANSWERS = {"text": "hear", "image": "draw", "audio": "say"}            # modality: the task whose answers it is
+
+
+def examine(model: Transformer, split: str, n: int, asked: int, seed: int, use_cache: bool = True) -> dict:
+    """Bits of `n` true answers of each modality after their questions, means (the token that closes an answer is not counted),
+    and of `asked` questions of each task how many are answered rightly (report judges, one greedy try)."""
+    side, dice = practice.side(split), np.random.default_rng(seed)
+    bits = {modality: [float(segment_bits(model, side.vocabulary, question.answer, question.prompt)[:-1].sum())
+                       for question in side.ask(task, dice, n)] for modality, task in ANSWERS.items()}
+    right = {}
+    for name in practice.TASKS:
+        questions = side.ask(name, dice, asked)
+        given = generate(model, side.vocabulary, [list(question.prompt) for question in questions], questions[0].want,
+                         temperature=0.0, use_cache=use_cache)
+        right[name] = int(sum(practice.REPORT[name](questions, given)))
+    return {"bits": {modality: round(float(np.mean(each)), 3) for modality, each in bits.items()}, "right": right, "asked": asked}
