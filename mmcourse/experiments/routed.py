@@ -1,7 +1,7 @@
 """A transformer of which some blocks work on half of the tokens only; a router says on which (chapter 12).
 
-Source: Raposo et al. 2024 (mixture of depths). There each sequence's top tokens are taken, which looks ahead; here a token is taken
-if its score is above a bar that was learned as a running quantile, so that nothing that comes later decides.
+Source: Raposo et al. 2024 (mixture of depths). There each sequence's top tokens are taken, which looks ahead; here a token is
+taken if its score is above a bar, a running quantile of the scores in training, so that nothing that comes later decides.
 """
 import torch
 import torch.nn.functional as F
@@ -30,8 +30,8 @@ class Router(nn.Module):
     """Which tokens go through a block: the share `share` of them with the highest scores.
 
     Args:
-        kind: `learned`: the score is read off the token's state; `by place`: learned for each place of a segment of each kind, blind
-            for what the token is; `thrown`: by dice, for each token once and for all.
+        kind: `learned`: the score is read off the token's state; `by place`: learned for each place of a segment of each kind,
+            blind for what the token is; `thrown`: by dice, for each token once and for all.
         opens: the ids that open a segment. places: how many a segment has at most.
     """
 
@@ -77,7 +77,8 @@ class RoutedTransformer(Transformer):
     def __init__(self, vocab_size: int, router: str = "learned", routed: tuple[int, ...] = (1, 3), share: float = 0.5, **size):
         super().__init__(vocab_size, **size)
         self.config |= {"router": router, "routed": list(routed), "share": share}
-        self.routers = nn.ModuleDict({str(i): Router(router, self.width, share, self.segment_starts, self.context) for i in routed})
+        self.routers = nn.ModuleDict({str(i): Router(router, self.width, share, self.segment_starts, self.context)
+                                      for i in routed})
         self.chosen: dict[int, torch.Tensor] = {}                       # of the last pass: block -> (B, T)
 
     def hidden(self, ids: torch.Tensor, cache=None) -> torch.Tensor:

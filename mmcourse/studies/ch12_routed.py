@@ -1,9 +1,9 @@
 """Half of the tokens skip every other block: does a router learn which of them need it? About 40 CPU minutes.
 
-Models of the world of `experiments.practice` learn the same sequences in the same order: `dense 3` blocks; `dense 4`, the ceiling;
-and 4 blocks of which the second and the fourth work on half of the tokens (Raposo et al. 2024), so that as much is computed as in
-3. On which half says a router: `learned` reads it off the token's state, `by place` knows only the kind of segment and the place in
-it, `thrown` is a throw of dice. Written down before it ran:
+Models of the world of `experiments.practice` learn the same sequences in the same order: `dense 3` blocks; `dense 4`, the
+ceiling; and 4 blocks of which the second and the fourth work on half of the tokens (Raposo et al. 2024), so that as much is
+computed as in 3. On which half says a router: `learned` reads it off the token's state, `by place` knows only the kind of segment
+and the place in it, `thrown` is a throw of dice. Written down before it ran:
 
 - R1: `learned` needs fewer bits for a true answer than `thrown`, in all three modalities.
 - R2: `learned` needs fewer bits than `by place` in at most one modality: most of what it learns is the place.
@@ -13,8 +13,8 @@ it, `thrown` is a throw of dice. Written down before it ran:
   the answers of each modality, in both blocks.
 
 Rows: bits and right answers as in `ch12_weights`; `taken`: the share of an answer's tokens that go through each routed block, on
-test questions; `learned` also has `score and bits`, the rank correlation, and `as its place`: the share of tokens that are treated as
-most tokens of their place and modality are.
+test questions; `learned` also has `score and bits`, the rank correlation, and `as its place`: the share of tokens that are
+treated as most tokens of their place and modality are.
 """
 from collections import defaultdict
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ def watched(model: routed.RoutedTransformer, plan: Plan) -> dict:
         for question in side.ask(task, dice, plan.n):
             before, row = side.vocabulary.pack(question.prompt), side.vocabulary.pack([*question.prompt, question.answer])
             bits = surprise_bits(model(torch.tensor([row[:-1]]))[0], torch.tensor(row[1:]))
-            first, n = len(before), len(question.answer.ids)            # the token at `first` opens the answer: it predicts place 0
+            first, n = len(before), len(question.answer.ids)            # the token at `first` opens the answer
             for i, chosen in model.chosen.items():
                 score = scores.get(str(i), torch.zeros(len(row)))
                 seen[i] += [(j, bool(chosen[0, first + j]), float(score[first + j]), float(bits[first + j])) for j in range(n)]
