@@ -21,7 +21,7 @@ NOTEBOOKS = PACKAGE.parent / "notebooks"
 LARGEST = 1_500_000  # bytes: more than this, and code-hosting pages refuse to show a notebook
 GUARDED = ("world", "judges")  # with the root: whose names a chapter may not use for something else
 
-# What a chapter must show as code, by the module of the root that it comes from. `Class.method`: a method that stands in
+# What a chapter must show as code, by the module that it comes from. `Class.method`: a method that stands in
 # the chapter as a function, because the whole class would be too long a cell.
 CORE = {
     "02": {
@@ -73,6 +73,10 @@ CORE = {
         "parallel": "race throw_dice rewind WindowLogits as_found continue_at_once Draft caption_ids draft_loss",
         "generate": "paint_at_once",
         "nested": "NestedTokenizer first nested_loss",
+        "experiments.budgets": "BudgetNet budget_loss",
+        "experiments.exits": "layer_states ExitHeads exit_loss",
+        "experiments.routed": "pass_through",
+        "experiments.byte_patches": "PatchNet",
     },
 }
 _REMOTE = re.compile(
@@ -338,8 +342,8 @@ def drift(book: Notebook, package: dict[str, dict[str, ast.stmt]] | None = None)
 
 
 def core_definition(module: str, name: str) -> ast.stmt | None:
-    """The definition of an entry of `CORE`: a function or class of a module of the root, or a method of one."""
-    body = _definitions(ast.parse((PACKAGE / f"{module}.py").read_text("utf-8")))
+    """The definition of an entry of `CORE`: a function or class of a module (`experiments.exits`), or a method of one."""
+    body = _definitions(ast.parse(PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text("utf-8")))
     for part in name.split("."):
         found = next((node for node in body if isinstance(node, _KINDS) and node.name == part), None)
         body = getattr(found, "body", [])

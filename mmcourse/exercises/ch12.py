@@ -1,5 +1,6 @@
 """Exercises of chapter 12: what an answer costs, a race with dice that were thrown before, how many tokens are sure, how many a
-pass settles, the test of speculative sampling; what a shelf is worth in bits, and when a beginning is good enough."""
+pass settles, the test of speculative sampling; what a shelf is worth in bits, and when a beginning is good enough; what is saved by
+leaving early, and how unsure a model is."""
 import math
 
 import torch
@@ -285,3 +286,81 @@ def check_first_good(fn):
                              ([[.5, .09, .3, .01], [.5, .4, .3, .2]], [2, 4], "each row by itself")]:
         got = fn(torch.tensor(errors), 0.1)
         assert got.tolist() == due, f"errors {errors}, allowed .1: {due} ({why}), got {got.tolist()}"
+
+
+# ---------------------------------------------------------------- what is saved by leaving early
+
+def share_of_depth(blocks: float, layers: int) -> float:
+    """Full price for the blocks that a token goes through, keys and values for the others."""
+    return (blocks + (layers - blocks) / 6) / layers
+
+
+def _others_cost_nothing(blocks, layers):
+    return blocks / layers
+
+
+def _what_is_saved(blocks, layers):
+    return 1 - share_of_depth(blocks, layers)
+
+
+def _keys_without_values(blocks, layers):
+    return (blocks + (layers - blocks) / 12) / layers
+
+
+def _the_whole_attention(blocks, layers):
+    return (blocks + (layers - blocks) / 3) / layers
+
+
+def _in_blocks(blocks, layers):
+    return layers * share_of_depth(blocks, layers)
+
+
+@register("12.share_of_depth", reference=share_of_depth, minutes=5, difficulty=1,
+          wrong=[_others_cost_nothing, _what_is_saved, _keys_without_values, _the_whole_attention, _in_blocks],
+          hint="full price for the blocks that it goes through, a sixth of it for the others")
+def check_share_of_depth(fn):
+    for blocks, layers, due, why in [(6, 6, 1.0, "who goes all the way pays all"), (0, 12, 1 / 6, "keys and values alone"),
+                                     (1, 6, 11 / 36, "one block of six, and five sixths of a block"),
+                                     (2.5, 6, (2.5 + 3.5 / 6) / 6, "blocks may be a mean")]:
+        got = fn(blocks, layers)
+        assert math.isclose(got, due, rel_tol=1e-6), f"{blocks} of {layers} blocks: {due:.4f} ({why}), got {got:.4f}"
+
+
+# ---------------------------------------------------------------- how unsure a model is
+
+def unsure(logits: torch.Tensor) -> torch.Tensor:
+    """Logits (..., V) -> the entropy in bits (...)."""
+    logs = logits.log_softmax(-1)
+    return -(logs.exp() * logs).sum(-1) / math.log(2)
+
+
+def _in_nats(logits):
+    return unsure(logits) * math.log(2)
+
+
+def _of_the_likeliest(logits):
+    return -logits.log_softmax(-1).amax(-1) / math.log(2)
+
+
+def _negative(logits):
+    return -unsure(logits)
+
+
+def _without_softmax(logits):
+    return -(logits.softmax(-1) * logits).sum(-1) / math.log(2)
+
+
+def _the_mean_surprise(logits):
+    return -logits.log_softmax(-1).mean(-1) / math.log(2)
+
+
+@register("12.unsure", reference=unsure, minutes=7, difficulty=2,
+          wrong=[_in_nats, _of_the_likeliest, _negative, _without_softmax, _the_mean_surprise],
+          hint="minus the sum of p log2 p; log_softmax gives natural logarithms, and a bit is ln 2 of them")
+def check_unsure(fn):
+    for p, due in [([0.5, 0.5], 1.0), ([0.25] * 4, 2.0), ([0.5, 0.25, 0.125, 0.125], 1.75), ([0.9, 0.1], 0.46899559)]:
+        logits = torch.tensor([p, p], dtype=torch.double).log() + 3.0       # the same whatever is added to all
+        got = fn(logits)
+        assert got.shape == (2,), f"logits (2, {len(p)}) give two numbers, got the shape {tuple(got.shape)}"
+        assert torch.allclose(got, torch.full((2,), due, dtype=torch.double), atol=1e-5), (
+            f"probabilities {p}: {due:.3f} bits, got {float(got[0]):.3f}")

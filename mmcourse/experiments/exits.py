@@ -140,7 +140,7 @@ class ShallowDraft:
         """Ids (B, N), the first `settled` of them sure -> the same, the next `window` - 1 guessed."""
         known = torch.cat([self.ids, guess[:, :settled]], 1)            # (B, T + settled)
         new = known[:, self.cache.length:]
-        for place in range(settled, min(settled + self.window - 1, guess.shape[1])):
+        for place in range(settled, min(settled + self.window, guess.shape[1]) - 1):
             logits = self.net.head(self.net.hidden(new, self.cache)[:, -1:])                    # (B, 1, V)
             new = guess[:, place:place + 1] = self.choose(logits, place)
             self.passes += 1

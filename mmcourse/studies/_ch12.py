@@ -1,5 +1,6 @@
-"""What the studies of small models in chapter 12 have in common: how a model of the practice world is examined."""
+"""What the studies of chapter 12 have in common: the weights that work, and how a model of the practice world is examined."""
 import numpy as np
+import torch
 
 from mmcourse.bits import segment_bits
 from mmcourse.experiments import practice
@@ -7,6 +8,11 @@ from mmcourse.generate import generate
 from mmcourse.transformer import Transformer
 
 ANSWERS = {"text": "hear", "image": "draw", "audio": "say"}            # modality: the task whose answers it is
+
+
+def matrices(model: torch.nn.Module) -> int:
+    """The weights that each token is multiplied with."""
+    return sum(weight.numel() for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name)
 
 
 def examine(model: Transformer, split: str, n: int, asked: int, seed: int, use_cache: bool = True) -> dict:

@@ -40,6 +40,7 @@ from mmcourse.judges.hearing import stack
 from mmcourse.optim import Optim
 from mmcourse.parallel import WindowLogits, continue_at_once
 from mmcourse.studies import Job, Study, finished
+from mmcourse.studies._ch12 import matrices
 from mmcourse.training import Run, train
 from mmcourse.vocabulary import OPEN, Segment, Vocabulary
 from mmcourse.world.pictures import draw_batch
@@ -97,6 +98,7 @@ def shipped() -> Shipped:
 
 
 @cache
+@torch.enable_grad()
 def exits(seed: int, plan: Plan) -> ExitHeads:
     """The exits, trained on answers of the training split: pictures, captions, words."""
     s, corpus = shipped(), load_speech(progress=False)
@@ -282,11 +284,6 @@ def answered(answer: str, seed: int, plan: Plan) -> dict:
 
 
 # ---------------------------------------------------------------- drafts
-
-def matrices(net: torch.nn.Module) -> int:
-    """The weights that each token is multiplied with."""
-    return sum(weight.numel() for name, weight in net.named_parameters() if weight.ndim == 2 and "embed" not in name)
-
 
 @torch.no_grad()
 def drafted(answer: str, seed: int, plan: Plan) -> dict:

@@ -13,12 +13,15 @@ of validation:
   token is taken.
 - P5: the drafter alone, which has a ninth of the weights, draws fewer scenes right than the model, by more than three points.
 - P6: spoken words gain less: there is less to guess in a sound, so Jacobi needs more than half of the passes.
+- P7 (added later): tokens drawn by the test of speculative sampling, and by a race, are distributed as the model says: the
+  chi-square of `draws` tokens at each of `contexts` places lies within 3 standard deviations of what chance gives. A test that
+  draws a refused token anew from the model, and not from what is left over, lies more than 10 above.
 
 Rows: `same`: pictures and how many are equal, id by id; `cost`: at each batch size and way, passes of a batch, tokens that went
 through the model, operations and CPU seconds, all of a picture, each way in turn on the same captions; `alone`: scenes right,
 hit by hit, as templates read them; `others`: passes for other answers (their length is known here, as a picture's is always);
 `agreement`: how often a draft would be taken by a race with common dice, and by the test of speculative sampling (Leviathan et
-al. 2023), a token.
+al. 2023), a token; `chi-square`: how far what each rule draws is from the model's distribution.
 """
 import time
 from collections.abc import Sequence
@@ -34,6 +37,7 @@ from mmcourse.generate import NextLogits, continue_rows, generate, modality_mask
 from mmcourse.judges import PictureReader
 from mmcourse.parallel import Draft, WindowLogits, continue_at_once
 from mmcourse.studies import Job, Study
+from mmcourse.studies._ch12 import matrices
 from mmcourse.vocabulary import OPEN, Segment, Vocabulary
 from mmcourse.world.scene import WORDS, WORLD
 
@@ -117,11 +121,6 @@ class Counted:
 
     def __exit__(self, *failed):
         self.handle.remove()
-
-
-def matrices(model: torch.nn.Module) -> int:
-    """The weights that each token is multiplied with."""
-    return sum(weight.numel() for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name)
 
 
 @torch.no_grad()
@@ -212,6 +211,61 @@ def agreement(plan: Plan) -> dict:
     return {"n": out["n"], **{rule: round(out[rule] / out["n"], 4) for rule in ("race", "speculative")}}
 
 
+CONTEXTS, DRAWS = 40, 20_000
+OPEN_PROMPTS = ("three stars", "two cats", "a whale", "four apples")    # they do not name a ground: something is left to decide
+
+
+@torch.no_grad()
+def chi_square() -> dict:
+    """How far the tokens that each rule draws, with the drafter's guesses, are from the model's distribution."""
+    generator, out = torch.Generator().manual_seed(TEST_SEED), {}
+    for target, draft in contexts(CONTEXTS):
+        refused = (target - draft).clamp(min=0)
+        rules = {"test": refused / refused.sum(), "wrong test": target}
+        guesses = torch.multinomial(draft, DRAWS, replacement=True, generator=generator)
+        taken = torch.rand(DRAWS, generator=generator, dtype=torch.double) < (target / draft)[guesses].clamp(max=1)
+        drawn = {name: torch.where(taken, guesses, torch.multinomial(left, DRAWS, replacement=True, generator=generator))
+                 for name, left in rules.items()}
+        noise = torch.empty(DRAWS, len(target), dtype=torch.double).exponential_(generator=generator)
+        drawn["race"] = (target / noise).argmax(-1)
+        for name, tokens in drawn.items():
+            value, df = pearson(torch.bincount(tokens, minlength=len(target)), target)
+            each = out.setdefault(name, {"chi2": 0.0, "df": 0})
+            each["chi2"], each["df"] = each["chi2"] + value, each["df"] + df
+    return {"contexts": CONTEXTS, "draws": DRAWS,
+            **{name: {"chi2": round(each["chi2"], 1), "df": each["df"],
+                      "deviations": round((each["chi2"] - each["df"]) / (2 * each["df"])**0.5, 3)} for name, each in out.items()}}
+
+
+def contexts(n: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """What the model and the drafter say of the next token, (codes,) each, at random places of pictures whose prompt leaves
+    something open."""
+    p, dice, out = painting(), np.random.default_rng(TEST_SEED), []
+    codes = slice(p.vocabulary.ranges["image"].start, p.vocabulary.ranges["image"].stop)
+    for i in range(n):
+        prompt = [Segment("text", tuple(p.bpe.encode(" " + OPEN_PROMPTS[i % len(OPEN_PROMPTS)])))]
+        (picture,) = generate(p.model, p.vocabulary, [prompt], "image", seed=i)
+        place = int(dice.integers(64))
+        ids = torch.tensor([[*p.vocabulary.pack([prompt[0]]), OPEN["image"], *(codes.start + c for c in picture.ids[:place])]])
+        known = torch.tensor([[*picture.ids[:place], *[p.drafter.codes] * (64 - place)]])
+        out.append((p.model(ids)[0, -1, codes].double().softmax(-1),
+                    p.drafter(known, Draft(p.drafter, [prompt]).captions)[0, place].double().softmax(-1)))
+    return out
+
+
+def pearson(counts: torch.Tensor, p: torch.Tensor, least: float = 5.0) -> tuple[float, int]:
+    """Pearson's chi-square of counts (V,) against probabilities (V,), and its degrees of freedom; entries that are expected fewer
+    than `least` times count as one."""
+    expected = p * counts.sum()
+    rare = expected < least
+    seen, due = (torch.cat([x[~rare].double(), x[rare].sum()[None].double()]) for x in (counts, expected))
+    if due[-1] < least:                                                 # still too few: with the next rarest
+        order = due[:-1].argmin()
+        seen[order], due[order] = seen[order] + seen[-1], due[order] + due[-1]
+        seen, due = seen[:-1], due[:-1]
+    return ((seen - due)**2 / due).sum().item(), len(due) - 1
+
+
 def both_first(p: torch.Tensor, q: torch.Tensor, least: float = 1e-9) -> float:
     """The chance that two races with common dice have the same winner: the sum over i of
     1 / sum over j of max(p_j / p_i, q_j / q_i)."""
@@ -225,7 +279,8 @@ def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     return [*(Job(f"same, {choice}", partial(same, choice, plan), ("same",), choice) for choice in CHOICES),
             *(Job(f"cost, {choice}, {size}", partial(cost, choice, size, plan), ("cost", choice), str(size))
               for choice in CHOICES for size in plan.batches),
-            *(Job(each.__name__, partial(each, plan), ()) for each in (alone, others, agreement))]
+            *(Job(each.__name__, partial(each, plan), ()) for each in (alone, others, agreement)),
+            Job("chi-square", chi_square, ())]
 
 
 def head(plan: Plan) -> dict:

@@ -25,14 +25,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmcourse.bits import segment_bits
 from mmcourse.dataset import mixture_loss, pad
 from mmcourse.experiments import practice
-from mmcourse.generate import generate
 from mmcourse.optim import Optim
 from mmcourse.studies import Job, Study, finished
+from mmcourse.studies._ch12 import examine
 from mmcourse.training import Run, train
 from mmcourse.transformer import Transformer
+from mmcourse.vocabulary import CLOSE, OPEN
 
 ARMS = ("token", "text x 4", "segment", "learned")
 MODALITIES = ("text", "image", "audio")
@@ -60,12 +60,12 @@ class WithPrecision(nn.Module):
 
 @cache
 def kinds() -> torch.Tensor:
-    """Which of `MODALITIES` each id of the vocabulary belongs to; -1: none, a special token."""
+    """Which of `MODALITIES` each id of the vocabulary belongs to, the tokens that open and close its segments too; -1: none."""
     vocabulary = practice.side("train").vocabulary
     out = torch.full((vocabulary.size,), -1)
     for i, modality in enumerate(MODALITIES):
         ids = vocabulary.ranges[modality]
-        out[ids.start:ids.stop] = i
+        out[ids.start:ids.stop] = out[OPEN[modality]] = out[CLOSE[modality]] = i
     return out
 
 
@@ -105,7 +105,7 @@ def trained(arm: str, seed: int, plan: Plan) -> tuple[Transformer, dict]:
     finished(train(model, batch, loss, steps=plan.steps, optim=Optim("muon", lr=3e-3, warmup=20),
                    run=Run(seed=seed, progress=False)))
     ids, weights = batch(np.random.default_rng(0))
-    kind = kinds()[ids[:, 1:]]
+    kind = kinds()[ids[:, 1:]].where(ids[:, 1:] > max(CLOSE.values()), -1)                      # content alone
     share = torch.stack([weights[:, 1:][kind == i].sum() for i in range(len(MODALITIES))])
     if arm == "learned":
         share = (-model.s.detach()).exp()
@@ -115,19 +115,8 @@ def trained(arm: str, seed: int, plan: Plan) -> tuple[Transformer, dict]:
 def measure(arm: str, seed: int, plan: Plan) -> dict:
     """A row: bits and right answers of one model."""
     model, weights = trained(arm, seed, plan)
-    side = practice.side(plan.split)
-    dice, bits = np.random.default_rng(TEST_SEED), {modality: [] for modality in MODALITIES}
-    for name, modality in (("hear", "text"), ("draw", "image"), ("say", "audio")):
-        for question in side.ask(name, dice, plan.n):
-            each = segment_bits(model, side.vocabulary, question.answer, question.prompt)
-            bits[modality].append(float(each[:-1].sum()))
-    right = {}
-    for name in practice.TASKS:
-        asked = side.ask(name, dice, plan.asked)
-        given = generate(model, side.vocabulary, [list(question.prompt) for question in asked], asked[0].want, temperature=0.0)
-        right[name] = int(sum(practice.REPORT[name](asked, given)))
-    return {"bits": {modality: round(float(np.mean(each)), 3) for modality, each in bits.items()}, "right": right,
-            "asked": plan.asked, "weights": {name: round(share, 4) for name, share in weights.items()}}
+    return {**examine(model, plan.split, plan.n, plan.asked, TEST_SEED), "weights": {name: round(share, 4)
+                                                                                     for name, share in weights.items()}}
 
 
 def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
