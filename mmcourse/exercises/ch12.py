@@ -1,5 +1,5 @@
 """Exercises of chapter 12: what an answer costs, a race with dice that were thrown before, how many tokens are sure, how many a
-pass settles, the test of speculative sampling; what a shelf is worth in bits, and when a beginning is good enough; what is saved by
+pass settles, the test of speculative sampling; what a shelf is worth in bits, when a beginning is good enough; what is saved by
 leaving early, and how unsure a model is."""
 import math
 

@@ -203,6 +203,23 @@ def parallel_verdicts(found: Mapping) -> dict[str, str]:
             "P6, spoken words: more than half of the passes": judged(sound > 0.5, f"{sound:.2f}")}
 
 
+def chi_squares(found: Mapping) -> None:
+    """How far the tokens that each rule drew are from the model's distribution."""
+    row = found["chi-square"]
+    rules = {"test": "what is left over", "wrong test": "p (wrong)", "race": "(a race: nothing is refused)"}
+    show.table([{"a refused token is drawn again from": name, "chi-square": f"{row[rule]['chi2']:,.0f}",
+                 "degrees of freedom": row[rule]["df"], "standard deviations off": f"{row[rule]['deviations']:+.1f}"}
+                for rule, name in rules.items()],
+               f"{row['draws']:,} tokens at each of {row['contexts']} places of pictures, the drafter's guesses.")
+
+
+def chi_verdict(found: Mapping) -> str:
+    """What was expected of them."""
+    off = {rule: found["chi-square"][rule]["deviations"] for rule in ("test", "wrong test", "race")}
+    return verdict(max(abs(off["test"]), abs(off["race"])) < 3 and off["wrong test"] > 10,
+                   f"{off['test']:+.1f} and {off['race']:+.1f}; the wrong rule {off['wrong test']:+.0f}", 6)
+
+
 def others(found: Mapping) -> None:
     """Jacobi iteration for other answers."""
     show.table([{"answer": name, "tokens": f"{row['tokens']:.1f}", "passes": f"{row['passes']:.1f}",

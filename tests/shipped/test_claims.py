@@ -186,6 +186,7 @@ def test_many_tokens_in_one_pass_are_the_same_tokens():
     for choice in found["cost"]:                                        # why `generate` takes it for up to four pictures
         assert ch12.quicker(found, choice, "4", "drafted") > 1 > ch12.quicker(found, choice, "16", "drafted")
         assert ch12.quicker(found, choice, "2", "Jacobi") > 1
+    assert ch12.chi_verdict(found).split()[0] == "holds"
     ledger = {name[:2]: text.split()[0] for name, text in ch12.ledger_verdicts(results("ch12_ledger")).items()}
     assert ledger == {"L1": "fails", "L2": "holds", "L3": "holds", "L4": "holds"}
 

@@ -55,7 +55,10 @@ def parallel_rows():
             "cost": cost, "alone": {"n": 500, "model": model, "drafter": "0" * 100 + model[100:], "tokens equal": 0.97,
                                     "pictures equal": 200},
             "others": {"word": {"n": 60, "tokens": 28.0, "passes": 17.0, "same": 60}},
-            "agreement": {"n": 100, "race": 0.9, "speculative": 0.91}}
+            "agreement": {"n": 100, "race": 0.9, "speculative": 0.91},
+            "chi-square": {"contexts": 40, "draws": 2000, "test": {"chi2": 140.0, "df": 137, "deviations": 0.2},
+                           "wrong test": {"chi2": 7000.0, "df": 137, "deviations": 414.6},
+                           "race": {"chi2": 130.0, "df": 137, "deviations": -0.4}}}
 
 
 def test_what_was_measured_of_many_tokens_in_one_pass(capsys):
@@ -66,9 +69,19 @@ def test_what_was_measured_of_many_tokens_in_one_pass(capsys):
     ch12.same(found)
     ch12.speeds(found)
     ch12.others(found)
+    ch12.chi_squares(found)
     ch12.costs(found, "the likeliest", "Costs.")
     said = capsys.readouterr().out
     assert "500 of 500" in said and "10.00" in said and "0.61" in said and "Costs." in said
+    assert "what is left over" in said and "+414.6" in said
+
+
+@pytest.mark.parametrize(("rule", "deviations"), [("test", 4.0), ("race", -3.5), ("wrong test", 9.0)])
+def test_a_distribution_that_is_off_is_seen(rule, deviations):
+    found = parallel_rows()
+    assert ch12.chi_verdict(found).startswith("holds")
+    found["chi-square"][rule]["deviations"] = deviations
+    assert ch12.chi_verdict(found).startswith("fails")
 
 
 @pytest.mark.parametrize(("claim", "change"), [
