@@ -8,6 +8,7 @@ from unittest import mock
 
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
@@ -48,9 +49,12 @@ class Mixed(RuntimeError):
 
 def carried_out(func, args, kwargs):
     """An operation on the real numbers; its results lie on the device if anything did, or if they shall."""
+    given = args
     flat, spec = tree_flatten((args, kwargs))
     there = [x for x in flat if isinstance(x, There)]
     here = [x for x in flat if isinstance(x, torch.Tensor) and not isinstance(x, There)]
+    if any(x.device == DEVICE for x in here):
+        raise NotImplementedError(f"{func}: a tensor was made below the reach of this device, and has no numbers")
     wanted = kwargs.get("device")
     if there and here and func.overloadpacket not in COPIES:
         check(func, args, here)
@@ -65,6 +69,9 @@ def carried_out(func, args, kwargs):
     if lands and wanted is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     out = func(*args, **kwargs)
+    if torch.Tag.inplace_view in func.tags:     # another shape for the same numbers: the outside shall say it, too
+        with no_dispatch():
+            func(*given, **kwargs)
     if not lands:
         return out
     return tree_map(lambda x: real.get(id(x)) if id(x) in real else There(x) if isinstance(x, torch.Tensor) else x, out)
@@ -88,13 +95,17 @@ class _Factories(TorchDispatchMode):
 
 
 class _FromLists(TorchFunctionMode):
-    """`torch.tensor(numbers, device=...)` makes them on the CPU first, as PyTorch does below the reach of the mode above."""
+    """`torch.tensor(numbers, device=...)` and `x[[0, -1]]`: the numbers come from the CPU. (PyTorch does it below the reach of the
+    mode above.)"""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None:
             device = kwargs.pop("device")
             return func(*args, **kwargs).to(device)
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            parts = args[1] if isinstance(args[1], tuple) else (args[1],)
+            args = (args[0], tuple(torch.tensor(part) if isinstance(part, list) else part for part in parts), *args[2:])
         return func(*args, **kwargs)
 
 
