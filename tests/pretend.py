@@ -35,6 +35,12 @@ class There(torch.Tensor):
     def __repr__(self):
         return f"There({self._numbers})"
 
+    def __format__(self, spec):
+        return format(self._numbers.item(), spec)
+
+    def __reduce_ex__(self, protocol):          # a file holds the numbers
+        return self._numbers.__reduce_ex__(protocol)
+
     def tolist(self):
         return self._numbers.tolist()
 
@@ -64,7 +70,8 @@ def carried_out(func, args, kwargs):
     if lands and getattr(kwargs.get("generator"), "device", DEVICE).type == "cpu":
         raise Mixed(f"{func}: dice of the CPU cannot be thrown on {DEVICE}")
     real = {id(x._numbers): x for x in there}
-    flat = [x._numbers if isinstance(x, There) else torch.device("cpu") if x == DEVICE else x for x in flat]
+    flat = [x._numbers if isinstance(x, There) else torch.device("cpu") if isinstance(x, torch.device) and x == DEVICE
+            else x for x in flat]
     args, kwargs = tree_unflatten(flat, spec)
     if lands and wanted is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}

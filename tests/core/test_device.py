@@ -3,6 +3,7 @@
 There is no GPU here: the device is pretended (`tests.pretend`), and refuses what a GPU would refuse.
 """
 import copy
+import importlib
 from dataclasses import replace
 from functools import partial
 
@@ -10,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmcourse import checkpoints, rerank, training
+from mmcourse import checkpoints, optim, rerank, training
 from mmcourse.assistant import painted, sounded
 from mmcourse.bits import segment_bits
-from mmcourse.bpe import BPETokenizer
 from mmcourse.chat import choose_modality
 from mmcourse.codec import AudioCodec, codec_loss
 from mmcourse.dataset import image_tokens, mixture_loss, near_codes, speech_tokens
@@ -329,3 +329,175 @@ def test_the_template_reader_takes_pictures_from_anywhere():
     pictures = torch.rand(2, 3, 64, 64)
     with pretended():
         assert PictureReader().read(pictures.to(DEVICE)) == PictureReader().read(pictures)
+
+
+# ---- the training goes there and comes back
+
+def net():
+    torch.manual_seed(0)
+    return FlowPainter(30, 4, prompt=3, places=8, width=16, layers=1, heads=2)
+
+
+def batch(rng):
+    return torch.from_numpy(rng.integers(30, size=(4, 3))), torch.from_numpy(rng.standard_normal((4, 8, 4), dtype=np.float32))
+
+
+OPTIM = Optim("muon", lr=0.01, ema_decay=0.9, warmup=2)
+QUIET = Run(progress=False, log_every=1)
+
+
+def alike(a, b) -> bool:
+    """Not to the last bit: attention takes another way on the CPU."""
+    return all(torch.allclose(x, b.state_dict()[name], atol=1e-4) for name, x in a.state_dict().items())
+
+
+def losses(history):
+    return pytest.approx(history.column("loss"), rel=1e-4)
+
+
+@pytest.fixture
+def there(monkeypatch):
+    """The pretended device, on which AdamW's fused steps and the file of a run work too."""
+    optimizers = importlib.import_module("torch.optim.optimizer")
+    supported = optimizers._get_fused_kernels_supported_devices
+    monkeypatch.setattr(optimizers, "_get_fused_kernels_supported_devices", lambda: [*supported(), DEVICE.type])
+    read = training._read_state
+
+    def moved(x):
+        return x.to(DEVICE) if isinstance(x, torch.Tensor) else {k: moved(v) for k, v in x.items()} if isinstance(x, dict) \
+            else [*map(moved, x)] if isinstance(x, list) else x
+    monkeypatch.setattr(training, "_read_state", lambda path, device: moved(read(path, "cpu")) if torch.device(device) == DEVICE
+                        else read(path, device))
+    with pretended():
+        yield Hardware(DEVICE.type)
+
+
+def learned(hardware, monkeypatch, **run):
+    monkeypatch.setattr(Hardware, "now", hardware)
+    model, seen = net(), []
+    history = train(model, batch, from_noise_loss, steps=6, optim=OPTIM, run=replace(QUIET, **run),
+                    after_step=lambda model, step: seen.append(model.head.weight.device.type))
+    assert set(seen) <= {hardware.device or "cpu"} and not model.training
+    assert {type(x) for x in model.state_dict().values()} == {torch.Tensor}, "it is back on the CPU"
+    return model, history
+
+
+def test_a_training_goes_to_the_device_and_comes_back(there, monkeypatch):
+    on_cpu, expected = learned(Hardware(), monkeypatch)
+    model, history = learned(there, monkeypatch)
+    assert alike(model, on_cpu) and not alike(model, net()) and history.column("loss") == losses(expected)
+
+
+@pytest.mark.parametrize("first, then", [(None, "meta"), ("meta", None), ("meta", "meta")])
+def test_a_run_goes_on_on_another_device(there, monkeypatch, tmp_path, capsys, first, then):
+    straight, expected = learned(Hardware(), monkeypatch)
+    learned(Hardware(first), monkeypatch, resume=tmp_path / "run.pt", until=3)
+    assert "made with" not in capsys.readouterr().out
+    model, history = learned(Hardware(then), monkeypatch, resume=tmp_path / "run.pt")
+    assert alike(model, straight) and history.column("loss") == losses(expected)
+    said = capsys.readouterr().out
+    if first == then:
+        assert "made with" not in said
+    else:
+        assert f"run.pt was made with device {first or 'cpu'}; from here on: device {then or 'cpu'}" in said
+
+
+def test_a_file_of_before_there_were_devices_was_made_on_the_cpu(monkeypatch, tmp_path, capsys):
+    called = Hardware.called
+    monkeypatch.setattr(Hardware, "called", lambda self, device: None)
+    learned(Hardware(), monkeypatch, resume=tmp_path / "run.pt", until=3)
+    data = training._read_state(tmp_path / "run.pt", "cpu")
+    del data["settings"]["device"]
+    monkeypatch.setattr(Hardware, "called", called)
+    monkeypatch.setattr(training, "_read_state", lambda path, device: data)
+    learned(Hardware(), monkeypatch, resume=tmp_path / "run.pt")
+    assert "made with" not in capsys.readouterr().out
+
+
+def test_an_error_brings_the_model_back_too(there, monkeypatch):
+    def broken(model, *data):
+        raise RuntimeError("power cut")
+    monkeypatch.setattr(Hardware, "now", there)
+    model = net()
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(model, batch, broken, steps=2, run=QUIET)
+    assert {type(x) for x in model.state_dict().values()} == {torch.Tensor}
+
+
+def test_a_model_that_was_put_somewhere_stays_there(there):
+    model = net().to(DEVICE)
+    train(model, batch, from_noise_loss, steps=2, optim=OPTIM, run=QUIET)
+    assert isinstance(model.head.weight, There)
+
+
+def test_in_bfloat16_is_the_forward_pass_alone(monkeypatch):
+    """Not the loss, the weights, the optimizers' state, or what Muon does with matrices."""
+    outputs, results, optimizers, products = [], [], [], []
+    model, make, step, orthogonalize = net(), training.make_optimizers, training.step, optim.orthogonalize
+    model.head.register_forward_hook(lambda layer, given, out: outputs.append(out.dtype))
+    monkeypatch.setattr(training, "make_optimizers", lambda *args: optimizers.extend(make(*args)) or optimizers)
+    monkeypatch.setattr(training, "step", lambda *args: results.append(step(*args)) or results[-1])
+    monkeypatch.setattr(optim, "orthogonalize", lambda matrix: products.append((matrix @ matrix.T).dtype) or orthogonalize(matrix))
+    monkeypatch.setattr(Hardware, "now", Hardware(bf16=True))
+    for loss in (lambda *args: from_noise_loss(*args).bfloat16(), lambda *args: {"loss": from_noise_loss(*args).bfloat16()}):
+        train(model, batch, loss, steps=3, optim=OPTIM, run=QUIET)
+    assert set(outputs) == {torch.bfloat16}
+    assert len(results) == 6 and {result["loss"].dtype for result in results} == {torch.float32}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    state = [x for optimizer in optimizers for each in optimizer.state.values() for x in each.values()]
+    assert len(state) > 20 and {x.dtype for x in (*state, *(p.grad for p in model.parameters() if p.grad is not None))} == {torch.float32}
+    assert products and set(products) == {torch.float32}
+
+
+@pytest.mark.parametrize("make, batch, loss", cases({name: case for name, case in LOSSES.items() if "listener" not in name}, {}))
+def test_every_loss_can_be_reckoned_in_bfloat16(make, batch, loss):
+    """On the CPU, whose autocast is not quite that of a card; its recurrent nets have none."""
+    torch.manual_seed(0)
+    model, data = make(), batch()
+    result = number(Hardware(bf16=True).prepared(loss)(model, *data))
+    result.backward()
+    assert result.dtype == torch.float32 and result.isfinite()
+    torch.manual_seed(0)
+    assert result.item() == pytest.approx(number(loss(make(), *batch())).item(), rel=0.2, abs=0.2)
+
+
+def test_what_is_compiled_is_the_loss(monkeypatch):
+    compiled, compile_ = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f: compiled.append(f) or compile_(f, backend="eager"))
+    plain, expected = learned(Hardware(), monkeypatch)
+    assert not compiled
+    model, history = learned(Hardware(compile=True), monkeypatch)
+    assert len(compiled) == 1 and list(model.state_dict()) == list(plain.state_dict())
+    assert history.column("loss") == losses(expected)
+
+
+def test_off_the_cpu_no_second_process_takes_a_half(monkeypatch):
+    monkeypatch.setattr(Hardware, "now", Hardware("meta"))
+    torch.manual_seed(0)
+    model, data = transformer(), (*rows(), *rows())
+    with in_two_processes(model) as loss:
+        assert loss(model, *data)["loss"].item() == pytest.approx(mixture_loss(model, *data)["loss"].item())
+        assert loss.cpu_seconds == 0 and not model.head.weight.is_shared()
+
+
+# ---- what the pretended device refuses
+
+@pytest.mark.parametrize("meet", [
+    lambda x: x + torch.arange(5), lambda x: torch.arange(5) + x, lambda x: torch.cat([x, torch.arange(2)]),
+    lambda x: torch.arange(5)[x], lambda x: x.float() @ torch.rand(5), lambda x: torch.arange(5).add_(x),
+    lambda x: torch.rand(3, generator=torch.Generator(), device=DEVICE), lambda x: x.numpy(),
+    lambda x: torch.multinomial(x.float(), 1, generator=torch.Generator()), lambda x: x.masked_fill(torch.ones(5) > 0, 0),
+    lambda x: torch.nn.Embedding(5, 2).to(DEVICE)(torch.arange(2)), lambda x: torch.arange(5) + x.sum()])
+def test_what_a_gpu_refuses(meet):
+    with pretended(), pytest.raises((Mixed, RuntimeError)) as raised:
+        meet(torch.arange(5, device=DEVICE))
+    assert raised.type is Mixed or "numpy" in str(raised.value)
+
+
+def test_what_a_gpu_takes():
+    with pretended():
+        x = torch.arange(5, device=DEVICE)
+        assert (x * torch.tensor(2) + 1).tolist() == [1, 3, 5, 7, 9] and x[torch.tensor([0, -1])].tolist() == [0, 4]
+        assert x[[0, -1]].tolist() == [0, 4] and x.cpu().numpy().sum() == 10 and int(x.max()) == 4
+        x[1:3] = torch.tensor([7, 7])
+        assert x.tolist() == [0, 7, 7, 3, 4] and x.new_zeros(2).device == torch.randn_like(x.float()).device == DEVICE
