@@ -75,8 +75,11 @@ class Hardware:
     @contextlib.contextmanager
     def holding(self, model: nn.Module) -> Iterator[None]:
         """The model is on the device while the block lasts."""
+        if self.device is None:
+            yield
+            return
         before = next(model.parameters()).device
-        model.to(self.device or before)
+        model.to(self.device)
         try:
             yield
         finally:
