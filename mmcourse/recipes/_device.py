@@ -53,8 +53,8 @@ def use(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     capability = torch.cuda.get_device_capability(args.device) if args.device.startswith("cuda") else (0, 0)
     here = f"and this would train on {args.device}"
     if args.bf16 and capability < BF16:
-        parser.error(f"--bf16 needs an NVIDIA card from 2020 or later (compute capability 8.0), {here}, where bfloat16 is "
-                     "missing or slower than float32: leave --bf16 out, or add --device cuda where there is such a card")
+        parser.error(f"--bf16 needs an NVIDIA card from 2020 or later (compute capability 8.0), {here}: leave --bf16 out, or "
+                     "add --device cuda where there is such a card")
     if args.compile and (capability < COMPILED or importlib.util.find_spec("triton") is None):
         parser.error(f"--compile needs an NVIDIA card from 2017 or later (compute capability 7.0) and the package triton, {here}"
                      f"{'' if capability < COMPILED else ' without triton'}: leave --compile out")

@@ -66,8 +66,8 @@ def test_a_device_that_is_not_there(machine, capsys, has, asked, said):
 
 
 @pytest.mark.parametrize("has, argv, said", [
-    ({}, ["--bf16"], "--bf16 needs an NVIDIA card from 2020 or later (compute capability 8.0), and this would train on cpu, where bfloat16 "
-                     "is missing or slower than float32: leave --bf16 out, or add --device cuda where there is such a card"),
+    ({}, ["--bf16"], "--bf16 needs an NVIDIA card from 2020 or later (compute capability 8.0), and this would train on cpu: leave --bf16 "
+                     "out, or add --device cuda where there is such a card"),
     ({"cards": 1}, ["--bf16"], "and this would train on cpu"),
     ({"cards": 1, "capability": (7, 5)}, ["--bf16", "--device", "cuda"], "and this would train on cuda:0"),
     ({"mps": True}, ["--bf16", "--device", "auto"], "and this would train on mps"),
