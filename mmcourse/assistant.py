@@ -12,7 +12,7 @@ import torch
 
 from mmcourse import checkpoints, rerank
 from mmcourse.chat import Chat
-from mmcourse.checks import check_seed, whole
+from mmcourse.checks import check_seed, device_of, whole
 from mmcourse.media import Audio, Image, Text
 from mmcourse.paths import CHECKPOINTS
 from mmcourse.vocabulary import MODALITIES, Segment, Vocabulary
@@ -28,7 +28,7 @@ STEPS = 2                                               # of the diffusion decod
 
 def painted(vqvae, segments) -> torch.Tensor:
     """Image segments as the tokenizer's own decoder paints them, (n, 3, 64, 64): the answer itself, no decoder's skill."""
-    return vqvae.decode(torch.tensor([s.ids for s in segments]).view(-1, 8, 8))          # (n, 64) -> (n, 8, 8)
+    return vqvae.decode(torch.tensor([s.ids for s in segments]).view(-1, 8, 8)).cpu()    # (n, 64) -> (n, 8, 8)
 
 
 def sounded(codec, segments, levels: int = 2) -> list[np.ndarray]:
@@ -37,7 +37,7 @@ def sounded(codec, segments, levels: int = 2) -> list[np.ndarray]:
     for length in {len(s.ids) for s in segments}:
         rows = [i for i, s in enumerate(segments) if len(s.ids) == length]
         ids = torch.tensor([segments[i].ids for i in rows]).view(len(rows), -1, levels)      # (n, frames, levels)
-        for i, samples in zip(rows, codec.decode(ids).numpy(), strict=True):
+        for i, samples in zip(rows, codec.decode(ids).cpu().numpy(), strict=True):
             out[i] = samples
     return out
 
@@ -76,14 +76,15 @@ class Assistant:
         if isinstance(part, Text):
             return Segment("text", tuple(self.bpe.encode(" " + read_prompt(part.text, self.world)[0])))
         if isinstance(part, Image):
-            return Segment("image", tuple(self.vqvae.encode(part.square()).flatten().tolist()))
+            return Segment("image", tuple(self.vqvae.encode(part.square().to(device_of(self.vqvae))).flatten().tolist()))
         if isinstance(part, Audio):
             return self.sound_segment(part.speech(self.codec.sample_rate))
         raise TypeError(f"a prompt is made of mm.Text, mm.Image and mm.Audio, got {type(part).__name__}")
 
     def sound_segment(self, samples: np.ndarray) -> Segment:
         """The tokens of samples (n,) at the codec's rate, of the levels that the transformer models."""
-        ids = self.codec.encode(torch.from_numpy(np.asarray(samples, np.float32))[None])[0, :, :self.vocabulary.audio_levels]
+        sound = torch.from_numpy(np.asarray(samples, np.float32))[None].to(device_of(self.codec))
+        ids = self.codec.encode(sound)[0, :, :self.vocabulary.audio_levels]
         return Segment("audio", tuple(ids.flatten().tolist()))         # (frames, levels) -> frame after frame
 
     def augmented_views(self, samples: np.ndarray) -> list[list[Segment]]:
@@ -96,9 +97,9 @@ class Assistant:
             return Text(self.bpe.decode(segment.ids).strip() or "...")
         if segment.modality == "image":
             ids = torch.tensor(segment.ids).view(1, 8, 8)              # (64,) -> (1, 8, 8)
-            return Image(self.pixels(ids, decoder, steps, seed)[0].permute(1, 2, 0))
+            return Image(self.pixels(ids, decoder, steps, seed)[0].permute(1, 2, 0).cpu())
         frames = torch.tensor(segment.ids).view(1, -1, self.vocabulary.audio_levels)      # (1, frames, levels)
-        return Audio(self.codec.decode(frames)[0].clamp(-1, 1), self.codec.sample_rate)
+        return Audio(self.codec.decode(frames)[0].clamp(-1, 1).cpu(), self.codec.sample_rate)
 
     def pixels(self, ids: torch.Tensor, decoder: str | None = None, steps: int = STEPS, seed: int = 0) -> torch.Tensor:
         """Image tokens (B, 8, 8) -> pictures (B, 3, 64, 64), or (B, 3, 128, 128) by `diffusion128`.

@@ -29,6 +29,11 @@ def check_ids(ids, vocab_size: int, axes: tuple[str, ...], what: str = "ids") ->
         raise ValueError(f"{what} lie in 0..{vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}")
 
 
+def device_of(model) -> torch.device:
+    """Where a model's weights lie, and what it is given must."""
+    return next(model.parameters()).device
+
+
 def whole(number) -> int | None:
     """A whole number of any kind (Python's, NumPy's, a tensor's) as an int; None for anything else, True too."""
     if isinstance(number, bool) or type(number).__name__ in ("bool_", "bool"):

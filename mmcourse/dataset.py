@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
+from mmcourse.checks import device_of
 from mmcourse.files import atomic_write
 from mmcourse.paths import cache_dir
 from mmcourse.transformer import Transformer, next_token_loss
@@ -68,7 +69,8 @@ def image_tokens(vqvae, scenes: list[Scene], key: dict | None, progress: bool = 
     def make():
         out = []
         for i in tqdm(range(0, len(scenes), 64), desc="pictures to tokens", disable=not progress):
-            out.append(vqvae.encode(world.draw(scenes[i:i + 64])).flatten(1).numpy().astype(np.int16))
+            pictures = world.draw(scenes[i:i + 64]).to(device_of(vqvae))
+            out.append(vqvae.encode(pictures).flatten(1).cpu().numpy().astype(np.int16))
         return np.concatenate(out)
     if key is None:
         return make()
@@ -81,7 +83,7 @@ def speech_tokens(codec, sounds: list[np.ndarray], levels: int, progress: bool =
     """The audio tokens of each clip: a list of (frames * levels,) int16, coarse level
     first within a frame."""
     from tqdm.auto import tqdm
-    frames = [codec.encode(torch.from_numpy(clip)[None])[0, :, :levels].numpy().astype(np.int16)
+    frames = [codec.encode(torch.from_numpy(clip)[None].to(device_of(codec)))[0, :, :levels].cpu().numpy().astype(np.int16)
               for clip in tqdm(sounds, desc="speech to tokens", disable=not progress)]
     return [f.reshape(-1) for f in frames]  # (frames, levels) -> (frames * levels,)
 
@@ -127,7 +129,7 @@ def stretch(tokens: np.ndarray, levels: int, rng: np.random.Generator, rate: flo
 
 def near_codes(codebooks: list[torch.Tensor], k: int = 4) -> np.ndarray:
     """The `k` codes that sound most like each code: (levels, codes, k)."""
-    return np.stack([torch.cdist(book, book).topk(k + 1, largest=False).indices[:, 1:].numpy()
+    return np.stack([torch.cdist(book, book).topk(k + 1, largest=False).indices[:, 1:].cpu().numpy()
                      for book in codebooks])
 
 

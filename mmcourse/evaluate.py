@@ -25,6 +25,7 @@ import torch
 
 from mmcourse import checkpoints, rerank
 from mmcourse.assistant import Assistant, load, painted, sounded
+from mmcourse.checks import device_of
 from mmcourse.files import read_json, write_json
 from mmcourse.judges import PictureReader, read_sign
 from mmcourse.judges.hearing import SphinxJudge, measure_codec, stack
@@ -154,7 +155,7 @@ class Evaluation:
         rng = np.random.default_rng((seed, 77))
         self.scenes = [sample_scene(rng, split) for _ in range(n)]
         self.pictures = draw_batch(self.scenes)
-        self.image_ids = self.a.vqvae.encode(self.pictures)
+        self.image_ids = self.a.vqvae.encode(self.pictures.to(device_of(self.a.vqvae))).cpu()
         self.reader = PictureReader()
 
     def ask(self, prompts: list[list[Segment]], want: str, label: str, views: list | None = None, **how) -> list[Segment]:
@@ -186,7 +187,7 @@ class Evaluation:
     @cached_property
     def truth_painted(self) -> torch.Tensor:
         """The true pictures after the trip through the image tokens."""
-        return self.a.vqvae.decode(self.image_ids)
+        return self.a.vqvae.decode(self.image_ids).cpu()
 
     @cached_property
     def truth_read(self) -> list[Scene | None]:
@@ -328,7 +329,8 @@ class Evaluation:
         """A picture and an instruction: is what was to change right, is the rest as it was? `copy`: the picture given back."""
         rng = np.random.default_rng((self.seed, 78))
         edits = [sample_edit(rng, "held-out") for _ in range(self.n)]
-        before, after = (self.a.vqvae.encode(draw_batch(list(scenes))) for scenes in zip(*((e.before, e.after) for e in edits)))
+        device, sides = device_of(self.a.vqvae), zip(*((e.before, e.after) for e in edits))
+        before, after = (self.a.vqvae.encode(draw_batch(list(scenes)).to(device)).cpu() for scenes in sides)
         prompts = [[Segment("image", tuple(ids.flatten().tolist())), self.a.segment(Text(e.instruction))]
                    for ids, e in zip(before, edits, strict=True)]
         best = self.reader.read(self.a.vqvae.decode(after))

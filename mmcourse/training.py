@@ -1,5 +1,6 @@
 """The one training loop: `train` trains every model, from the VQ-VAE to the diffusion decoder."""
 import contextlib
+import functools
 import hashlib
 import io
 import pickle
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -53,6 +55,67 @@ class Run:
         if min(self.save_every, self.log_every) < 1 or self.seed < 0:
             raise ValueError("save_every and log_every are at least 1 and a seed is at least 0, got "
                              f"{self.save_every}, {self.log_every} and {self.seed}")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where `train` trains, and with what numbers. `Hardware.now` holds for the process (`mmcourse train --device` sets it).
+
+    Args:
+        device: the model is there while it trains, and afterwards where it was; None: it stays where it is.
+        bf16: the loss is computed in bfloat16 wherever that is safe (autocast). It comes out in float32, and weights and
+            the optimizers' state stay so.
+        compile: the loss, with what it calls of the model, is compiled. The model is not: its state keeps its names.
+    """
+    device: str | None = None
+    bf16: bool = False
+    compile: bool = False
+    now: ClassVar["Hardware"]
+
+    @contextlib.contextmanager
+    def holding(self, model: nn.Module) -> Iterator[None]:
+        """The model is on the device while the block lasts."""
+        if self.device is None:
+            yield
+            return
+        before = next(model.parameters()).device
+        model.to(self.device)
+        try:
+            yield
+        finally:
+            model.to(before)
+
+    def prepared(self, loss: Callable) -> Callable:
+        """The same loss, in these numbers."""
+        if not (self.bf16 or self.compile):
+            return loss
+
+        def forward(model, *batch):
+            return loss(model, *batch)
+        compute = torch.compile(forward) if self.compile else forward
+
+        def in_these_numbers(model, *batch):
+            with torch.autocast(next(model.parameters()).device.type, torch.bfloat16, enabled=self.bf16):
+                result = compute(model, *batch)
+            return {**result, "loss": result["loss"].float()} if isinstance(result, dict) else result.float()
+        return in_these_numbers
+
+    def called(self, device: str) -> str:
+        """In words, with a name for the device: `cuda, bf16, compiled`."""
+        return ", ".join([device, *["bf16"] * self.bf16, *["compiled"] * self.compile])
+
+
+Hardware.now = Hardware()
+
+
+def on_hardware(loop: Callable) -> Callable:
+    """A training loop whose model and loss are on `Hardware.now` while it lasts."""
+    @functools.wraps(loop)
+    def anywhere(model: nn.Module, batch: Callable, loss: Callable, **settings):
+        hardware = Hardware.now
+        with hardware.holding(model):
+            return loop(model, batch, hardware.prepared(loss), **settings)
+    return anywhere
 
 
 def step(model: nn.Module, optimizers: list, batch: tuple, loss: Callable, clip: float = 1.0) -> dict:
@@ -109,6 +172,9 @@ def train(model: nn.Module, batch: Callable, loss: Callable, *, steps: int, opti
     return state.history
 
 
+train = on_hardware(train)      # the loop knows nothing of devices
+
+
 @contextlib.contextmanager
 def running(model: nn.Module, optim: Optim, run: Run, steps: int) -> Iterator["State"]:
     """The state of a run while it lasts. Nobody else has its file, Ctrl-C waits for the end of a step, and in
@@ -160,7 +226,8 @@ class State:
               asked: list | None = None) -> "State":
         """A new run, or the one that `run.resume` holds."""
         ema = EMA(model, optim.ema_decay) if optim.ema_decay else None
-        settings = {**asdict(optim), "steps": steps, "threads": torch.get_num_threads()}
+        settings = {**asdict(optim), "steps": steps, "threads": torch.get_num_threads(),
+                    "device": Hardware.now.called(next(model.parameters()).device.type)}
         state = cls(model, make_optimizers(model, optim), ema, run, History(), settings,
                     [] if asked is None else asked)
         if run.resume is not None and Path(run.resume).exists():
@@ -233,7 +300,7 @@ class State:
 
     def _compare(self, path, saved: dict) -> None:
         """Refuse the file of another run, and say which settings of this call are others."""
-        before, now = saved["settings"], self.settings
+        before, now = {"device": "cpu", **saved["settings"]}, self.settings     # older files do not say it
         differ = {f"with seed {saved['seed']}": saved["seed"] != self.run.seed,
                   f"with the optimizer {before['name']}": before["name"] != now["name"],
                   "with a running mean of its weights": "average" in saved and not self.ema,

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmcourse.checks import device_of
 from mmcourse.nested import NestedTokenizer
 from mmcourse.optim import Optim
 from mmcourse.posttraining import advantages
@@ -43,11 +44,11 @@ class BudgetNet(nn.Module):
 def quality(tokenizer: NestedTokenizer, shelves: Sequence[Shelf]) -> tuple[torch.Tensor, torch.Tensor]:
     """What 1, 2, ... tokens are worth, (B, tokens) each: the share of compartments that are right, and the squared error."""
     pictures = draw_shelves(shelves)
-    ids = tokenizer.encode(pictures)
+    ids = tokenizer.encode(pictures.to(device_of(tokenizer)))
     truth = torch.tensor([shelf.things for shelf in shelves])
     right, errors = [], []
     for k in range(1, tokenizer.tokens + 1):
-        made = tokenizer.decode(ids[:, :k])
+        made = tokenizer.decode(ids[:, :k]).cpu()
         found = torch.tensor([shelf.things for shelf in read_shelves(made)])
         right.append((found == truth).float().mean(1))
         errors.append((made - pictures).square().mean((1, 2, 3)))

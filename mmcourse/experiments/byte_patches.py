@@ -62,8 +62,8 @@ def as_ids(texts: Sequence[bytes]) -> torch.Tensor:
 @torch.no_grad()
 def unsureness(byte_model: Transformer, ids: torch.Tensor) -> torch.Tensor:
     """The entropy in bits of the byte after each one, as a small model sees it: (B, T) -> (B, T)."""
-    logs = byte_model(ids).log_softmax(-1)                              # (B, T, 256)
-    return -(logs.exp() * logs).sum(-1) / math.log(2)
+    logs = byte_model(ids.to(byte_model.device)).log_softmax(-1)        # (B, T, 256)
+    return -(logs.exp() * logs).sum(-1).cpu() / math.log(2)
 
 
 def ends_of_pieces(tokenizer: BPETokenizer, texts: Sequence[bytes]) -> torch.Tensor:

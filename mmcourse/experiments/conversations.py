@@ -15,6 +15,7 @@ import torch
 
 from mmcourse import checkpoints
 from mmcourse.chat import after_picture, in_words, picture_of_now
+from mmcourse.checks import device_of
 from mmcourse.dataset import Clips, heard_clips, image_tokens, kept, pad, speech_tokens
 from mmcourse.generate import content_limit
 from mmcourse.vocabulary import Segment, Vocabulary
@@ -97,7 +98,9 @@ class Conversations:
     def _seen(self, name: str, pixels: torch.Tensor) -> list[np.ndarray]:
         """(n, 3, 64, 64) -> n rows of 64 tokens, kept under the name of the pixels."""
         def make():
-            return torch.cat([self.vqvae.encode(part) for part in pixels.split(64)]).flatten(1).numpy().astype(np.int16)
+            device = device_of(self.vqvae)
+            ids = torch.cat([self.vqvae.encode(part.to(device)) for part in pixels.split(64)])
+            return ids.flatten(1).cpu().numpy().astype(np.int16)
         key = {"made of": _digest(pixels.numpy().tobytes()), "vqvae": checkpoints.identity("vqvae")}
         return list(kept(f"outside-{name.replace(' ', '-')}", key, make))
 

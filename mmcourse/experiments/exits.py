@@ -76,7 +76,7 @@ class Leaving(nn.Module):
     def forward(self, x: torch.Tensor, cache=None) -> torch.Tensor:
         layers = len(self.heads.moves) + 1
         if self.i == 0:
-            self.shared["left after"] = torch.full((len(x),), layers)
+            self.shared["left after"] = torch.full((len(x),), layers, device=x.device)
         after = self.shared["left after"]                               # (B,): blocks that the newest token goes through
         out = self.block(x, cache)
         newest = torch.where((after <= self.i)[:, None], x[:, -1], out[:, -1])                  # (B, C)
@@ -141,7 +141,8 @@ class ShallowDraft:
         known = torch.cat([self.ids, guess[:, :settled]], 1)            # (B, T + settled)
         new = known[:, self.cache.length:]
         for place in range(settled, min(settled + self.window, guess.shape[1]) - 1):
-            logits = self.net.head(self.net.hidden(new, self.cache)[:, -1:])                    # (B, 1, V)
+            hidden = self.net.hidden(new.to(self.net.device), self.cache)
+            logits = self.net.head(hidden[:, -1:]).cpu()                                        # (B, 1, V)
             new = guess[:, place:place + 1] = self.choose(logits, place)
             self.passes += 1
         rewind(self.cache, max(0, self.cache.length - known.shape[1]))

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmcourse.checks import device_of
 from mmcourse.experiments.episodes import LABELS, RULES, Labelled, Ruled, binding, bursty, forced, rules
 from mmcourse.experiments.thing_tokens import NOTHING, ThingTokens
 from mmcourse.experiments.voices import (
@@ -58,6 +59,12 @@ def learn(task: Task, seed: int = 0, after_step: Callable | None = None, progres
     history = train(net, task.batch, task.loss, steps=task.steps, optim=OPTIM, after_step=after_step,
                     run=Run(seed=seed, progress=progress, **run))
     return net, history
+
+
+def ask(net: EpisodeNet, *parts) -> list[torch.Tensor]:
+    """The answers of a net, wherever it is, to parts on the CPU; they come back there."""
+    device = device_of(net)
+    return [answer.cpu() for answer in net(*([(kind, x.to(device)) for kind, x in part] for part in parts))]
 
 
 def some(rng: np.random.Generator, least: int = 2) -> int:
@@ -120,7 +127,7 @@ def bursty_task(tables: ThingTokens, share: float, classes: int | None, steps: i
 @torch.no_grad()
 def called(net: EpisodeNet, tables: ThingTokens, episode: Labelled) -> torch.Tensor:
     """What a net calls the thing of the query: labels (R,)."""
-    answers, = net((("chunk", glyphs(tables, episode.things)), ("words", episode.labels[..., None])))
+    answers, = ask(net, (("chunk", glyphs(tables, episode.things)), ("words", episode.labels[..., None])))
     return answers[:, -1].argmax(-1)
 
 
@@ -152,7 +159,7 @@ def binding_task(tables: ThingTokens, steps: int = 1500, echo: float = 1.0) -> T
 @torch.no_grad()
 def drawn(net: EpisodeNet, episode: Labelled) -> torch.Tensor:
     """What a net draws for the query: tokens (R, 16)."""
-    answers, = net((("words", named_on(episode)), ("chunk", episode.pictures)))
+    answers, = ask(net, (("words", named_on(episode)), ("chunk", episode.pictures)))
     return answers[:, -1].argmax(-1)
 
 
@@ -161,7 +168,7 @@ def log_probability(net: EpisodeNet, episode: Labelled, label: torch.Tensor) -> 
     """How likely the query's picture would be if it were called `label` (R,): log p, summed over its tokens, (R,)."""
     words = named_on(episode)
     words[:, -1, 0] = label
-    answers, = net((("words", words), ("chunk", episode.pictures)))
+    answers, = ask(net, (("words", words), ("chunk", episode.pictures)))
     each = answers[:, -1].log_softmax(-1).gather(-1, episode.pictures[:, -1, :, None])       # (R, 16, 1)
     return each.sum((1, 2))
 
@@ -197,7 +204,7 @@ def rule_task(tables: ThingTokens, which, steps: int = 2000, layers: int = 3, **
 @torch.no_grad()
 def applied(net: EpisodeNet, episode: Ruled) -> torch.Tensor:
     """What a net makes of the query: tokens (R, 16)."""
-    answers, = net((("chunk", episode.before), ("chunk", episode.after)))
+    answers, = ask(net, (("chunk", episode.before), ("chunk", episode.after)))
     return answers[:, -1].argmax(-1)
 
 
@@ -251,8 +258,8 @@ def said_and_applied(net: EpisodeNet, episode: Ruled, words: torch.Tensor | None
     """What a net says the rule is, (R, 2), and what it then makes of the query, (R, 16). `words`: it is told instead."""
     said = torch.full((len(episode.before), 2), NO_RULE) if words is None else words
     for i in range(2 if words is None else 0):                          # the second word knows the first
-        said[:, i] = net(*saying_parts(episode.before, episode.after, said))[1][:, i].argmax(-1)
-    return said, net(*saying_parts(episode.before, episode.after, said))[2][:, -1].argmax(-1)
+        said[:, i] = ask(net, *saying_parts(episode.before, episode.after, said))[1][:, i].argmax(-1)
+    return said, ask(net, *saying_parts(episode.before, episode.after, said))[2][:, -1].argmax(-1)
 
 
 # ---------------------------------------------------------------- a word in a voice
@@ -279,7 +286,7 @@ def voice_task(tables: SpokenWords, steps: int = 1200) -> Task:
 @torch.no_grad()
 def sounded(net: EpisodeNet, episode: Spoken) -> torch.Tensor:
     """How a net says the query: (R, 16, 65)."""
-    answers, = net((("words", episode.words[..., None]), ("chunk", episode.sounds)))
+    answers, = ask(net, (("words", episode.words[..., None]), ("chunk", episode.sounds)))
     return answers[:, -1]
 
 

@@ -196,7 +196,7 @@ def painted_shelves(model: ShelfPainter, words: torch.Tensor, plain: torch.Tenso
     """What the painter paints in so many passes: (B, 3, 48, 48). In 0 passes: at once, from an empty canvas."""
     if steps == 0:
         return as_pictures(at_once(model, words, plain))
-    x = torch.randn(plain.shape, generator=torch.Generator().manual_seed(seed))
+    x = torch.randn(plain.shape, generator=torch.Generator().manual_seed(seed)).to(plain)
     times = early(torch.linspace(0, 1, steps + 1)).tolist()             # as `paint_from_noise`: short steps first
     velocity = velocity_of(model, (words, plain))
     for now, then in zip(times, times[1:]):
@@ -262,7 +262,7 @@ class ShelfNets(nn.Module):
         """
         if passes == 0:
             return self.tokenizer.decode(ids)
-        words = torch.zeros(len(ids), ASKED, dtype=torch.long) if words is None else words
-        kept = first(torch.full((len(ids),), ids.shape[1]), TOKENS)
+        words = torch.zeros(len(ids), ASKED, dtype=torch.long, device=ids.device) if words is None else words
+        kept = first(torch.full((len(ids),), ids.shape[1], device=ids.device), TOKENS)
         plain = plain_patches(self.tokenizer, F.pad(ids, (0, TOKENS - ids.shape[1])), kept)
         return painted_shelves(self.painter, words, plain, passes, seed)

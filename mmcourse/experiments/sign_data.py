@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmcourse.checks import device_of
 from mmcourse.experiments.spelling import LAYOUT, PROMPT_VOCAB, PROMPTS, prompt_ids
 from mmcourse.painters import (
     FlowPainter,
@@ -52,9 +53,9 @@ class SignData:
         """Token ids (n, 32) and unquantised latents (n, 32, D), in half precision: 60 MB for all."""
         ids, latents = [], []
         for i in range(0, len(self.scenes), 256):
-            images = draw_signs(self.scenes[i:i + 256])
-            ids.append(self.vqvae.encode(images).flatten(1).short())               # (B, 4, 8) -> (B, 32)
-            latents.append(self.vqvae.vectors(images).flatten(1, 2).half())        # (B, 4, 8, D) -> (B, 32, D)
+            images = draw_signs(self.scenes[i:i + 256]).to(device_of(self.vqvae))
+            ids.append(self.vqvae.encode(images).flatten(1).short().cpu())         # (B, 4, 8) -> (B, 32)
+            latents.append(self.vqvae.vectors(images).flatten(1, 2).half().cpu())  # (B, 4, 8, D) -> (B, 32, D)
         return torch.cat(ids), torch.cat(latents)
 
     @cached_property
@@ -175,7 +176,7 @@ class SignPainters(nn.Module):
         if key(arm, prompt) not in self.painters:
             raise ValueError(f"there are painters {', '.join(map(repr, ARMS))}, told {' or '.join(map(repr, self.kinds))}; "
                              f"got {arm!r} and {prompt!r}")
-        prompts = torch.tensor([prompt_ids(word, prompt, background, row) for word in words])
+        prompts = torch.tensor([prompt_ids(word, prompt, background, row) for word in words], device=self.mean.device)
         drafts = draft(self.painters[key(arm, prompt)], arm, prompts, **self.settings[arm],
                        generator=torch.Generator().manual_seed(seed))
         return to_pictures(drafts, arm, vqvae, (self.mean, self.std))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from mmcourse.checks import check_whole
+from mmcourse.checks import check_whole, device_of
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.glyphs import AT, GLYPHS, GROUNDS, LETTER, Board, draw, inked, overlap
 from mmcourse.world.scene import NOUNS
@@ -111,6 +111,6 @@ def both_sides(vqvae: VQVAE, whats: Sequence, ground: str) -> tuple[np.ndarray, 
     for i in range(0, len(whats), 256):
         some = whats[i:i + 256]
         boards = [Board(ground, ((what, AT[0]), (what, AT[CORNER], True))) for what in some]    # one board has both
-        ids.append(vqvae.encode(draw(boards)).flatten(1))               # (256, 4, 4) -> (256, 16)
+        ids.append(vqvae.encode(draw(boards).to(device_of(vqvae))).flatten(1).cpu())            # (256, 4, 4) -> (256, 16)
         ink += [[inked(what, mirrored).flatten() for mirrored in (False, True)] for what in some]
     return torch.cat(ids).numpy()[:, CELLS[[0, CORNER]]], np.array(ink)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mmcourse import checkpoints
-from mmcourse.checks import check_whole, whole
+from mmcourse.checks import check_whole, device_of, whole
 from mmcourse.codec import FRAME_SAMPLES
 from mmcourse.dataset import kept
 from mmcourse.experiments.episodes import LABELS, check_labelled, class_of_each, deal, distinct, other_than
@@ -70,7 +70,7 @@ def table_of(codec, split: str, voices: Sequence, names: Sequence[str], progress
         bar = tqdm(speak(jobs), f"voices ({split})", total=len(jobs), disable=not progress, unit="word")
         for record, (sound, rate) in zip(out, bar):
             clip = to_clip(sound, rate, FRAMES * FRAME_SAMPLES / SAMPLE_RATE).astype(np.float32) / 32767
-            ids = codec.encode(clip)[0].numpy()                         # (frames, levels)
+            ids = codec.encode(torch.from_numpy(clip).to(device_of(codec)))[0].cpu().numpy()      # (frames, levels)
             record["ids"][:len(ids)], record["frames"], record["pitch"] = ids, len(ids), median_pitch(clip)
         return out
     key = {"jobs": jobs, "frames": FRAMES, "codec": checkpoints.identity("codec")}
@@ -108,7 +108,7 @@ class SpokenWords:
         sound = np.arange(FRAMES) < self.frames[..., None]              # (voices, words, 16)
         ids = torch.from_numpy(records["ids"][sound].astype(np.int64))  # (frames in all, levels)
         self.values[sound, 0] = 1
-        self.values[sound, 1:] = (self.codec.quantizer.decode(ids) / self.scale).detach().numpy()
+        self.values[sound, 1:] = (self.codec.quantizer.decode(ids) / self.scale).detach().cpu().numpy()
 
     def pool(self, split: str) -> range:
         """The voices of a split, as numbers in arrays."""
@@ -218,12 +218,13 @@ def to_ids(tables: SpokenWords, values: torch.Tensor) -> torch.Tensor:
     """The codec's ids of a sound (16, 65), each level's nearest code to what is left: int64 (frames, levels)."""
     if values.shape != (FRAMES, NUMBERS):
         raise ValueError(f"a sound is ({FRAMES}, {NUMBERS}) numbers, got {tuple(values.shape)}: give one at a time")
-    return tables.codec.quantizer(values[:length(values), 1:].detach() * tables.scale)[1]
+    vectors = values[:length(values), 1:].detach().to(device_of(tables.codec)) * tables.scale
+    return tables.codec.quantizer(vectors)[1]
 
 
 def to_sound(tables: SpokenWords, values: torch.Tensor) -> np.ndarray:
     """What a sound (16, 65) sounds like: float32 (samples,) at 8 kHz."""
-    return tables.codec.decode(to_ids(tables, values)[None])[0].numpy()
+    return tables.codec.decode(to_ids(tables, values)[None])[0].cpu().numpy()
 
 
 def pitch_error(samples, true_pitch: float) -> float:
@@ -238,7 +239,7 @@ def pitch_error(samples, true_pitch: float) -> float:
 
 def distance(values: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """The mean squared distance of sounds (..., 16, 65) where both are heard, or one of them: (...)."""
-    heard = torch.maximum(*((torch.arange(FRAMES) < length(x)[..., None]).float() for x in (values, others)))
+    heard = torch.maximum(*((torch.arange(FRAMES, device=x.device) < length(x)[..., None]).float() for x in (values, others)))
     return ((values - others).square().mean(-1) * heard).sum(-1) / heard.sum(-1)
 
 

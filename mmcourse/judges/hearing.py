@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmcourse.checks import device_of
 from mmcourse.codec import CLIP_SAMPLES
 from mmcourse.spectrogram import check_sound, log_mel, mel_filterbank, normalize_loudness, normalize_mel
 from mmcourse.world.scene import WORDS
@@ -36,7 +37,8 @@ class WordListener(nn.Module):
     @torch.no_grad()
     def probabilities(self, samples) -> torch.Tensor:
         """(samples,) or (B, samples) float at 8 kHz -> (B, words), rows that sum to 1."""
-        return torch.cat([self(self.features(part)).softmax(-1) for part in check_sound(samples).split(128)])
+        samples = check_sound(samples).to(self.filters.device)
+        return torch.cat([self(self.features(part)).softmax(-1) for part in samples.split(128)])
 
     def hear(self, samples) -> list[str]:
         """The most likely word of each row of (samples,) or (B, samples)."""
@@ -145,8 +147,8 @@ class SphinxJudge:
 
 def through_codec(codec, samples: torch.Tensor, levels=(2,)) -> dict[int, torch.Tensor]:
     """What the codec makes of (B, samples): number of levels -> sound (B, samples), in whole frames of 40 ms."""
-    ids = torch.cat([codec.encode(part) for part in samples.split(64)])
-    return {n: torch.cat([codec.decode(part[..., :n]) for part in ids.split(64)]) for n in levels}
+    ids = torch.cat([codec.encode(part.to(device_of(codec))) for part in samples.split(64)])
+    return {n: torch.cat([codec.decode(part[..., :n]).cpu() for part in ids.split(64)]) for n in levels}
 
 
 def measure_codec(codec, corpus, judge=None, levels=(1, 2, 4), words_per_voice: int = 42, seed: int = 0) -> dict:

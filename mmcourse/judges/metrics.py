@@ -90,7 +90,7 @@ def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     if min(len(a), len(b)) <= a.shape[1]:
         raise ValueError(f"{min(len(a), len(b))} pictures are too few for {a.shape[1]} features: the covariance "
                          f"would be singular; give more than {a.shape[1]}")
-    x, y = a.double().numpy(), b.double().numpy()
+    x, y = a.double().cpu().numpy(), b.double().cpu().numpy()
     A, B = np.atleast_2d(np.cov(x, rowvar=False), np.cov(y, rowvar=False))
     values, vectors = np.linalg.eigh(A)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T         # A^(1/2); A B and root B root share eigenvalues

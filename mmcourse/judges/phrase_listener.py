@@ -59,7 +59,8 @@ class PhraseListener(nn.Module):
         out = []
         for i in range(0, len(clips), 32):
             part = [torch.as_tensor(clip) for clip in clips[i:i + 32]]
-            steps = self(self.features(stack(part, max(len(clip) for clip in part)))).argmax(-1)
+            sound = stack(part, max(len(clip) for clip in part)).to(self.filters.device)
+            steps = self(self.features(sound)).argmax(-1)
             for row in steps.tolist():
                 kept = [k for k, before in zip(row, [0, *row]) if k and k != before]
                 out.append(" ".join(self.words[k - 1] for k in kept))

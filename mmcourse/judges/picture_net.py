@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmcourse.checks import device_of
 from mmcourse.judges.metrics import frechet_distance  # noqa: F401
 from mmcourse.vqvae import ChannelNorm, ResidualBlock, check_images
 from mmcourse.world.scene import BACKGROUNDS, NOUNS, WORLD, Scene, World
@@ -43,7 +44,7 @@ class PictureNet(nn.Module):
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, 2 width): the mean of the last grid, for `frechet_distance`."""
         check_images(images)
-        return torch.cat([self.grid(part * 2 - 1).mean((2, 3)) for part in images.split(64)])
+        return torch.cat([self.grid(part * 2 - 1).mean((2, 3)) for part in images.to(device_of(self)).split(64)])
 
     @torch.no_grad()
     def read(self, images: torch.Tensor) -> list[tuple[str, str, str]]:
@@ -56,7 +57,7 @@ class PictureNet(nn.Module):
             best, which = logits.max(1)
             return [self.known_nouns[i] if x > 0 else "" for x, i in zip(best.tolist(), which.tolist())]
         out = []
-        for part in images.split(64):
+        for part in images.to(device_of(self)).split(64):
             left, right, background = self(part)
             backgrounds = [self.known_backgrounds[i] for i in background.argmax(1).tolist()]
             out += list(zip(names(left), names(right), backgrounds))

@@ -89,6 +89,7 @@ class PictureReader:
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
             raise ValueError(f"the reader takes pictures of shape (B, 3, {size}, {size}), "
                              f"got {tuple(images.shape)}")
+        images = images.cpu()                                          # where the templates are
         backgrounds = self.read_backgrounds(images)
         pictures = images.permute(0, 2, 3, 1)                          # (B, 3, S, S) -> (B, S, S, 3)
         out: list[Scene | None] = [None] * len(images)
@@ -174,7 +175,7 @@ def read_sign(image: torch.Tensor) -> str:
     For pictures of the course's world. Recognition only, cropped to the board: on untrimmed pictures the
     engine reads true signs worse than noisy ones.
     """
-    lower = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)[SIGN_TOP:]       # (16, 64, 3)
+    lower = (image.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)[SIGN_TOP:]       # (16, 64, 3)
     bright = (lower.min(2) > 150) & (np.ptp(lower.astype(int), axis=2) < 40)
     dark = lower.max(2) < 110
     columns = np.flatnonzero((dark[3:13].any(0)) & (bright[3:13].sum(0) + dark[3:13].sum(0) >= 5))

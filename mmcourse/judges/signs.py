@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmcourse.checks import device_of
 from mmcourse.judges.pictures import recognize
 from mmcourse.vqvae import ChannelNorm, ResidualBlock, check_images
 from mmcourse.world.letters import TEST_FONTS, TRAINING_FONTS
@@ -49,7 +50,7 @@ class SignReader(nn.Module):
     def read(self, images: torch.Tensor) -> list[str]:
         """The word on each picture, in lower case: the letters of the columns that have one."""
         check_images(images)
-        found = torch.cat([self(part).argmax(-1) for part in images.split(256)]) if len(images) else []
+        found = torch.cat([self(part).argmax(-1) for part in images.to(device_of(self)).split(256)]) if len(images) else []
         return ["".join(LETTERS[i] for i in row if i != BLANK).lower() for row in
                 (found.tolist() if len(images) else [])]
 
@@ -111,7 +112,7 @@ def other_signs(rng: np.random.Generator, n: int, moved: int = MOVED) -> tuple[t
 
 def ocr_word(image: torch.Tensor) -> str:
     """The word on a picture (3, 32, 64) as an OCR engine reads it, cropped to the ink: lower case, or ""."""
-    pixels = (image.permute(1, 2, 0).clamp(0, 1).numpy() * 255).round().astype(np.uint8)
+    pixels = (image.permute(1, 2, 0).clamp(0, 1).cpu().numpy() * 255).round().astype(np.uint8)
     dark = pixels.max(2) < 110
     rows = np.flatnonzero(dark.sum(1) >= 0.8 * max(dark.sum(1).max(), 1))           # the board's two lines
     if len(rows) and rows[-1] - rows[0] >= 8:

@@ -18,8 +18,10 @@ from mmcourse.paths import CHECKPOINTS, cache_dir
 
 
 def options(name: str, argv: list[str] | None, steps: int | None) -> argparse.Namespace:
-    """The options that every recipe has; `--steps` if it takes steps."""
+    """The options that every recipe has; `--steps` if it takes steps. Sets threads and hardware of the process."""
     import torch
+
+    from mmcourse.recipes import _device
     threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
     parser = argparse.ArgumentParser(prog=f"mmcourse train {name}")
     if steps is not None:
@@ -27,11 +29,13 @@ def options(name: str, argv: list[str] | None, steps: int | None) -> argparse.Na
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=count, default=threads, help="default: %(default)s")
     parser.add_argument("--fresh", action="store_true", help="train from the first step, whatever was trained before")
+    _device.add_options(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--out", type=Path, help="the folder for the checkpoint (default: that of the run, in the cache)")
     where.add_argument("--ship", action="store_true", help="replace the shipped checkpoint in data/checkpoints")
     args = parser.parse_args(argv if argv is not None else [])
     torch.set_num_threads(args.threads)
+    _device.use(parser, args)
     return args
 
 
@@ -74,9 +78,10 @@ def finished(history):
 def ship(name: str, model, history, args: argparse.Namespace, run: Path, metrics: dict, folder: Path | None = None,
          **more) -> Path:
     """Save what was trained, in `folder`, `--out`, data/checkpoints (`--ship`) or the run's own, and say where."""
+    from mmcourse.recipes._device import trained_on
     folder = target(args, run, folder)
     path = checkpoints.save(name, model, seed=args.seed, steps=args.steps, cpu_minutes=history.cpu_minutes,
-                            metrics=metrics, folder=folder, **more)
+                            metrics=metrics, folder=folder, **trained_on(), **more)
     say_where(path, metrics)
     return path
 

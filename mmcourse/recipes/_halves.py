@@ -10,6 +10,8 @@ import torch
 import torch.multiprocessing as processes
 from torch import nn
 
+from mmcourse.dataset import mixture_loss
+from mmcourse.training import Hardware
 from mmcourse.transformer import next_token_loss
 
 Part = tuple[torch.Tensor, torch.Tensor]
@@ -101,9 +103,20 @@ class Halves:
         self.helper.join()
 
 
+class Whole:
+    """`mixture_loss` by this process alone: off the CPU no core waits to take a half."""
+    cpu_seconds = 0.0
+
+    def __call__(self, model: nn.Module, *parts: torch.Tensor) -> dict:
+        return mixture_loss(model, *parts)
+
+
 @contextmanager
-def in_two_processes(model: nn.Module) -> Iterator[Halves]:
-    """`Halves` of a model, closed with the block."""
+def in_two_processes(model: nn.Module) -> Iterator["Halves | Whole"]:
+    """`Halves` of a model, closed with the block; where it trains on another device than the CPU, `Whole`."""
+    if Hardware.now.device:
+        yield Whole()
+        return
     halves = Halves(model)
     try:
         yield halves

@@ -41,7 +41,7 @@ from mmcourse.recipes.transformer import (
     edit_tokens,
     sound_tokens,
 )
-from mmcourse.training import History, Run, train
+from mmcourse.training import Hardware, History, Run, train
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import Segment, Vocabulary
 from mmcourse.world.dialogues import UNKNOWN
@@ -269,10 +269,11 @@ def practise(model: Transformer, args, run: Path) -> History:
     """The second run: GRPO on what is still weak, drawing."""
     task = drawing(checkpoints.load("bpe"), checkpoints.load("vqvae"))
     made_of = hashlib.sha256(repr((PRACTICE_RATE, PRACTICE_STEPS, STEPS)).encode()).hexdigest()[:10]
-    return finished(post_train(model, Vocabulary(**checkpoints.manifest()["transformer"]["vocabulary"]), [task], "grpo",
-                               steps=PRACTICE_STEPS, optim=replace(POLICY_OPTIM, lr=PRACTICE_RATE),
-                               run=Run(until=args.steps - STEPS, seed=args.seed, save_every=20, log_every=4,
-                                       resume=begin(run.with_name(f"practice-{made_of}.pt"), args))))
+    with Hardware.now.holding(model):                   # before its copy is made, the reference
+        return finished(post_train(model, Vocabulary(**checkpoints.manifest()["transformer"]["vocabulary"]), [task], "grpo",
+                                   steps=PRACTICE_STEPS, optim=replace(POLICY_OPTIM, lr=PRACTICE_RATE),
+                                   run=Run(until=args.steps - STEPS, seed=args.seed, save_every=20, log_every=4,
+                                           resume=begin(run.with_name(f"practice-{made_of}.pt"), args))))
 
 
 def measure(model: Transformer) -> dict:

@@ -46,7 +46,7 @@ class PhraseBatches:
 def ctc(listener: PhraseListener, sound: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The CTC loss in nats a word: all ways to spread the words over the steps count."""
     found = listener(listener.features(sound)).transpose(0, 1)                          # (B, steps, words) -> (steps, B, words)
-    steps = torch.full((len(labels),), len(found))
+    steps = torch.full((len(labels),), len(found), device=found.device)
     return F.ctc_loss(found, labels, steps, (labels > 0).sum(1), zero_infinity=True)
 
 

@@ -21,6 +21,7 @@ from mmcourse.dataset import (
 )
 from mmcourse.optim import Optim
 from mmcourse.recipes import begin, finished, options, run_file, say_where, target
+from mmcourse.recipes._device import trained_on
 from mmcourse.training import History, Run, train
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import OPEN, Vocabulary
@@ -221,5 +222,5 @@ def ship(model: Transformer, mixture: Mixture, seed: int, steps: int, history: H
     tokenizers = {name: checkpoints.identity(name) for name in ("bpe", "vqvae", "codec")}
     path = checkpoints.save("transformer", model, seed=seed, steps=steps, cpu_minutes=history.cpu_minutes,
                             metrics=metrics, folder=folder, dtype=torch.int8, vocabulary=mixture.vocabulary.config,
-                            tokenizers=tokenizers, human_digits=mixture.people is not None)
+                            tokenizers=tokenizers, human_digits=mixture.people is not None, **trained_on())
     say_where(path, metrics)

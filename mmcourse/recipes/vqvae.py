@@ -32,7 +32,7 @@ def batch(rng: np.random.Generator) -> tuple[torch.Tensor]:
 
 def loss(model: VQVAE, images: torch.Tensor) -> dict:
     """`vqvae_loss` in which the rows of the sign count `SIGN_WEIGHT` times as much as the others."""
-    weights = torch.ones(SIZE, 1)
+    weights = torch.ones(SIZE, 1, device=images.device)
     weights[SIGN_TOP - JITTER:] = SIGN_WEIGHT
     return vqvae_loss(model, images, weights)
 

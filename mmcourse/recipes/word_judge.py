@@ -57,7 +57,7 @@ def word_loss(judge: WordListener, sound: torch.Tensor, labels: torch.Tensor) ->
     for axis, size, most in ((1, bands, 10), (2, frames, 12)):
         at, width = torch.randint(0, size, (B, 1)), torch.randint(0, most, (B, 1))
         place = torch.arange(size)[None]
-        hidden = (place >= at) & (place < at + width)                                   # (B, size)
+        hidden = ((place >= at) & (place < at + width)).to(x.device)                    # (B, size)
         x = x.masked_fill(hidden[:, :, None] if axis == 1 else hidden[:, None, :], -1.1)
     logits = judge(x)
     return {"loss": F.cross_entropy(logits, labels, label_smoothing=0.05),

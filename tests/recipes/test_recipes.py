@@ -72,7 +72,7 @@ def test_a_recipe_asks_a_judge_only_to_report(name):
 
 def test_options(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    usual = {"threads": 1, "fresh": False, "out": None, "ship": False}
+    usual = {"threads": 1, "fresh": False, "out": None, "ship": False, "device": "cpu", "bf16": False, "compile": False}
     assert vars(options("x", None, 7)) == {"steps": 7, "seed": 0, **usual}
     assert vars(options("x", ["--seed", "2"], None)) == {"seed": 2, **usual}
     for wrong in (["--steps", "0"], ["--threads", "-1"], ["--ship", "--out", "x"]):
