@@ -95,5 +95,5 @@ def segment_bits(transformer, vocabulary, segment, given=()) -> np.ndarray:
     import torch
     before, row = vocabulary.pack(given), vocabulary.pack([*given, segment])
     with torch.no_grad():
-        logits = transformer(torch.tensor([row[:-1]]))[0]                          # (T, V)
+        logits = transformer(torch.tensor([row[:-1]], device=transformer.device))[0].cpu()     # (T, V)
     return surprise_bits(logits, torch.tensor(row[1:]))[len(before):].numpy()

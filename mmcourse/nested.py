@@ -70,7 +70,7 @@ class NestedTokenizer(nn.Module):
         """The first k ids (B, k), k from 1 to `tokens` -> pictures (B, 3, H, W) in [0, 1]."""
         check_prefix(ids, self.tokens, self.vocab_size)
         codes = self.quantizer.codebook[F.pad(ids.long(), (0, self.tokens - ids.shape[1]))]
-        kept = first(torch.full((len(ids),), ids.shape[1]), self.tokens)
+        kept = first(torch.full((len(ids),), ids.shape[1], device=codes.device), self.tokens)
         return from_patches(self.rebuild(codes, kept), self.side, self.patch)
 
 

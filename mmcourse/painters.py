@@ -154,11 +154,12 @@ def paint_in_order(model: TokenPainter, prompts: torch.Tensor, guidance: float =
     place each (two with guidance)."""
     rows = [prompts] if guidance == 1 else [prompts, torch.zeros_like(prompts)]
     caches = [model.trunk.new_caches(len(prompts)) for _ in rows]
-    last, ids = torch.full((len(prompts), 1), model.codes), []
+    last, ids = torch.full((len(prompts), 1), model.codes, device=prompts.device), []
     for _ in range(model.trunk.places):
         told, *untold = (model(last, row, cache)[:, -1] for row, cache in zip(rows, caches))
         logits = untold[0] + guidance * (told - untold[0]) if untold else told      # (B, codes)
-        last = sample(logits, temperature, generator=generator)[:, None]
+        # dice on the CPU: seeds mean the same
+        last = sample(logits.cpu(), temperature, generator=generator)[:, None].to(prompts.device)
         ids.append(last)
     return torch.cat(ids, 1)
 
@@ -174,7 +175,7 @@ def paint_surest_first(model: TokenPainter, prompts: torch.Tensor, steps: int = 
     ids = torch.full((len(prompts), places), model.codes)
     for step in range(steps):
         open_ = ids == model.codes
-        logp = call(ids).log_softmax(-1)                               # (B, N, codes)
+        logp = call(ids.to(prompts.device)).log_softmax(-1).cpu()      # (B, N, codes)
         drawn = torch.multinomial(logp.exp().flatten(0, 1), 1, generator=generator).view(ids.shape)
         sure = logp.gather(2, drawn[..., None])[..., 0]                # (B, N)
         noise = -torch.rand(ids.shape, generator=generator).clamp(min=1e-9).log().neg().log()    # Gumbel
@@ -182,7 +183,7 @@ def paint_surest_first(model: TokenPainter, prompts: torch.Tensor, steps: int = 
         left = int(places * math.cos(math.pi / 2 * (step + 1) / steps) + 1e-9)
         rank = sure.masked_fill(~open_, torch.inf).argsort(1, descending=True).argsort(1)
         ids = torch.where(open_ & (rank < places - left), drawn, ids)
-    return ids
+    return ids.to(prompts.device)
 
 
 @torch.no_grad()
@@ -191,7 +192,7 @@ def paint_from_noise(model: FlowPainter, prompts: torch.Tensor, steps: int = 16,
     """From noise to values (B, N, D) in `steps` steps of Euler's method along the learned flow,
     short ones first (`early`)."""
     velocity = velocity_of(guided(model, prompts, guidance))
-    x = torch.randn(len(prompts), model.trunk.places, model.dim, generator=generator)
+    x = torch.randn(len(prompts), model.trunk.places, model.dim, generator=generator).to(prompts.device)
     times = early(torch.linspace(0, 1, steps + 1)).tolist()
     for now, then in zip(times, times[1:]):
         x = x + (then - now) * velocity(x, now)
@@ -211,9 +212,9 @@ def score_in_order(model: TokenPainter, prompts: torch.Tensor, ids: torch.Tensor
 def score_masked(model: TokenPainter, prompts: torch.Tensor, ids: torch.Tensor, passes: int = 8) -> torch.Tensor:
     """A pseudo-log-likelihood (Salazar et al. 2020): (B,). Each place is hidden once, N / `passes`
     of them at a time, and asked for given the others. No probability of the whole picture."""
-    total = torch.zeros(len(ids))
+    total = torch.zeros(len(ids), device=ids.device)
     for turn in range(passes):
-        hidden = torch.arange(ids.shape[1]) % passes == turn           # (N,)
+        hidden = torch.arange(ids.shape[1], device=ids.device) % passes == turn            # (N,)
         logp = model(ids.masked_fill(hidden, model.codes), prompts).log_softmax(-1)
         total += (logp.gather(2, ids[..., None])[..., 0] * hidden).sum(1)
     return total
@@ -225,9 +226,9 @@ def score_from_noise(model: FlowPainter, prompts: torch.Tensor, values: torch.Te
     """How well the painter finds pictures (B, N, D) again that were hidden in noise: minus its
     squared error at `passes` early times, the same noise for all. A flow has no cheap likelihood;
     this is what comes nearest (Li et al. 2023)."""
-    total = torch.zeros(len(values))
-    for t in early(torch.linspace(0, 1, passes + 2))[1:-1]:
-        noise = torch.randn(values.shape[1:], generator=generator).expand_as(values)
+    total = torch.zeros(len(values), device=values.device)
+    for t in early(torch.linspace(0, 1, passes + 2, device=values.device))[1:-1]:
+        noise = torch.randn(values.shape[1:], generator=generator).to(values).expand_as(values)
         t = t.expand(len(values))
         total -= (model(interpolate(values, noise, t), t, prompts) - values).square().sum((1, 2))
     return total

@@ -121,14 +121,16 @@ class Draft:
         self.painter, self.start = painter, start
         self.temperature, self.noise = temperature, noise
         self.captions = torch.tensor([caption_ids(prompt[-1].ids, painter.trunk.prompt)
-                                      for prompt in prompts])
+                                      for prompt in prompts],
+                                     device=painter.head.weight.device)
 
     @torch.no_grad()
     def __call__(self, guess: torch.Tensor, settled: int) -> torch.Tensor:
         """Ids (B, N), the first `settled` of them sure -> the same, the others guessed."""
         hidden = torch.arange(guess.shape[1]) >= settled
         known = (guess - self.start).masked_fill(hidden, self.painter.codes)
-        logits = self.painter(known, self.captions)  # (B, N, codes)
+        known = known.to(self.captions.device)
+        logits = self.painter(known, self.captions).cpu()  # (B, N, codes)
         if self.temperature == 0:
             found = logits.argmax(-1)
         else:
@@ -149,6 +151,6 @@ def draft_loss(painter: nn.Module, captions: torch.Tensor,
     of which nothing is known in half of the rows, and the beginning in the others."""
     some = torch.rand(len(ids), 1) < 0.5
     known = torch.randint(ids.shape[1], (len(ids), 1)) * some
-    hidden = torch.arange(ids.shape[1]) >= known  # (B, N)
+    hidden = (torch.arange(ids.shape[1]) >= known).to(ids.device)  # (B, N)
     logits = painter(ids.masked_fill(hidden, painter.codes), captions)
     return F.cross_entropy(logits[hidden], ids[hidden])

@@ -186,7 +186,7 @@ def plain_loss(model: ShelfPainter, words: torch.Tensor, plain: torch.Tensor, va
 
 def at_once(model: ShelfPainter, words: torch.Tensor, plain: torch.Tensor) -> torch.Tensor:
     """What a painter gives in one pass for an empty canvas: (B, 9, D)."""
-    return model(torch.zeros_like(plain), torch.zeros(len(plain)), (words, plain))
+    return model(torch.zeros_like(plain), plain.new_zeros(len(plain)), (words, plain))
 
 
 # ---------------------------------------------------------------- pictures

@@ -59,7 +59,6 @@ from mmcourse.world.scene import sample_scene
 from tests.pretend import DEVICE, Mixed, There, pretended
 
 VOCABULARY = Vocabulary(20, 16, 8, 2)
-IN_CORE = "a chapter shows this code: it changes with the chapter"
 
 
 def ids(*shape, high=16, low=0):
@@ -147,12 +146,10 @@ LOSSES = {
     **{f"routed, {kind}": (partial(transformer, routed.RoutedTransformer, router=kind, routed=(1,)), rows, next_token_loss)
        for kind in routed.ROUTERS},
 }
-NOT_YET = {"drafter": IN_CORE, "shelf painter, at once": "the names of kept nets hold a hash of `at_once` (recipes/shelf_nets.py)"}
 
 
-def cases(table, not_yet):
-    return [pytest.param(*case, id=name, marks=[pytest.mark.xfail(strict=True, raises=Mixed, reason=not_yet[name])]
-                         if name in not_yet else []) for name, case in table.items()]
+def cases(table):
+    return [pytest.param(*case, id=name) for name, case in table.items()]
 
 
 def number(result) -> torch.Tensor:
@@ -166,7 +163,7 @@ def gradients(model, loss, data) -> tuple[float, dict]:
     return found.item(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("make, batch, loss", cases(LOSSES, NOT_YET))
+@pytest.mark.parametrize("make, batch, loss", cases(LOSSES))
 def test_a_loss_and_its_gradients_are_those_of_the_cpu(make, batch, loss):
     torch.manual_seed(0)
     model, data = make(), batch()
@@ -201,8 +198,12 @@ def vectors():
     return torch.arange(60.0).view(20, 3) % 7
 
 
-def guess(model, **more):
-    return generate(model, VOCABULARY, prompts("text", "audio"), **{"seed": 3, "temperature": 1.0, **more})
+def guess(model, asked=None, **more):
+    return generate(model, VOCABULARY, asked or prompts("text", "audio"), **{"seed": 3, "temperature": 1.0, **more})
+
+
+def drafter(device):
+    return TokenPainter(30, 16, causal=False, prompt=6, places=64, width=16, layers=1, heads=2).to(device)
 
 
 def labelled():
@@ -234,6 +235,7 @@ ANSWERS = {
     "text": (transformer, lambda m: guess(m, want="text")),
     "sound": (transformer, lambda m: guess(m, want="audio", limit=8)),
     "a few pictures": (transformer, lambda m: guess(m, want="image", guidance=1.5)),
+    "a drafted picture": (transformer, lambda m: guess(m, want="image", drafter=drafter(m.device), asked=prompts("text"))),
     "pictures one token at a time": (transformer, lambda m: guess(m, want="image", use_cache=False, temperature=0.0)),
     "likelihoods": (transformer, lambda m: rerank.log_likelihood(m, VOCABULARY, prompts("text"), prompts("image")[0])),
     "the kind of an answer": (transformer, lambda m: choose_modality(m, VOCABULARY, prompts("text", "audio"))),
@@ -259,7 +261,6 @@ ANSWERS = {
     "a word said": (lambda: episodes((4, 5), sound=True),
                     lambda m: learners.sounded(m, Spoken(ids(2, 3), torch.rand(2, 3, 4, 5), None, None, None))),
 }
-ANSWERS_NOT_YET = {"bits": IN_CORE}
 # ... and what is asked where the net is: its tensors are on the device, and so is the answer
 THERE = {
     "diffusion": (lambda: FlowDecoder(4, 8, 1, 16), lambda m, d: paint_flow(m, ids(2, 8, 8).to(d), VQ().to(d), 2)[-1]),
@@ -277,7 +278,6 @@ THERE = {
     "shelves": (SHELVES, lambda m, d: m.paint(ids(2, 5).to(d), 2)),
     "sounds apart": (partial(FSQ, (4, 4)), lambda m, d: distance(torch.rand(2, 16, 65).to(d), torch.rand(2, 16, 65).to(d))),
 }
-THERE_NOT_YET = dict.fromkeys(("in order", "surest first", "from noise", "marks, masked", "marks from noise", "nested"), IN_CORE)
 
 
 def dice():
@@ -308,7 +308,7 @@ def asked(make, ask, *where):
     return ask(model, *where)
 
 
-@pytest.mark.parametrize("make, ask", cases(ANSWERS, ANSWERS_NOT_YET))
+@pytest.mark.parametrize("make, ask", cases(ANSWERS))
 def test_an_answer_is_that_of_the_cpu_and_comes_back_to_it(make, ask):
     expected = asked(make, ask)
     with pretended():
@@ -318,7 +318,7 @@ def test_an_answer_is_that_of_the_cpu_and_comes_back_to_it(make, ask):
         assert equal(ask(model), expected)
 
 
-@pytest.mark.parametrize("make, ask", cases(THERE, THERE_NOT_YET))
+@pytest.mark.parametrize("make, ask", cases(THERE))
 def test_an_answer_where_the_net_is(make, ask):
     expected = asked(make, ask, "cpu")
     with pretended():
@@ -450,7 +450,7 @@ def test_in_bfloat16_is_the_forward_pass_alone(monkeypatch):
     assert products and set(products) == {torch.float32}
 
 
-@pytest.mark.parametrize("make, batch, loss", cases({name: case for name, case in LOSSES.items() if "listener" not in name}, {}))
+@pytest.mark.parametrize("make, batch, loss", cases({name: case for name, case in LOSSES.items() if "listener" not in name}))
 def test_every_loss_can_be_reckoned_in_bfloat16(make, batch, loss):
     """On the CPU, whose autocast is not quite that of a card; its recurrent nets have none."""
     torch.manual_seed(0)
