@@ -95,5 +95,6 @@ def segment_bits(transformer, vocabulary, segment, given=()) -> np.ndarray:
     import torch
     before, row = vocabulary.pack(given), vocabulary.pack([*given, segment])
     with torch.no_grad():
-        logits = transformer(torch.tensor([row[:-1]], device=transformer.device))[0].cpu()     # (T, V)
+        ids = torch.tensor([row[:-1]], device=transformer.device)
+        logits = transformer(ids)[0].cpu()                                         # (T, V)
     return surprise_bits(logits, torch.tensor(row[1:]))[len(before):].numpy()

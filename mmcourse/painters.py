@@ -159,7 +159,8 @@ def paint_in_order(model: TokenPainter, prompts: torch.Tensor, guidance: float =
         told, *untold = (model(last, row, cache)[:, -1] for row, cache in zip(rows, caches))
         logits = untold[0] + guidance * (told - untold[0]) if untold else told      # (B, codes)
         # dice on the CPU: seeds mean the same
-        last = sample(logits.cpu(), temperature, generator=generator)[:, None].to(prompts.device)
+        last = sample(logits.cpu(), temperature, generator=generator)[:, None]
+        last = last.to(prompts.device)
         ids.append(last)
     return torch.cat(ids, 1)
 
@@ -192,7 +193,8 @@ def paint_from_noise(model: FlowPainter, prompts: torch.Tensor, steps: int = 16,
     """From noise to values (B, N, D) in `steps` steps of Euler's method along the learned flow,
     short ones first (`early`)."""
     velocity = velocity_of(guided(model, prompts, guidance))
-    x = torch.randn(len(prompts), model.trunk.places, model.dim, generator=generator).to(prompts.device)
+    x = torch.randn(len(prompts), model.trunk.places, model.dim, generator=generator)
+    x = x.to(prompts.device)
     times = early(torch.linspace(0, 1, steps + 1)).tolist()
     for now, then in zip(times, times[1:]):
         x = x + (then - now) * velocity(x, now)
@@ -214,7 +216,7 @@ def score_masked(model: TokenPainter, prompts: torch.Tensor, ids: torch.Tensor, 
     of them at a time, and asked for given the others. No probability of the whole picture."""
     total = torch.zeros(len(ids), device=ids.device)
     for turn in range(passes):
-        hidden = torch.arange(ids.shape[1], device=ids.device) % passes == turn            # (N,)
+        hidden = torch.arange(ids.shape[1], device=ids.device) % passes == turn    # (N,)
         logp = model(ids.masked_fill(hidden, model.codes), prompts).log_softmax(-1)
         total += (logp.gather(2, ids[..., None])[..., 0] * hidden).sum(1)
     return total
@@ -228,7 +230,8 @@ def score_from_noise(model: FlowPainter, prompts: torch.Tensor, values: torch.Te
     this is what comes nearest (Li et al. 2023)."""
     total = torch.zeros(len(values), device=values.device)
     for t in early(torch.linspace(0, 1, passes + 2, device=values.device))[1:-1]:
-        noise = torch.randn(values.shape[1:], generator=generator).to(values).expand_as(values)
+        noise = torch.randn(values.shape[1:], generator=generator).to(values)
+        noise = noise.expand_as(values)
         t = t.expand(len(values))
         total -= (model(interpolate(values, noise, t), t, prompts) - values).square().sum((1, 2))
     return total

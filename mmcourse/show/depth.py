@@ -80,8 +80,8 @@ def depths(pictures: torch.Tensor, blocks: Sequence, bits: Sequence, titles: Seq
         axes[0, i].imshow(show.pixels(picture), interpolation="nearest")
         axes[0, i].set_title(titles[i], fontsize=8.5)
     for row, (values, low, high, colours, label) in rows.items():
-        for axis, each in zip(axes[row], values):
-            drawn = axis.imshow(np.asarray(each, float)[:64].reshape(8, 8), vmin=low, vmax=high, cmap=colours)   # (64,) -> (8, 8)
+        for axis, each in zip(axes[row], (np.asarray(one, float) for one in values)):
+            drawn = axis.imshow(each[:64].reshape(8, 8), vmin=low, vmax=high, cmap=colours)     # (64,) -> (8, 8)
             axis.set_title(f"{np.mean(each):.1f} blocks" if label == "blocks" else f"{np.sum(each):.1f} bits", fontsize=8.5)
         fig.colorbar(drawn, ax=axes[row], label=label, shrink=0.8)
     for axis in axes.flat:

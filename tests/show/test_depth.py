@@ -162,6 +162,6 @@ def test_everything_is_shown(capsys):
 
 def test_maps_and_cuts(capsys):
     pictures = torch.rand(2, 3, 64, 64)
-    depth.depths(pictures, [np.full(64, 2)] * 2, [np.ones(65)] * 2, ["a cat", "a bee"], "Maps.")
+    depth.depths(pictures, [torch.full((64,), 2)] * 2, [np.ones(65)] * 2, ["a cat", "a bee"], "Maps.")
     depth.cut_text("a cat", [1.0, 2.0, 3.0, 1.0, 0.5], 1.5, {"surprise": [False, True, True, False, True]}, "Cuts.")
     assert {"Maps.", "Cuts."} <= {line.strip() for line in capsys.readouterr().out.splitlines()}
