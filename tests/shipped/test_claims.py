@@ -205,3 +205,33 @@ def test_what_is_said_of_fewer_tokens():
     assert rows["both"][12, 1] > rows["both"][12, 0] + 0.05 and abs(rows["tokens"][12, 1] - rows["tokens"][12, 0]) < 0.02
     assert rows["both"][0, 16] < 0.6 < 0.8 < rows["both"][12, 0]
     assert found["settings"]["chance"] < 0.1
+
+
+def test_what_is_said_of_weights_and_depth():
+    """Chapter 12, last part: a block decides pictures, sounds need all, drafts of one block are exact; routers had no room."""
+    from mmcourse.show import depth
+
+    def says(verdicts):
+        return {name: text.split()[0] for name, text in verdicts.items()}
+    weights = says(depth.weights_verdicts(results("ch12_weights")))
+    assert [*weights.values()] == ["holds", "holds", "fails", "undecided", "undecided", "undecided"], weights
+    found = results("ch12_depth")
+    exits = says(depth.depth_verdicts(found))
+    assert {name for name, said in exits.items() if said == "fails"} == {"D3, a picture: own confidence saves less",
+                                                                         "D5, a word comes sooner"}
+    assert {name for name, said in exits.items() if said == "undecided"} == {
+        "D1, a picture's token: at most 3 blocks", "D2, pictures: half a block less than by place",
+        "D4, scenes right: within 3 points"}
+    after_one = {answer: [row["each"][0] for row in found["traced"][answer].values()] for answer in depth.ANSWERS}
+    assert min(after_one["picture"]) > 0.95 > 0.92 > min(after_one["caption"]) > 0.88 > 0.25 > max(after_one["word"])
+    assert depth.right(found, "caption", "full") > 0.98 > 0.88 > depth.right(found, "caption", "0.99")
+    assert depth.quickest(found, "caption")[0].startswith("1 blocks") and depth.quickest(found, "picture")[0].startswith("1 blocks")
+    routed = results("ch12_routed")
+    decided = {name: said for name, said in says(depth.routed_verdicts(routed)).items() if said != "undecided"}
+    assert decided == {"R2, fewer than by place: in one modality at most": "holds",
+                       "R4, behind dense 4 by a tenth at most, sound": "holds",
+                       "R5, score and bits: correlation below .3 everywhere": "fails"}
+    for modality in depth.MODALITIES:                                   # no room: the ceiling is not above the control
+        low, high = depth.relative(routed, "dense 4", "dense 3", modality)
+        assert low < 0 < high
+    assert all(row["score and bits"]["image"]["3"] > 0.3 for row in routed["rows"]["learned"].values())
