@@ -159,11 +159,16 @@ def drafts(found: Mapping) -> None:
 
     def number(answer: str, way: str, key: str) -> float:
         return float(np.mean([row[way][key] for row in found["drafted"][answer].values()]))
-    lines = [{"draft of": way, **{f"{answer}: passes": f"{number(answer, way, 'passes'):.1f}" for answer in ANSWERS},
+    lines = [{"draft of": in_blocks(way), **{f"{answer}: passes": f"{number(answer, way, 'passes'):.1f}" for answer in ANSWERS},
               **{f"{answer}: CPU": f"{number(answer, way, 'cpu'):.2f}" for answer in ANSWERS}} for way in ways]
     tokens = {answer: next(iter(found["drafted"][answer].values()))["tokens"] for answer in ANSWERS}
     show.table(lines, "Passes of the whole model, and CPU seconds relative to one token at a time (" + ", ".join(
         f"{answer}: {n:.0f} tokens" for answer, n in tokens.items()) + ").")
+
+
+def in_blocks(way: str) -> str:
+    """The name of a draft, in words."""
+    return way.replace("1 blocks", "1 block")
 
 
 def quickest(found: Mapping, answer: str) -> tuple[str, list[float]]:
@@ -196,7 +201,7 @@ def depth_verdicts(found: Mapping) -> dict[str, str]:
     out["D5, drafts: every id the same"] = f"{'holds' if equal == asked else 'fails':9} {equal:,} of {asked:,} answers"
     for answer in ANSWERS:
         best, times = quickest(found, answer)
-        out[f"D5, a {answer} comes sooner"] = in_words(*interval(times), f"of the time ({best})", 2, below=1.0)
+        out[f"D5, a {answer} comes sooner"] = in_words(*interval(times), f"of the time ({in_blocks(best)})", 2, below=1.0)
     later = interval([row[quickest(found, "picture")[0]]["cpu"] - row["the drafter"]["cpu"]
                       for row in found["drafted"]["picture"].values()])
     out["D6, a picture: later than with the drafter"] = in_words(*later, "of the time", 2, above=0.0)

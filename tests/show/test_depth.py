@@ -155,7 +155,7 @@ def test_everything_is_shown(capsys):
     depth.routed(routed_rows())
     depth.patches(patches_rows())
     said = capsys.readouterr().out
-    for word in ("weight of text", "99% agreement", "captions", "1 blocks, window 8", "learned router of block", "bytes a patch"):
+    for word in ("weight of text", "99% agreement", "captions", "1 block, window 8", "2 blocks, window 4", "learned router of block", "bytes a patch"):
         assert word in said
     assert "the drafter" not in said.split("draft of")[1].split("Passes")[0]
 
