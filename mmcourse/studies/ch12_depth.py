@@ -1,4 +1,4 @@
-"""May a token leave the model early? And can the model's first blocks draft for the others? About 30 CPU minutes.
+"""May a token leave the model early? And can the model's first blocks draft for the others? About 20 CPU minutes.
 
 To the shipped transformer, which stays as it is, exits are added (`experiments.exits`): after each of its first five blocks a
 matrix that says what the last block would say, and a gate that knows whether to trust it. Three seeds of the exits. Written down

@@ -1,4 +1,4 @@
-"""Text in patches of bytes: does it matter where they end? About 75 CPU minutes.
+"""Text in patches of bytes: does it matter where they end? About 80 CPU minutes.
 
 A net reads bytes, its trunk, which has most of the weights, works once a patch (`experiments.byte_patches`). The same net learns
 the same English rows; only where patches end differs: where a small model of bytes is unsure of the next one (`surprise`, Pagnoni

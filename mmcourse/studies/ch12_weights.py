@@ -1,4 +1,4 @@
-"""How much should a token count in the loss, if one model learns text, pictures and sound? About 35 CPU minutes.
+"""How much should a token count in the loss, if one model learns text, pictures and sound? About 20 CPU minutes.
 
 A small model of the world of `experiments.practice` learns the same sequences in the same order four times; only what an answer's
 tokens count differs. (What is given counts nothing, in all arms.) Written down before it ran:
