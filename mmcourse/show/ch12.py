@@ -206,11 +206,11 @@ def parallel_verdicts(found: Mapping) -> dict[str, str]:
 def chi_squares(found: Mapping) -> None:
     """How far the tokens that each rule drew are from the model's distribution."""
     row = found["chi-square"]
-    rules = {"test": "what is left over", "wrong test": "p (wrong)", "race": "(a race: nothing is refused)"}
+    rules = {"test": "what is left over", "wrong test": "p (wrong)", "race": "(a race: no draft)"}
     show.table([{"a refused token is drawn again from": name, "chi-square": f"{row[rule]['chi2']:,.0f}",
                  "degrees of freedom": row[rule]["df"], "standard deviations off": f"{row[rule]['deviations']:+.1f}"}
                 for rule, name in rules.items()],
-               f"{row['draws']:,} tokens at each of {row['contexts']} places of pictures, the drafter's guesses.")
+               f"{row['draws']:,} tokens at each of {row['contexts']} places of pictures; both tests with the drafter's guesses.")
 
 
 def chi_verdict(found: Mapping) -> str:

@@ -16,8 +16,8 @@ from mmcourse.show.shelves import SEEDS, interval
 
 MODALITIES = ("text", "image", "audio")
 WORDS = {"text": "text", "image": "pictures", "audio": "sound"}
-WEIGHTS = ("token", "text x 4", "segment", "learned")
-ROUTES = ("dense 3", "thrown", "by place", "learned", "dense 4")
+WEIGHTS = {"token": "each token alike", "text x 4": "text four times", "segment": "each answer alike", "learned": "learned"}
+ROUTES = {name: name for name in ("dense 3", "thrown", "by place", "learned", "dense 4")}
 CUTS = ("thrown", "stride", "pieces", "surprise", "bytes", "vocabulary")
 ANSWERS = ("picture", "caption", "word")
 WAYS = {"gate": ("gate", "o-"), "confidence": ("own confidence", "s--"), "place": ("by place", "x:")}
@@ -34,14 +34,15 @@ def relative(found: Mapping, one: str, other: str, modality: str) -> tuple[float
     return interval([100 * (rows[0][seed]["bits"][modality] / rows[1][seed]["bits"][modality] - 1) for seed in SEEDS])
 
 
-def examined(found: Mapping, arms: Sequence[str], first: str, more: Callable | None = None) -> None:
-    """Bits of a true answer and right answers of small models, for each arm; `more`: further columns from an arm's rows."""
+def examined(found: Mapping, arms: Mapping[str, str], first: str, more: Callable | None = None) -> None:
+    """Bits of a true answer and right answers of small models, for each arm, by its name in words; `more`: further columns from
+    an arm's rows."""
     lines = []
-    for arm in arms:
+    for arm, name in arms.items():
         rows = list(found["rows"][arm].values())
         bits = {m: [row["bits"][m] for row in rows] for m in MODALITIES}
-        lines.append({first: arm, **(more(rows) if more else {}),
-                      **{f"bits, {WORDS[m]}": f"{np.mean(each):.1f} ({min(each):.1f} to {max(each):.1f})"
+        lines.append({first: name, **(more(rows) if more else {}),
+                      **{f"bits an answer, {WORDS[m]}": f"{np.mean(each):.1f} ({min(each):.1f} to {max(each):.1f})"
                          for m, each in bits.items()},
                       **{f"right: {task}": f"{np.mean([row['right'][task] / row['asked'] for row in rows]):.0%}"
                          for task in rows[0]["right"]}})
@@ -52,21 +53,22 @@ def examined(found: Mapping, arms: Sequence[str], first: str, more: Callable | N
 
 def weights(found: Mapping) -> None:
     """Bits and right answers for each way to weigh the loss, and how it shares the weight."""
-    examined(found, WEIGHTS, "a token counts", lambda rows: {"weight of text / picture / sound": " / ".join(
+    examined(found, WEIGHTS, "what counts", lambda rows: {"weight of text / picture / sound": " / ".join(
         f"{np.mean([row['weights'][m] for row in rows]):.0%}" for m in MODALITIES)})
 
 
 def weights_verdicts(found: Mapping) -> dict[str, str]:
     """What was expected of the weights."""
     text, image, audio = (relative(found, "segment", "token", m) for m in MODALITIES)
-    out = {"W1, segment: fewer bits of text than token": in_words(*text, "% bits", below=0.0),
-           "W2, and more of pictures": in_words(*image, "% bits", above=0.0),
-           "W2, and of sound": in_words(*audio, "% bits", above=0.0)}
+    unit = "% of the bits"
+    out = {"W1, each answer alike: fewer bits of text": in_words(*text, unit, below=0.0),
+           "W2, and more of pictures": in_words(*image, unit, above=0.0),
+           "W2, and of sound": in_words(*audio, unit, above=0.0)}
     for m in MODALITIES:
         means = {arm: np.mean([row["bits"][m] for row in found["rows"][arm].values()]) for arm in ("token", "segment")}
         best = min(means, key=means.get)
-        out[f"W3, learned: not better than {best} in {WORDS[m]}"] = in_words(*relative(found, "learned", best, m), "% bits",
-                                                                              above=0.0)
+        out[f"W3, learned: not better than {WEIGHTS[best]} in {WORDS[m]}"] = in_words(*relative(found, "learned", best, m), unit,
+                                                                                       above=0.0)
     return out
 
 
@@ -91,7 +93,7 @@ def depths(pictures: torch.Tensor, blocks: Sequence, bits: Sequence, titles: Seq
 
 def agreement(found: Mapping) -> None:
     """How often a token's choice is the last block's, against the blocks it goes through, for each kind of answer and way."""
-    fig, axes = plt.subplots(1, len(ANSWERS), figsize=(10.5, 3.1), sharey=True)
+    fig, axes = plt.subplots(1, len(ANSWERS), figsize=(10.5, 3.1))
     for axis, answer in zip(axes, ANSWERS):
         rows = list(found["traced"][answer].values())
         for way, (label, style) in WAYS.items():
@@ -100,20 +102,23 @@ def agreement(found: Mapping) -> None:
         each = 100 * np.mean([row["each"] for row in rows], 0)
         axis.plot(range(1, len(each) + 1), each, "k.-", alpha=0.5, label="all alike", markersize=6)
         axis.axvline(np.mean([row["ceiling"] for row in rows]), color="0.6", linestyle=":")
-        axis.set(xlabel="blocks a token", title=f"tokens of a {answer}", xlim=(0.9, 6.1), xticks=range(1, 7), ylim=(60, 101))
+        axis.set(xlabel="blocks a token", title=f"tokens of a {answer}", xlim=(0.9, 6.1), xticks=range(1, 7),
+                 ylim=(0 if min(each) < 60 else 85, 101))
     axes[0].set_ylabel("% the last block's choice")
     axes[0].legend(fontsize=8, loc="lower right")
-    show.figure(fig, "Along true test answers, means of three seeds of the exits. Dotted: the fewest blocks possible, if an "
-                     "oracle said when to leave.")
+    show.figure(fig, "Along true test answers, means of three seeds of the exits. Dotted: the fewest blocks at full "
+                     "agreement, if an oracle said when to leave.")
 
 
 def traced(found: Mapping, agree: str = "0.99") -> None:
     """Blocks and operations at the threshold that was chosen on validation."""
-    show.table([{"tokens of a": answer, "fewest possible": f"{mean(found, answer, 'ceiling'):.2f}",
-                 **{f"{label}: blocks": f"{mean(found, answer, way, agree, 'blocks'):.2f}" for way, (label, _) in WAYS.items()},
-                 **{f"{label}: operations": f"{mean(found, answer, way, agree, 'operations'):.0%}"
-                    for way, (label, _) in WAYS.items()}} for answer in ANSWERS],
-               f"At {float(agree):.0%} agreement on validation; operations relative to six blocks and the head.")
+    show.table([{"tokens of a": answer, "blocks, an oracle": f"{mean(found, answer, 'ceiling'):.2f}",
+                 **{f"blocks, {label}": f"{mean(found, answer, way, agree, 'blocks'):.2f}" for way, (label, _) in WAYS.items()},
+                 **{f"{what}, {WAYS[way][0]}": f"{mean(found, answer, way, agree, key):{form}}"
+                    for what, key, form in (("operations", "operations", ".0%"), ("agreement on test", "same", ".1%"))
+                    for way in ("gate", "confidence")}} for answer in ANSWERS],
+               f"The cheapest threshold with {float(agree):.0%} agreement on validation; operations relative to six blocks and "
+               "the head.")
 
 
 def each_seed(found: Mapping, answer: str, *keys: str) -> list[float]:
@@ -154,15 +159,18 @@ def lost(found: Mapping, answer: str, agree: str) -> tuple[float, float]:
 
 
 def drafts(found: Mapping) -> None:
-    """Drafts from the first blocks: passes and CPU seconds relative to one token at a time."""
+    """Drafts from the first blocks: passes, and operations and CPU seconds relative to one token at a time."""
     ways = [way for way in next(iter(found["drafted"]["picture"].values())) if "window" in way]
 
     def number(answer: str, way: str, key: str) -> float:
         return float(np.mean([row[way][key] for row in found["drafted"][answer].values()]))
-    lines = [{"draft of": in_blocks(way), **{f"{answer}: passes": f"{number(answer, way, 'passes'):.1f}" for answer in ANSWERS},
-              **{f"{answer}: CPU": f"{number(answer, way, 'cpu'):.2f}" for answer in ANSWERS}} for way in ways]
+    lines = [{"draft of": in_blocks(way), **{f"passes, {answer}": f"{number(answer, way, 'passes'):.1f}" for answer in ANSWERS},
+              **{f"operations, {answer}": f"{number(answer, way, 'operations'):.1f}" for answer in ANSWERS},
+              **{f"CPU, {answer}": f"{number(answer, way, 'cpu'):.2f}" for answer in ANSWERS}} for way in ways]
+    lines.append({**dict.fromkeys(lines[0], "-"), "draft of": "the drafter of section 4",
+                  "CPU, picture": f"{number('picture', 'the drafter', 'cpu'):.2f}"})
     tokens = {answer: next(iter(found["drafted"][answer].values()))["tokens"] for answer in ANSWERS}
-    show.table(lines, "Passes of the whole model, and CPU seconds relative to one token at a time (" + ", ".join(
+    show.table(lines, "Passes of the whole model; operations and CPU seconds relative to one token at a time (" + ", ".join(
         f"{answer}: {n:.0f} tokens" for answer, n in tokens.items()) + ").")
 
 
@@ -214,12 +222,18 @@ def routed(found: Mapping) -> None:
     """Bits and right answers of nets of which some blocks work on half of the tokens; and what a learned router does."""
     examined(found, ROUTES, "blocks")
     rows = list(found["rows"]["learned"].values())
-    forms = {"taken": "{:.0%}", "as its place": "{:.0%}", "score and bits": "{:+.2f}"}
-    show.table([{"learned router of block": int(i) + 1,
-                 **{f"{WORDS[m]}: {key}": form.format(np.mean([row[key][m][i] for row in rows]))
-                    for m in MODALITIES for key, form in forms.items()}} for i in rows[0]["taken"]["image"]],
-               "Tokens of true answers: how many are taken, how many are treated as most of their place, and the rank "
-               "correlation of score and bits.")
+
+    def watched(key: str, modality: str, block: str) -> float:
+        if key == "most alike":
+            return float(np.mean([max(row["taken"][modality][block], 1 - row["taken"][modality][block]) for row in rows]))
+        return float(np.mean([row[key][modality][block] for row in rows]))
+    show.table([{"learned router, tokens of": f"{WORDS[m]}, block {int(i) + 1}", "taken": f"{watched('taken', m, i):.0%}",
+                 "treated as most are": f"{watched('most alike', m, i):.0%}",
+                 "as most of their place are": f"{watched('as its place', m, i):.0%}",
+                 "score and bits": f"{watched('score and bits', m, i):+.2f}"}
+                for m in ("image", "audio") for i in rows[0]["taken"]["image"]],
+               "Tokens of true answers; the last column is the rank correlation of a token's score with the bits of the token to "
+               "come.")
 
 
 def routed_verdicts(found: Mapping) -> dict[str, str]:
@@ -227,13 +241,16 @@ def routed_verdicts(found: Mapping) -> dict[str, str]:
     out = {}
     for claim, other in (("R1, learned: fewer bits than thrown", "thrown"), ("R3, fewer than dense 3", "dense 3")):
         for m in MODALITIES:
-            out[f"{claim}, {WORDS[m]}"] = in_words(*relative(found, "learned", other, m), "% bits", below=0.0)
-    ahead = [m for m in MODALITIES if relative(found, "learned", "by place", m)[1] < 0]
-    out["R2, fewer than by place: in one modality at most"] = (f"{'holds' if len(ahead) < 2 else 'fails':9} " + ", ".join(
-        "{} {:+.1f} to {:+.1f} %".format(WORDS[m], *relative(found, "learned", "by place", m)) for m in MODALITIES))
+            out[f"{claim}, {WORDS[m]}"] = in_words(*relative(found, "learned", other, m), "% of the bits", below=0.0)
+    against = {m: relative(found, "learned", "by place", m) for m in MODALITIES}
+    ahead, not_ahead = (sum(test(*each) for each in against.values()) for test in (lambda low, high: high < 0,
+                                                                                   lambda low, high: low >= 0))
+    out["R2, fewer than by place: in one modality at most"] = (
+        f"{'fails' if ahead > 1 else 'holds' if not_ahead > 1 else 'undecided':9} " + ", ".join(
+            f"{WORDS[m]} {low:+.1f} to {high:+.1f} %" for m, (low, high) in against.items()))
     for m in MODALITIES:
-        out[f"R4, behind dense 4 by a tenth at most, {WORDS[m]}"] = in_words(*relative(found, "learned", "dense 4", m), "% bits",
-                                                                            below=10.0)
+        out[f"R4, behind dense 4 by a tenth at most, {WORDS[m]}"] = in_words(*relative(found, "learned", "dense 4", m),
+                                                                            "% of the bits", below=10.0)
     every = [value for row in found["rows"]["learned"].values() for each in row["score and bits"].values()
              for value in each.values()]
     out["R5, score and bits: correlation below .3 everywhere"] = (f"{'holds' if max(every) < 0.3 else 'fails':9} "
@@ -273,6 +290,8 @@ def patches(found: Mapping) -> None:
                       "million operations a byte": f"{np.mean([row['flops'] for row in rows]) / 1e6:.2f}",
                       "bits a byte": f"{np.mean(bits):.3f} ({min(bits):.3f} to {max(bits):.3f})",
                       "the bytes alone": f"{np.mean([row['bytes alone'] for row in rows]):.3f}"})
+    alone = np.mean([row["byte model"] for row in found["rows"]["surprise"].values()])
+    lines.append({**dict.fromkeys(lines[0], "-"), "patches end": "(the small model of bytes)", "bits a byte": f"{alone:.3f}"})
     show.table(lines, "Test rows, means of three seeds (and from the lowest to the highest).")
 
 

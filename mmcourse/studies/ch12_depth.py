@@ -245,17 +245,22 @@ def questions(answer: str, n: int, split: str) -> tuple[list[list[Segment]], lis
 
 
 @torch.no_grad()
-def said(model, prompts: list[list[Segment]], want: str) -> list[Segment]:
-    """The likeliest answers, token by token, prompts of one length together."""
-    s, out = shipped(), [None] * len(prompts)
+def said(model, prompts: list[list[Segment]], want: str, log: list[torch.Tensor] | None = None) -> tuple[list[Segment], float]:
+    """The likeliest answers, token by token, prompts of one length together; and the mean blocks of a token, the one that closes
+    too, if there is a `log` of `with_exits` (what is computed for a row that is done does not count)."""
+    s, out, blocks = shipped(), [None] * len(prompts), []
     packed = [len(s.vocabulary.pack(prompt)) for prompt in prompts]
     for length in sorted({*packed}):
         rows = [i for i, n in enumerate(packed) if n == length]
         contents = continue_rows(NextLogits(model, len(rows)), s.ids([prompts[i] for i in rows], want), s.vocabulary, want,
                                  content_limit(s.vocabulary, want), lambda logits: logits.argmax(-1))
-        for i, content in zip(rows, contents):
+        for row, (i, content) in enumerate(zip(rows, contents)):
             out[i] = Segment(want, tuple(token - s.vocabulary.allowed(want, j).start for j, token in enumerate(content)))
-    return out
+            if log is not None:
+                blocks += [int(passed[row]) for passed in log[:len(content) + 1]]
+        if log is not None:
+            log.clear()
+    return out, float(np.mean(blocks)) if blocks else float("nan")
 
 
 def hits(answer: str, answers: Sequence[Segment], right: Sequence) -> str:
@@ -274,12 +279,13 @@ def answered(answer: str, seed: int, plan: Plan) -> dict:
     """A row of `answered`: at full depth, and with the gates of each agreement."""
     s, heads, want = shipped(), exits(seed, plan), WANT[answer]
     prompts, right = questions(answer, plan.answered, plan.split)
-    out = {"full": hits(answer, said(s.model, prompts, want), right)}
+    out = {"full": hits(answer, said(s.model, prompts, want)[0], right)}
     validation = trace(answer, heads, plan.traced, "validation")
     for agree in plan.agree:
         net, log = with_exits(s.model, heads, chosen_setting("gate", validation, agree))
-        out[str(agree)] = hits(answer, said(net, prompts, want), right)
-        out[f"{agree} blocks"] = round(torch.cat(log).double().mean().item(), 4)
+        answers, blocks = said(net, prompts, want, log)
+        out[str(agree)] = hits(answer, answers, right)
+        out[f"{agree} blocks"] = round(blocks, 4)
     return out
 
 
@@ -291,7 +297,7 @@ def drafted(answer: str, seed: int, plan: Plan) -> dict:
     s, heads, want = shipped(), exits(seed, plan), WANT[answer]
     prompts, _ = questions(answer, plan.timed, plan.split)
     prompts = prompts[:plan.timed]
-    rows = [s.vocabulary.pack([each])[1:] for each in said(s.model, prompts, want)]             # with the token that closes
+    rows = [s.vocabulary.pack([each])[1:] for each in said(s.model, prompts, want)[0]]          # with the token that closes
     rows = [row[:-1] if want == "image" else row for row in rows]
     one, nets = matrices(s.model), {layers: shallow(s.model, heads, layers) for layers, _ in plan.drafts}
     ways: dict[str, Callable] = {"one at a time": lambda ids, choose, guess: (

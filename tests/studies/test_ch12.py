@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import SMALL, wild_model
 
+from mmcourse.experiments.exits import ExitHeads, with_exits
 from mmcourse.generate import generate
 from mmcourse.studies import ch12_depth, ch12_ledger, ch12_parallel, ch12_routed, ch12_weights
 from mmcourse.studies.ch12_parallel import Counted, both_first, matrices, passes_for, pearson
@@ -127,3 +128,28 @@ def test_learned_weights_fall_where_the_loss_is_large():
     plan = ch12_weights.Plan(steps=12)
     _, share = ch12_weights.trained("learned", 0, plan)
     assert sum(share.values()) == pytest.approx(1) and all(value > 0 for value in share.values())
+
+
+def test_blocks_are_counted_for_answers_and_not_for_rows_that_are_done():
+    """A caption of three tokens beside one of thirty: who is done first counts no more."""
+    s = ch12_depth.shipped()
+    heads = ExitHeads(s.width, s.layers)
+    prompts, _ = ch12_depth.questions("caption", 6, "validation")
+    plain, nothing = ch12_depth.said(s.model, prompts, "text")
+    net, log = with_exits(s.model, heads, threshold=2.0)
+    answers, blocks = ch12_depth.said(net, prompts, "text", log)
+    assert answers == plain and blocks == s.layers and nothing != nothing and not log
+    lengths = [len(answer.ids) + 1 for answer in answers]
+    early, log = with_exits(s.model, heads, threshold=0.0)
+    answers, blocks = ch12_depth.said(early, prompts, "text", log)
+    assert blocks == 1 and len({*lengths}) > 1                          # padding, which goes on beside, is not asked
+
+
+def test_of_a_row_that_is_done_nothing_counts(monkeypatch):
+    """Two answers of one and three tokens, and what a log noted at each step."""
+    rows = [[7], [7, 8, 9]]
+    monkeypatch.setattr(ch12_depth, "continue_rows", lambda *args: rows)
+    log = [torch.tensor([1, 3]), torch.tensor([2, 3]), torch.tensor([6, 3]), torch.tensor([6, 3])]
+    text = Segment("image", tuple([0] * 64))
+    _, blocks = ch12_depth.said(ch12_depth.shipped().model, [[text], [text]], "text", log)
+    assert blocks == pytest.approx((1 + 2 + 4 * 3) / 6)
