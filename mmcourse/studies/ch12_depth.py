@@ -52,14 +52,15 @@ ANSWERS = ("picture", "caption", "word")
 WANT = {"picture": "image", "caption": "text", "word": "audio"}
 WAYS = ("gate", "confidence", "place")
 GRID = tuple(1 - 10.0**-k for k in np.arange(0.2, 4.01, 0.2))           # thresholds
-SCENES = 6000
-EVERY = 4                               # clip of the training voices is one to learn from
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides the numbers: `steps` of the exits; answers that are `traced`, `answered` and `timed`, of each kind."""
+    """What decides the numbers: `steps` of the exits, on `scenes` scenes and one clip in `every` of the training voices; answers
+    that are `traced`, `answered` and `timed`, of each kind."""
     steps: int = 400
+    scenes: int = 6000
+    every: int = 4
     agree: tuple[float, ...] = (0.99, 0.95)
     traced: int = 240
     answered: int = 300
@@ -102,11 +103,11 @@ def shipped() -> Shipped:
 def exits(seed: int, plan: Plan) -> ExitHeads:
     """The exits, trained on answers of the training split: pictures, captions, words."""
     s, corpus = shipped(), load_speech(progress=False)
-    kept = corpus.select(held_out=False)[::EVERY]
+    kept = corpus.select(held_out=False)[::plan.every]
     words = [corpus.words[i] for i in kept]
     clips = Clips(heard_clips(s.codec, [corpus.clips[i] for i in kept], words, s.vocabulary.audio_levels, 0, "exits",
                               progress=False).tokens, words)
-    scenes = training_scenes(SCENES)
+    scenes = training_scenes(plan.scenes)
     mixture = Mixture(s.vocabulary, s.bpe, scenes, image_tokens(s.vqvae, scenes, {"exits": 1}, progress=False), clips,
                       rows={"text->image": 6, "image->text": 8, "text->audio": 8})
 
@@ -355,6 +356,6 @@ def head(plan: Plan) -> dict:
                                                 for name in ("transformer", "drafter", "vqvae", "codec", "bpe")}}
 
 
-TOY = Plan(steps=3, traced=2, answered=4, timed=1, drafts=((1, 4),), split="validation")
+TOY = Plan(steps=3, scenes=64, every=200, traced=2, answered=4, timed=1, drafts=((1, 4),), split="validation")
 STUDY = Study("ch12_depth", Plan(), TOY, jobs, head, seeds=(0, 1, 2), minutes=True)
 main = STUDY.run

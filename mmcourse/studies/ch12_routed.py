@@ -63,7 +63,7 @@ def trained(arm: str, seed: int, plan: Plan) -> Transformer:
 def watched(model: routed.RoutedTransformer, plan: Plan) -> dict:
     """What the routers do with the tokens of true answers."""
     side, dice, out = practice.side(plan.split), np.random.default_rng(TEST_SEED + 1), defaultdict(dict)
-    scores: dict[int, torch.Tensor] = {}
+    scores: dict[str, torch.Tensor] = {}
     hooks = [router.score_head.register_forward_hook(lambda m, given, score, i=i: scores.update({i: score[0, :, 0]}))
              for i, router in model.routers.items() if router.score_head is not None]
     for modality, task in ANSWERS.items():
@@ -72,8 +72,8 @@ def watched(model: routed.RoutedTransformer, plan: Plan) -> dict:
             before, row = side.vocabulary.pack(question.prompt), side.vocabulary.pack([*question.prompt, question.answer])
             bits = surprise_bits(model(torch.tensor([row[:-1]]))[0], torch.tensor(row[1:]))
             first, n = len(before), len(question.answer.ids)            # the token at `first` opens the answer
-            for i, chosen in model.chosen.items():
-                score = scores.get(str(i), torch.zeros(len(row)))
+            for i, chosen in ((str(block), chosen) for block, chosen in model.chosen.items()):
+                score = scores.get(i, torch.zeros(len(row)))
                 seen[i] += [(j, bool(chosen[0, first + j]), float(score[first + j]), float(bits[first + j])) for j in range(n)]
         out["taken"][modality] = {i: round(float(np.mean([row[1] for row in rows])), 4) for i, rows in seen.items()}
         if scores:

@@ -41,6 +41,8 @@ def test_another_word_is_another_word():
 
 def test_a_model_that_knows_nothing_pays_the_whole_vocabulary(shipped):
     class Blank(torch.nn.Module):
+        device = torch.device("cpu")
+
         def forward(self, ids):
             return torch.zeros(*ids.shape, shipped.vocabulary.size)
 

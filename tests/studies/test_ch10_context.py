@@ -183,7 +183,7 @@ class Sayer(Rule):
         said = torch.where(self.wrong[:, None] & torch.tensor([[False, True]]), (truth + 1) % WORDS, truth)
         given, (_, after) = parts[1][1][1][..., 0], parts[2][1]
         drawn = torch.where((given == truth).all(1)[:, None, None], after, (after + 1) % 512)
-        return [None, *(torch.nn.functional.one_hot(x, n).float() for x, n in ((said, WORDS), (drawn, 512)))]
+        return [torch.empty(0), *(torch.nn.functional.one_hot(x, n).float() for x, n in ((said, WORDS), (drawn, 512)))]
 
 
 def test_counts_of_composing_said_told_and_direct():
