@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmcourse.checks import device_of
 from mmcourse.files import locked, write_bytes
 from mmcourse.optim import EMA, Optim, make_optimizers, schedule, set_rates
 
@@ -78,7 +79,7 @@ class Hardware:
         if self.device is None:
             yield
             return
-        before = next(model.parameters()).device
+        before = device_of(model)
         model.to(self.device)
         try:
             yield
@@ -95,7 +96,7 @@ class Hardware:
         compute = torch.compile(forward) if self.compile else forward
 
         def in_these_numbers(model, *batch):
-            with torch.autocast(next(model.parameters()).device.type, torch.bfloat16, enabled=self.bf16):
+            with torch.autocast(device_of(model).type, torch.bfloat16, enabled=self.bf16):
                 result = compute(model, *batch)
             return {**result, "loss": result["loss"].float()} if isinstance(result, dict) else result.float()
         return in_these_numbers
@@ -227,7 +228,7 @@ class State:
         """A new run, or the one that `run.resume` holds."""
         ema = EMA(model, optim.ema_decay) if optim.ema_decay else None
         settings = {**asdict(optim), "steps": steps, "threads": torch.get_num_threads(),
-                    "device": Hardware.now.called(next(model.parameters()).device.type)}
+                    "device": Hardware.now.called(device_of(model).type)}
         state = cls(model, make_optimizers(model, optim), ema, run, History(), settings,
                     [] if asked is None else asked)
         if run.resume is not None and Path(run.resume).exists():
@@ -281,7 +282,7 @@ class State:
     def load(self, path) -> None:
         """Read the state of a run. ValueError if the file holds none, or that of another run; other rates or
         steps than the file's hold from here on, and are said."""
-        saved = _read_state(path, next(self.model.parameters()).device)
+        saved = _read_state(path, device_of(self.model))
         self._compare(path, saved)
         try:
             self.model.load_state_dict(saved["model"])
@@ -343,7 +344,7 @@ def progress_bar(start: int, end: int, progress: bool):
 
 def to_device(model: nn.Module, batch: tuple) -> tuple:
     """The batch where the model is (CPU or GPU)."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     return tuple(part.to(device) if isinstance(part, torch.Tensor) else part for part in batch)
 
 

@@ -1,10 +1,18 @@
-"""What the studies of chapter 12 have in common: the weights that work, and how a model of the practice world is examined."""
+"""What the studies of chapter 12 have in common: the weights that work, and how a model of the practice world learns and is
+examined."""
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
 import torch
 
 from mmcourse.bits import segment_bits
 from mmcourse.experiments import practice
 from mmcourse.generate import generate
+from mmcourse.optim import Optim
+from mmcourse.studies import Job, finished
+from mmcourse.training import Run, train
 from mmcourse.transformer import Transformer
 
 ANSWERS = {"text": "hear", "image": "draw", "audio": "say"}            # modality: the task whose answers it is
@@ -13,6 +21,29 @@ ANSWERS = {"text": "hear", "image": "draw", "audio": "say"}            # modalit
 def matrices(model: torch.nn.Module) -> int:
     """The weights that each token is multiplied with."""
     return sum(weight.numel() for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides the numbers of small models that are compared."""
+    steps: int
+    n: int = 150
+    asked: int = 240
+    split: str = "test"
+
+
+TOY = Plan(steps=3, n=4, asked=4)
+
+
+def learn(model: torch.nn.Module, batch: Callable, loss: Callable, steps: int, seed: int) -> None:
+    """Train a small model, every arm alike."""
+    finished(train(model, batch, loss, steps=steps, optim=Optim("muon", lr=3e-3, warmup=20), run=Run(seed=seed, progress=False)))
+
+
+def each_arm(measure: Callable, arms: Iterable[str], plan: Plan, seeds: Sequence[int]) -> list[Job]:
+    """A job `measure(arm, seed, plan)` for every arm with every seed."""
+    return [Job(f"{arm}, seed {seed}", partial(measure, arm, seed, plan), ("rows", arm), str(seed), seed=seed)
+            for seed in seeds for arm in arms]
 
 
 def examine(model: Transformer, split: str, n: int, asked: int, seed: int, use_cache: bool = True) -> dict:

@@ -162,6 +162,12 @@ def trace(answer: str, heads: ExitHeads, n: int, split: str) -> dict[str, torch.
     return {name: torch.cat(each) for name, each in out.items()}
 
 
+@cache
+def on_validation(answer: str, seed: int, plan: Plan) -> dict[str, torch.Tensor]:
+    """What thresholds are chosen on, for the exits of a seed."""
+    return trace(answer, exits(seed, plan), plan.traced, "validation")
+
+
 def first_above(values: torch.Tensor, threshold: float) -> torch.Tensor:
     """Values (N, layers - 1) -> how many blocks a token goes through until one is above the threshold: (N,) in 1..layers."""
     above = torch.cat([values >= threshold, torch.ones(len(values), 1, dtype=torch.bool)], 1)
@@ -200,22 +206,20 @@ def operations(way: str, answer: str, blocks: torch.Tensor) -> float:
     looks = blocks.clamp(max=s.layers - 1).double()
     look = {"gate": gate, "confidence": move + head, "place": 0}[way]
     own = blocks * 12 * C * C + (s.layers - blocks) * 2 * C * C + looks * look
-    own = own + (0 if way == "confidence" else head + (blocks < s.layers) * move)
-    own = own + (head * (blocks == s.layers) if way == "confidence" else 0)
+    own = own + (head * (blocks == s.layers) if way == "confidence" else head + move * (blocks < s.layers))
     return float(own.double().mean() / (s.layers * 12 * C * C + head))
 
 
 def chosen_setting(way: str, validation: dict, agree: float) -> float:
     """The threshold with the fewest blocks among those that agree often enough on validation; if none does, the strictest."""
-    good = [(blocks_of(way, validation, setting, validation).double().mean().item(), setting) for setting in GRID
-            if agreement(validation, blocks_of(way, validation, setting, validation)) >= agree]
+    tried = [(blocks_of(way, validation, setting, validation), setting) for setting in GRID]
+    good = [(blocks.double().mean().item(), setting) for blocks, setting in tried if agreement(validation, blocks) >= agree]
     return min(good)[1] if good else max(GRID)
 
 
 def traced(answer: str, seed: int, plan: Plan) -> dict:
     """A row of `traced`."""
-    heads = exits(seed, plan)
-    validation, test = (trace(answer, heads, plan.traced, split) for split in ("validation", plan.split))
+    validation, test = on_validation(answer, seed, plan), trace(answer, exits(seed, plan), plan.traced, plan.split)
     layers = test["same"].shape[1]
     out = {"n": len(test["place"]), "ceiling": round((1 + test["same"].int().argmax(1)).double().mean().item(), 4),
            "each": [round(test["same"][:, i].double().mean().item(), 4) for i in range(layers)]}
@@ -281,9 +285,8 @@ def answered(answer: str, seed: int, plan: Plan) -> dict:
     s, heads, want = shipped(), exits(seed, plan), WANT[answer]
     prompts, right = questions(answer, plan.answered, plan.split)
     out = {"full": hits(answer, said(s.model, prompts, want)[0], right)}
-    validation = trace(answer, heads, plan.traced, "validation")
     for agree in plan.agree:
-        net, log = with_exits(s.model, heads, chosen_setting("gate", validation, agree))
+        net, log = with_exits(s.model, heads, chosen_setting("gate", on_validation(answer, seed, plan), agree))
         answers, blocks = said(net, prompts, want, log)
         out[str(agree)] = hits(answer, answers, right)
         out[f"{agree} blocks"] = round(blocks, 4)

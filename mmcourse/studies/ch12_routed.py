@@ -18,7 +18,8 @@ treated as most tokens of their place and modality are.
 """
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,10 +28,8 @@ from mmcourse.bits import surprise_bits
 from mmcourse.dataset import mixture_loss
 from mmcourse.experiments import practice, routed
 from mmcourse.judges.metrics import rank_correlation
-from mmcourse.optim import Optim
-from mmcourse.studies import Job, Study, finished
-from mmcourse.studies._ch12 import ANSWERS, examine
-from mmcourse.training import Run, train
+from mmcourse.studies import Study
+from mmcourse.studies._ch12 import ANSWERS, TOY, Plan, each_arm, examine, learn
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import OPEN
 
@@ -39,23 +38,13 @@ ARMS = {"dense 3": ("dense", 3), "dense 4": ("dense", 4), "learned": ("learned",
 TEST_SEED = 1205
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What decides the numbers."""
-    steps: int = 800
-    n: int = 150
-    asked: int = 240
-    split: str = "test"
-
-
 def trained(arm: str, seed: int, plan: Plan) -> Transformer:
     """The model of an arm."""
     kind, layers = ARMS[arm]
     side = practice.side("train")
     model = routed.make(kind, side.vocabulary.size, seed, layers, width=practice.SIZE["width"], heads=practice.SIZE["heads"],
                         context=256, segment_starts=tuple(OPEN.values()))
-    finished(train(model, side.mixture.batch, mixture_loss, steps=plan.steps, optim=Optim("muon", lr=3e-3, warmup=20),
-                   run=Run(seed=seed, progress=False)))
+    learn(model, side.mixture.batch, mixture_loss, plan.steps, seed)
     return model
 
 
@@ -100,12 +89,6 @@ def measure(arm: str, seed: int, plan: Plan) -> dict:
     return row | (watched(model, plan) if isinstance(model, routed.RoutedTransformer) else {})
 
 
-def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
-    """Every arm with every seed."""
-    return [Job(f"{arm}, seed {seed}", lambda arm=arm, seed=seed: measure(arm, seed, plan), ("rows", arm), str(seed), seed=seed)
-            for seed in seeds for arm in ARMS]
-
-
-STUDY = Study("ch12_routed", Plan(), Plan(steps=3, n=4, asked=4),
-              jobs, lambda plan: {"plan": asdict(plan), "world": practice.PRACTICE.identity}, seeds=(0, 1, 2), minutes=True)
+STUDY = Study("ch12_routed", Plan(steps=800), TOY, partial(each_arm, measure, ARMS),
+              lambda plan: {"plan": asdict(plan), "world": practice.PRACTICE.identity}, seeds=(0, 1, 2), minutes=True)
 main = STUDY.run

@@ -16,9 +16,9 @@ questions are answered rightly (the report judges; one greedy try); `weights`: t
 each modality had in a batch (in the last one for `learned`). An answer's first and last token (which opens and which closes it)
 are trained and not counted.
 """
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -27,10 +27,8 @@ from torch import nn
 
 from mmcourse.dataset import mixture_loss, pad
 from mmcourse.experiments import practice
-from mmcourse.optim import Optim
-from mmcourse.studies import Job, Study, finished
-from mmcourse.studies._ch12 import examine
-from mmcourse.training import Run, train
+from mmcourse.studies import Study
+from mmcourse.studies._ch12 import TOY, Plan, each_arm, examine, learn
 from mmcourse.transformer import Transformer
 from mmcourse.vocabulary import CLOSE, OPEN
 
@@ -38,15 +36,6 @@ ARMS = ("token", "text x 4", "segment", "learned")
 MODALITIES = ("text", "image", "audio")
 TEXT = 4.0                              # of `text x 4`
 TEST_SEED = 1204
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What decides the numbers."""
-    steps: int = 600
-    n: int = 150
-    asked: int = 240
-    split: str = "test"
 
 
 class WithPrecision(nn.Module):
@@ -102,8 +91,7 @@ def trained(arm: str, seed: int, plan: Plan) -> tuple[Transformer, dict]:
     transformer, batch = practice.make_small(seed), batches(arm)
     model = WithPrecision(transformer) if arm == "learned" else transformer
     loss = learned_loss if arm == "learned" else mixture_loss
-    finished(train(model, batch, loss, steps=plan.steps, optim=Optim("muon", lr=3e-3, warmup=20),
-                   run=Run(seed=seed, progress=False)))
+    learn(model, batch, loss, plan.steps, seed)
     ids, weights = batch(np.random.default_rng(0))
     kind = kinds()[ids[:, 1:]].where(ids[:, 1:] > max(CLOSE.values()), -1)                      # content alone
     share = torch.stack([weights[:, 1:][kind == i].sum() for i in range(len(MODALITIES))])
@@ -119,12 +107,6 @@ def measure(arm: str, seed: int, plan: Plan) -> dict:
                                                                                      for name, share in weights.items()}}
 
 
-def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
-    """Every arm with every seed."""
-    return [Job(f"{arm}, seed {seed}", lambda arm=arm, seed=seed: measure(arm, seed, plan), ("rows", arm), str(seed), seed=seed)
-            for arm in ARMS for seed in seeds]
-
-
-STUDY = Study("ch12_weights", Plan(), Plan(steps=3, n=4, asked=8),
-              jobs, lambda plan: {"plan": asdict(plan), "world": practice.PRACTICE.identity}, seeds=(0, 1, 2), minutes=True)
+STUDY = Study("ch12_weights", Plan(steps=600), TOY, partial(each_arm, measure, ARMS),
+              lambda plan: {"plan": asdict(plan), "world": practice.PRACTICE.identity}, seeds=(0, 1, 2), minutes=True)
 main = STUDY.run
