@@ -130,5 +130,6 @@ def no_look(length: int, readers: Sequence[int], read: Sequence[int]) -> torch.T
     """(length, length), true where a reader would look at one of `read`; itself it may
     always see."""
     blocked = torch.zeros(length, length, dtype=torch.bool)
-    blocked[torch.tensor(readers)[:, None], torch.tensor(read)[None]] = True
+    readers, read = (torch.tensor(list(places), dtype=torch.long) for places in (readers, read))
+    blocked[readers[:, None], read] = True
     return blocked.fill_diagonal_(False)
