@@ -73,7 +73,7 @@ def under(model: Transformer, ids: torch.Tensor, mask: torch.Tensor) -> torch.Te
 @torch.no_grad()
 def written(model: Transformer, found: Rows, mask: torch.Tensor) -> float:
     """The share of captions that a model writes word for word, each token the likeliest after its own ones."""
-    ids = found.ids[:, :READ + 1]
+    ids = found.ids[:, :READ + 1]                                       # the picture, and `<text>`
     for _ in range(len(found.caption) + 1):
         ids = torch.cat([ids, under(model, ids, mask)[:, -1:].argmax(-1)], 1)
     return (ids == found.ids).all(1).double().mean().item()
@@ -82,9 +82,10 @@ def written(model: Transformer, found: Rows, mask: torch.Tensor) -> float:
 def cuts(seed: int, plan: Plan) -> dict:
     """A row of `cut`."""
     found, out = rows("described", plan.n, plan.split, seed), {}
+    some = rows("described", plan.single, plan.split, seed)
     for name, read in CUTS.items():
         mask = blocked(found.ids.shape[1], read)
-        out[name] = rounded({**found.shares(under(shipped(), found.ids, mask)), "written": written(shipped(), found, mask)})
+        out[name] = rounded({**found.shares(under(shipped(), found.ids, mask)), "written": written(shipped(), some, mask)})
     other = found.ids.clone()
     other[:, :READ] = other[:, :READ].roll(1, 0)                        # the picture of another scene: what cannot be told
     with torch.no_grad():

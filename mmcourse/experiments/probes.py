@@ -1,0 +1,31 @@
+"""What a linear reader finds in states, and the controls without which that says nothing (chapter 13).
+
+Sources: Alain and Bengio 2016 (1610.01644); control tasks and selectivity, Hewitt and Liang 2019 (1909.03368).
+"""
+import warnings
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+
+def probe(states: torch.Tensor, labels: Sequence, new_states: torch.Tensor, new_labels: Sequence) -> float:
+    """Train a linear probe on states (N, C) and their labels; the share of the new ones
+    (M, C) that it gets right."""
+    reader = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)             # 300 steps are what a probe gets
+        reader.fit(states.numpy(), np.asarray(labels))
+    return float(reader.score(new_states.numpy(), np.asarray(new_labels)))
+
+
+def control_labels(kinds: Sequence[Hashable], classes: int, seed: int = 0) -> list[int]:
+    """A label for each state that its kind alone decides, by dice: nothing to understand,
+    all to learn by heart."""
+    label = {kind: int(np.random.default_rng((seed, i)).integers(classes))
+             for i, kind in enumerate(sorted(set(kinds), key=repr))}
+    return [label[kind] for kind in kinds]
