@@ -50,9 +50,9 @@ SMALL = {"width": 96, "layers": 4, "heads": 4, "context": 96, "segments": 4}
 @dataclass(frozen=True)
 class Plan:
     """What decides the numbers."""
-    n: int = 300                        # scenes, of each seed
-    single: int = 100                   # of them, where 66 places are cut one by one
-    steps: int = 450
+    n: int = 100                        # scenes, of each seed
+    single: int = 50                    # of them, where 66 places are cut one by one
+    steps: int = 400
     scenes: int = 4000                  # that a small net learns from
     look: int = 25                      # steps between two looks at it
     split: str = "test"
