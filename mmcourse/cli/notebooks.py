@@ -78,6 +78,11 @@ CORE = {
         "experiments.routed": "pass_through",
         "experiments.byte_patches": "PatchNet",
     },
+    "13": {
+        "experiments.inside": "looking stream states patched attend cut no_look",
+        "experiments.probes": "probe control_labels",
+        "experiments.concepts": "concept_states retrieval direction steered",
+    },
 }
 _REMOTE = re.compile(
     r"""!\[[^\]]*\]\(\s*(?:https?:)?//|<(?:img|audio|video|script|iframe)\b[^>]*\bsrc\s*=\s*["']?"""
