@@ -201,7 +201,8 @@ def check_retrieval(fn):
     dice = torch.Generator().manual_seed(0)
     a = torch.randn(12, 6, generator=dice)
     got = fn(a, a)
-    assert isinstance(got, torch.Tensor) and got.shape == (12,) and got.dtype == torch.bool, "a truth for each row of a, (N,) bool"
+    assert isinstance(got, torch.Tensor) and got.shape == (12,) and got.dtype == torch.bool, (
+        "a truth for each row of a, (N,) bool")
     assert got.all(), "every row finds itself among the same rows"
     assert fn(a, a + 40).all() and fn(a - 30, a).all(), ("what all rows of one side share says nothing: take each side's own "
                                                          "mean off")
