@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import nn
 
 PATIENCE = timedelta(hours=3)           # how long a process waits for the others
+OTHER_DICE = 2_654_435_769              # 2^32 / golden ratio: the CPU's dice hear the last 32 bits
 START = "python -m torch.distributed.run --standalone --nproc-per-node 2 ..."
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
@@ -134,12 +135,13 @@ def agree(**what) -> None:
         return
     said: list = [None] * processes()
     dist.all_gather_object(said, what)
-    for name, first in said[0].items():
-        for other, each in enumerate(said):
-            if each.get(name) != first:
-                raise ValueError(f"the processes do not agree on {name}: {first} in rank 0, "
-                                 f"{each.get(name)} in rank {other}; start all of them with the "
-                                 "same command, and give all of them the same files")
+    for name in (name for each in said for name in each):
+        first, *others = (each.get(name, "none") for each in said)
+        for i, other in enumerate(others, 1):
+            if other != first:
+                raise ValueError(f"the processes do not agree on {name}: {first} in rank 0, {other} "
+                                 f"in rank {i}; start all of them with the same command, and give "
+                                 "all of them the same files")
 
 
 # ---------------------------------------------------------------- training together
@@ -200,7 +202,7 @@ class Divided:
         everything = self.mean_over(*batch)
         for i in range(rank() * self.micro_batches, (rank() + 1) * self.micro_batches):
             if i:                               # other rows have other noise
-                torch.manual_seed((i << 40) + dice)
+                torch.manual_seed(dice + OTHER_DICE * i)
             part = share(batch, i, n)
             with unmoved(model) if self.micro_batches > 1 else contextlib.nullcontext():
                 result = self.loss(model, *part)

@@ -228,10 +228,11 @@ def say(sentence: str) -> None:
 def meet(model: nn.Module, run: Run, settings: dict) -> None:
     """All processes begin alike: with the same settings, the same file and the weights of rank 0. ValueError in all of
     them if they cannot."""
+    shapes = {f"the shape of {name}": tuple(x.shape) for name, x in model.state_dict().items()}
+    agree(seed=run.seed, until=run.until, **settings, **shapes)
+    # asked after that: from here on rank 0 has written what it had to write
     there = run.resume is not None and Path(run.resume).exists()
-    agree(seed=run.seed, until=run.until, settings=settings,
-          model={name: tuple(x.shape) for name, x in model.state_dict().items()},
-          file=Path(run.resume).read_bytes()[-len(_last_line(b"")):].split()[-1:] if there else None)
+    agree(file=_digest(Path(run.resume).read_bytes()) if there else "none")
     same_start(model)
 
 
@@ -381,7 +382,11 @@ def _read_state(path, device) -> dict:
 
 
 def _last_line(data: bytes) -> bytes:
-    return f"\nsha256 {hashlib.sha256(data).hexdigest()}\n".encode()
+    return f"\nsha256 {_digest(data)}\n".encode()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def progress_bar(start: int, end: int, progress: bool):
