@@ -1,10 +1,10 @@
-"""Several processes, one training: each finds the gradients of its share of the batch, and they
+"""Several processes, one training: each finds the gradients of its share of a batch, and they
 are added up (chapter 14).
 
-`python -m torch.distributed.run --standalone --nproc-per-node 2 -m mmcourse train NAME` starts
-them. Every process makes the whole batch of a step, from the same dice, and takes its own rows:
-a run is the same run, whichever number of processes computes it, but for the order in which
-numbers are added up.
+`python -m torch.distributed.run --standalone --nproc-per-node 2 -m mmcourse train NAME`
+starts them. Every process makes the whole batch of a step, from the same dice, and takes its
+own rows: a run is the same run in any number of processes, but for the order in which numbers
+are added up.
 
 Sources: Li et al. 2020 (PyTorch's DDP). A mean over parts that weigh differently: the bug of
 gradient accumulation that was found in October 2024 (Unsloth; Hugging Face).
@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import nn
 
 PATIENCE = timedelta(hours=3)           # how long a process waits for the others
-OTHER_DICE = 2_654_435_769              # 2^32 / golden ratio: the CPU's dice hear the last 32 bits
+OTHER_DICE = 2_654_435_769              # 2^32 / golden ratio (the CPU's dice hear 32 bits)
 START = "python -m torch.distributed.run --standalone --nproc-per-node 2 ..."
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
@@ -30,8 +30,8 @@ ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 @dataclass(frozen=True)
 class Place:
-    """A process among others: number `rank` of `processes`, number `local_rank` of those of its
-    machine."""
+    """A process among others: number `rank` of `processes`, number `local_rank` of those on
+    its machine."""
     rank: int = 0
     processes: int = 1
     local_rank: int = 0
@@ -39,35 +39,34 @@ class Place:
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> "Place":
-        """What torchrun wrote into the environment; alone if it says nothing. ValueError for
-        half of it, and for nonsense."""
+        """What torchrun wrote into the environment; alone if it says nothing. ValueError
+        for half of it, and for nonsense."""
         said = {name: environment[name] for name in ENVIRONMENT if environment.get(name)}
         if not said or said.get("WORLD_SIZE") == "1":
             return cls()
-        here = ", ".join(f"{name}={said[name]}" if name in said else f"no {name}"
-                         for name in ENVIRONMENT)
+        here = ", ".join(f"{name}={said.get(name, 'nothing')}" for name in ENVIRONMENT)
         if len(said) < len(ENVIRONMENT):
-            raise ValueError("the environment says half of where this process stands among others "
-                             f"({here}): start them with `{START}`, or unset these to train alone")
+            raise ValueError("the environment says half of where this process stands among "
+                             f"others ({here}): start them with `{START}`, or unset these to "
+                             "train alone")
         whole = all(number.isdecimal() for number in said.values())
-        place = cls(*(int(said[name]) for name in ENVIRONMENT)) if whole else cls(1)
-        if not (place.rank < place.processes
-                and place.local_rank < place.local_processes <= place.processes):
-            raise ValueError(f"no process stands there ({here}): they are counted from 0, and "
-                             f"`{START}` counts them")
+        place = cls(*(int(said[name]) if whole else 0 for name in ENVIRONMENT))
+        if not (place.rank < place.processes >= place.local_processes > place.local_rank):
+            raise ValueError(f"no process stands there ({here}): they are counted from 0, by "
+                             f"`{START}`")
         return place
 
 
 def join(device: str = "cpu") -> Place:
-    """Meet the other processes, if torchrun started any. `device`: where this one trains."""
+    """Meet the other processes, if torchrun started any. This one trains on `device`."""
     place = Place.of()
     if place.processes > 1 and processes() == 1:
         if not dist.is_available():
             raise ValueError("this PyTorch has no torch.distributed: train in one process")
-        on_card = device.startswith("cuda")
-        if on_card:
+        if device.startswith("cuda"):
             torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_card else "gloo", timeout=PATIENCE)
+        dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
+                                timeout=PATIENCE)
     return place
 
 
@@ -90,8 +89,7 @@ def rank() -> int:
 
 @contextlib.contextmanager
 def first_alone() -> Iterator[None]:
-    """Rank 0 runs the block while the others wait; then they do, and find what it has kept in
-    files."""
+    """Rank 0 runs the block while the others wait; then they do, and find its files."""
     if rank():
         dist.barrier()
     yield
@@ -119,8 +117,8 @@ def from_first(x: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def gathered(x: torch.Tensor) -> torch.Tensor:
-    """The rows (N, d) of all processes, those of rank 0 first: (processes * N, d). Each has as
-    many; ValueError if not."""
+    """The rows (N, d) of all processes, those of rank 0 first: (processes * N, d).
+    ValueError if one has more than another."""
     if processes() == 1:
         return x
     agree(rows=len(x))
@@ -139,9 +137,9 @@ def agree(**what) -> None:
         first, *others = (each.get(name, "none") for each in said)
         for i, other in enumerate(others, 1):
             if other != first:
-                raise ValueError(f"the processes do not agree on {name}: {first} in rank 0, {other} "
-                                 f"in rank {i}; start all of them with the same command, and give "
-                                 "all of them the same files")
+                raise ValueError(f"the processes do not agree on {name}: {first} in rank 0, "
+                                 f"{other} in rank {i}; start all of them with the same "
+                                 "command, and give all of them the same files")
 
 
 # ---------------------------------------------------------------- training together
@@ -164,27 +162,26 @@ def add_gradients(model: nn.Module) -> None:
     used = [p for p, n in zip(parameters, users.tolist()) if n]
     for p in used:
         p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-    flat = summed(torch.cat([p.grad.flatten() for p in used]))      # one message, not a hundred
+    flat = summed(torch.cat([p.grad.flatten() for p in used]))  # one message, not a hundred
     for p, gradient in zip(used, flat.split([p.numel() for p in used])):
         p.grad.copy_(gradient.view_as(p))
 
 
 def rows(*batch: torch.Tensor) -> int:
-    """What a loss is the mean of, if all rows of a batch count alike. It says so:
-    `my_loss.mean_over = rows`."""
+    """What a loss is the mean of, if all rows count alike: `my_loss.mean_over = rows`."""
     return len(batch[0])
 
 
 def share(batch: tuple, i: int, n: int) -> tuple:
-    """Part i of n of a batch: some rows of each tensor, in order. A tensor of which it has no
-    rows is left out."""
+    """Part i of n of a batch: some rows of each tensor, in order. A tensor of which it has
+    no rows is left out."""
     parts = (x.tensor_split(n)[i] for x in batch)
     return tuple(part for part in parts if len(part))
 
 
 class Divided:
-    """The loss of a whole batch, found in parts: each process has its own, and takes them one
-    micro-batch after the other.
+    """The loss of a whole batch, found in parts: each process has its own, and takes them
+    one micro-batch after the other.
 
     The gradients are there when it returns, and `backward` of what it returns adds nothing.
 
@@ -217,8 +214,8 @@ class Divided:
         return {**means, "loss": means["loss"].requires_grad_()}
 
     def look_at(self, batch: tuple, n: int) -> None:
-        """ValueError, the same in every process, for a batch that cannot be divided by `n`, and
-        for processes whose first batches differ."""
+        """ValueError, the same in every process, for a batch that cannot be divided by `n`,
+        and for processes whose first batches differ."""
         check_divisible(batch, n, self.mean_over is rows)
         if not self.looked:
             whole = b"".join(x.detach().cpu().numpy().tobytes() for x in batch)
@@ -233,35 +230,34 @@ def divided(loss: Callable, known: Callable, micro_batches: int = 1) -> Callable
         return loss
     if not hasattr(known, "mean_over"):
         name = getattr(known, "__name__", type(known).__name__)
-        raise ValueError(f"{name} does not say what it is the mean of, so its parts cannot be "
-                         f"weighed: train in one process, or say it ({name}.mean_over = rows, "
-                         "of mmcourse.distributed, if all rows count alike)")
+        raise ValueError(f"{name} does not say what it is the mean of, so its parts have no "
+                         f"weights: train in one process, or say it ({name}.mean_over = rows, if "
+                         "all count alike; see mmcourse.distributed)")
     return Divided(loss, known.mean_over, micro_batches)
 
 
 def check_divisible(batch: tuple, n: int, alike: bool) -> None:
-    """ValueError unless `n` parts can be made of a batch, each with a row or more; with as many
-    rows each if they count `alike`."""
+    """ValueError unless `n` parts can be made of a batch, each with a row or more; with as
+    many rows each if they count `alike`."""
     if not all(isinstance(x, torch.Tensor) and x.ndim for x in batch):
-        raise ValueError("a batch that is divided is made of tensors, a row for each example; got "
-                         + ", ".join(type(x).__name__ for x in batch))
+        raise ValueError("a batch that is divided is made of tensors, a row for each example; "
+                         "got " + ", ".join(type(x).__name__ for x in batch))
     sizes = [len(x) for x in batch]
-    if alike and (sizes[0] % n or len({*sizes}) > 1):
-        raise ValueError(f"a batch of {' and '.join(map(str, dict.fromkeys(sizes)))} rows cannot "
-                         f"be divided into {n} parts alike: choose a number of processes (times "
-                         "micro-batches) that divides it")
-    if max(sizes) < n:
-        raise ValueError(f"a batch whose largest part has {max(sizes)} rows cannot be divided into "
-                         f"{n}: take fewer processes or micro-batches")
+    if alike and (sizes[0] % n or len({*sizes}) > 1) or max(sizes) < n:
+        many = " and ".join(map(str, dict.fromkeys(sizes)))
+        raise ValueError(f"a batch of {many} rows cannot be divided into {n} parts"
+                         f"{' alike' * alike}: take another number of processes, times "
+                         "micro-batches")
 
 
 @contextlib.contextmanager
 def unmoved(model: nn.Module) -> Iterator[None]:
-    """ValueError for a buffer that has moved in the block: a forward pass of a micro-batch may
-    not, or each would see another model."""
+    """ValueError for a buffer that moves in the block: each micro-batch would see another
+    model."""
     before = {name: x.clone() for name, x in model.named_buffers()}
     yield
     for name, x in model.named_buffers():
         if not torch.equal(x, before[name]):
-            raise ValueError(f"{name} moves whenever the model sees a batch, so micro-batches are "
-                             "not the same as one batch: leave them out, or take more processes")
+            raise ValueError(f"{name} moves whenever the model sees a batch, so micro-batches "
+                             "are not the same as one batch: leave them out, or take more "
+                             "processes")

@@ -47,8 +47,8 @@ def launch(script: str, processes: int = 2, timeout: float = 120) -> str:
         if code == 0:
             return printed
         if code is None:
-            raise TimeoutError(f"{processes} processes were not ready in {timeout:g} seconds, and were ended: does one wait for a "
-                               f"message that another never sends? Rank 0 had printed: {printed or 'nothing'}")
+            raise TimeoutError(f"{processes} processes were not ready in {timeout:g} seconds, and were ended: does one wait for "
+                               f"a message that another never sends? Rank 0 had printed: {printed or 'nothing'}")
         failures = sorted(Path(folder).glob("rank*.txt"), key=lambda path: path.stat().st_mtime_ns)
         raise RuntimeError(failures[0].read_text("utf-8") if failures else without_traceback(err.read_text("utf-8", "replace")))
 

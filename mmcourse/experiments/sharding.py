@@ -5,8 +5,10 @@ only while the block computes. Sources: Rajbhandari et al. 2020 (ZeRO), Zhao et 
 
 `mmcourse train` does without: its models are small, and Muon orthogonalizes whole matrices, which here nobody has.
 """
+import contextlib
 import shutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +94,8 @@ def save_shards(folder, model: nn.Module, optimizer: torch.optim.Optimizer, step
     folder = Path(folder)
     draft = folder.with_name(f".{folder.name}.part")
     weights, moments = get_state_dict(model, optimizer)
-    shards.save({"model": weights, "optimizer": moments, "step": torch.tensor(step)}, checkpoint_id=draft, no_dist=processes() == 1)
+    with one_may_suffice() as alone:
+        shards.save({"model": weights, "optimizer": moments, "step": torch.tensor(step)}, checkpoint_id=draft, no_dist=alone)
     if rank() == 0:
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
@@ -108,11 +111,21 @@ def load_shards(folder, model: nn.Module, optimizer: torch.optim.Optimizer) -> i
     for name, x in weights.items():
         found = getattr(there.get(f"model.{name}"), "size", None)
         if found != x.shape:
-            raise ValueError(f"{folder} belongs to another model: {name} is {tuple(found or ()) or 'not there'}, not {tuple(x.shape)}")
+            raise ValueError(f"{folder} belongs to another model: {name} is {tuple(found) if found else 'not there'} in it, not "
+                             f"{tuple(x.shape)}")
     state = {"model": weights, "optimizer": moments, "step": torch.tensor(0)}
-    shards.load(state, checkpoint_id=folder, no_dist=processes() == 1)
+    with one_may_suffice() as alone:
+        shards.load(state, checkpoint_id=folder, no_dist=alone)
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
     return int(state["step"])
+
+
+@contextlib.contextmanager
+def one_may_suffice() -> Iterator[bool]:
+    """Whether this process is alone; then torch does not warn that it is."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield processes() == 1
 
 
 def whole_shards(folder) -> dict:
@@ -123,8 +136,8 @@ def whole_shards(folder) -> dict:
         raise ValueError(f"{folder} is no checkpoint in shards ({type(error).__name__}): delete it to begin anew") from None
     files = {item.relative_path for item in said.storage_data.values()}
     if lost := sorted(name for name in files if not Path(folder, name).exists()):
-        raise ValueError(f"{folder} is not whole: of {len(files)} files {', '.join(lost)} is missing; copy those of all machines into "
-                         "it, or delete it to begin anew")
+        raise ValueError(f"{folder} is not whole: of {len(files)} files {', '.join(lost)} is missing; copy those of all machines "
+                         "into it, or delete it to begin anew")
     return said.state_dict_metadata
 
 
@@ -133,6 +146,7 @@ def to_safetensors(folder, file) -> None:
     import safetensors.torch
     weights = {name.removeprefix("model."): torch.empty(entry.size, dtype=entry.properties.dtype)
                for name, entry in whole_shards(folder).items() if name.startswith("model.")}
-    shards.load({"model": weights}, checkpoint_id=folder, no_dist=True)
+    with one_may_suffice():
+        shards.load({"model": weights}, checkpoint_id=folder, no_dist=True)
     with atomic_write(file) as draft:
         safetensors.torch.save_file(weights, draft)

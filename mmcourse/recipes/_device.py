@@ -38,10 +38,10 @@ def device(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r} is no device: choose cpu, cuda, cuda:1, mps or auto, the best there is")
     found, place = devices(), Place.of()
     wanted = {"auto": found[0], "cuda": "cuda:0"}.get(text, text)
-    if place.processes > 1 and wanted != "cpu":
-        return own_device(text, wanted, [card for card in found if card.startswith("cuda")], place)
     if wanted not in found:
         raise argparse.ArgumentTypeError(f"there is no {text} here, only {', '.join(found)}: {what_to_do(text)}")
+    if place.processes > 1 and wanted != "cpu":
+        return own_device(text, wanted, [card for card in found if card.startswith("cuda")], place)
     return wanted
 
 

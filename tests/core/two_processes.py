@@ -4,6 +4,7 @@ Each check is a function; what it returns stands under its name in FOLDER/rank0.
 """
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -16,7 +17,21 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmcourse import quantize
 from mmcourse.dataset import mixture_loss
-from mmcourse.distributed import add_gradients, agree, from_first, gathered, join, leave, processes, rank, rows, same_start, share, summed
+from mmcourse.distributed import (
+    add_gradients,
+    agree,
+    from_first,
+    gathered,
+    join,
+    leave,
+    processes,
+    rank,
+    rows,
+    same_start,
+    share,
+    summed,
+)
+from mmcourse.experiments.sharding import sharded, train_sharded
 from mmcourse.optim import Optim
 from mmcourse.quantize import VectorQuantizer
 from mmcourse.training import Hardware, Run, train
@@ -24,14 +39,15 @@ from mmcourse.transformer import Transformer, next_token_loss
 from mmcourse.vqvae import VQVAE, vqvae_loss
 
 QUIET = Run(progress=False, log_every=1)
+ADAMW = Optim("adamw", lr=1e-2, warmup=2)
 OPTIM = Optim("muon", lr=3e-3, warmup=2, ema_decay=0.9)
 
 
 # ---- models and batches, the same here and in the test
 
-def transformer(seed: int = 0) -> Transformer:
+def transformer(seed: int = 0, width: int = 16) -> Transformer:
     torch.manual_seed(seed)
-    return Transformer(40, width=16, layers=2, heads=2, context=32, segment_starts=(1,))
+    return Transformer(40, width=width, layers=2, heads=2, context=32, segment_starts=(1,))
 
 
 def mixture(rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
@@ -195,6 +211,27 @@ def noise(folder):
     return seen
 
 
+def dealt(folder):
+    """Weights in shards: straight, and stopped after three steps; what is said of a folder that is not whole."""
+    straight, halves = sharded(transformer()), sharded(transformer())
+    run = train_sharded(straight, mixture, mixture_loss, steps=6, optim=ADAMW)
+    train_sharded(halves, mixture, mixture_loss, steps=6, optim=ADAMW, folder=folder / "half", until=3)
+    if rank() == 0:
+        shutil.copytree(folder / "half", folder / "shards")
+        shutil.copytree(folder / "half", folder / "broken")
+        (folder / "broken" / "__1_0.distcp").unlink()
+    agree(copied=True)
+    halves = sharded(transformer(seed=7))
+    again = train_sharded(halves, mixture, mixture_loss, steps=6, optim=ADAMW, folder=folder / "shards")
+    weights = {name: whole(p) for name, p in straight.named_parameters()}
+    return {"weights": weights, "losses": run["losses"], "bytes": run["bytes"],
+            "resumed": {name: whole(p) for name, p in halves.named_parameters()} == weights and again["losses"] == run["losses"][3:],
+            "broken": words(lambda: train_sharded(halves, mixture, mixture_loss, steps=6, optim=ADAMW, folder=folder / "broken")),
+            "muon": words(lambda: train_sharded(halves, mixture, mixture_loss, steps=6, optim=OPTIM)),
+            "other": words(lambda: train_sharded(sharded(transformer(width=32)), mixture, mixture_loss, steps=6, optim=ADAMW,
+                                                 folder=folder / "half"))}
+
+
 def refused(folder):
     """What is said, and that it is said in both processes and nobody waits."""
     def go(loss=mixture_loss, batch=mixture, model=None, **run):
@@ -248,7 +285,7 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     where = Path(sys.argv[1])
     join()
-    found = {check.__name__: check(where) for check in (messages, gradients, trained, codebooks, noise, refused, stopped, unused)}
+    found = {check.__name__: check(where) for check in (messages, gradients, trained, codebooks, noise, dealt, refused, stopped, unused)}
     (where / f"rank{rank()}.json").write_text(json.dumps(found))
     leave()
     assert processes() == 1 and rank() == 0

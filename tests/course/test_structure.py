@@ -33,7 +33,7 @@ BELOW = {
 }
 LONGEST = 60                # lines of a function
 LONGEST_IN_STUDIES = 80
-MODEL_LINES = 4700          # of the root's files, the empty ones aside
+MODEL_LINES = 4750          # of the root's files, the empty ones aside
 
 
 def layer(module: str, package: Path) -> str:
@@ -129,7 +129,7 @@ def test_a_planted_long_function_is_found():
 
 
 def test_the_model_can_be_read():
-    """Some 4,500 lines in thirty files: what README.md says of its size (-s prints it)."""
+    """Some 4,700 lines in thirty files: what README.md says of its size (-s prints it)."""
     files = [path for path in PACKAGE.glob("*.py") if layer(name_of(path, PACKAGE), PACKAGE) in ("model", "files")]
     lines = [line for path in files for line in path.read_text("utf-8").splitlines()]
     filled = sum(bool(line.strip()) for line in lines)
