@@ -1,4 +1,5 @@
-"""Weights that no process holds whole: FSDP2, its checkpoint for any number of processes, and one file made of that (chapter 14).
+"""Weights that no process holds whole: FSDP2 (of PyTorch 2.6 or later), its checkpoint for any number of processes, and one file
+made of that (chapter 14).
 
 Each process keeps a part of every parameter, of its gradient and of what AdamW remembers of it; a block's parameters are whole
 only while the block computes. Sources: Rajbhandari et al. 2020 (ZeRO), Zhao et al. 2023 (PyTorch FSDP).

@@ -4,6 +4,7 @@ The processes are started once, as a user starts them; what they found is looked
 """
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,12 @@ START = "python -m torch.distributed.run --standalone --nproc-per-node 2 ..."
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """What each of two processes found, and the folder that they left."""
+    if sys.platform == "win32":
+        pytest.skip("a process is sent Ctrl-C as POSIX does it")
     folder = tmp_path_factory.mktemp("two")
+    train(they.transformer(), they.mixture, mixture_loss, steps=6, optim=they.OPTIM,
+          run=Run(progress=False, resume=folder / "one.pt", until=3))
+    train_sharded(they.transformer(), they.mixture, mixture_loss, steps=6, optim=they.ADAMW, folder=folder / "one", until=3)
     script = Path(they.__file__).read_text("utf-8")
     launch(f"import sys; sys.argv[1:] = [{str(folder)!r}]\n" + script, timeout=100)
     return [json.loads((folder / f"rank{i}.json").read_text()) for i in range(2)], folder
@@ -117,6 +123,14 @@ def test_a_stopped_run_goes_on_exactly_in_as_many_processes_and_nearly_so_in_one
     assert_close(found["trained"]["weights"], model, 1e-4)
     assert history.rows[0]["loss"] == found["trained"]["losses"][0]
     assert "half.pt was made with device cpu, 2 processes; from here on: device cpu" in capsys.readouterr().out
+
+
+def test_what_one_process_began_two_go_on_with(two):
+    (found, other), _ = two
+    assert found["going_on"] == other["going_on"]
+    for name, expected in (("train", found["trained"]["weights"]), ("shards", found["dealt"]["weights"])):
+        for key, x in expected.items():
+            assert found["going_on"][name][key] == pytest.approx(x, abs=1e-4), (name, key)
 
 
 def test_micro_batches_are_the_batch(two, monkeypatch):
@@ -330,7 +344,7 @@ def test_a_mean_of_means_is_not_the_mean():
         whole = mixture_loss(model, *batch)["loss"]
         means = [mixture_loss(model, *share(batch, i, 2))["loss"] for i in range(2)]
     assert abs(sum(means) / 2 - whole) > 0.01
-    assert math.isclose(Divided(mixture_loss, mixture_loss.mean_over, 2)(model, *batch)["loss"], whole, rel_tol=1e-5)
+    assert math.isclose(Divided(mixture_loss, mixture_loss.mean_over, 2)(model, *batch)["loss"].item(), whole.item(), rel_tol=1e-5)
 
 
 def test_numbers_beside_the_loss_are_means_too():

@@ -232,6 +232,14 @@ def dealt(folder):
                                                  folder=folder / "half"))}
 
 
+def going_on(folder):
+    """What one process has begun, two go on with: a run of `train`, and one in shards."""
+    plain, shards = transformer(seed=3 + rank()), sharded(transformer(seed=3))
+    train(plain, mixture, mixture_loss, steps=6, optim=OPTIM, run=Run(progress=False, resume=folder / "one.pt"))
+    train_sharded(shards, mixture, mixture_loss, steps=6, optim=ADAMW, folder=folder / "one")
+    return {"train": numbers(plain), "shards": {name: whole(p) for name, p in shards.named_parameters()}}
+
+
 def refused(folder):
     """What is said, and that it is said in both processes and nobody waits."""
     def go(loss=mixture_loss, batch=mixture, model=None, **run):
@@ -285,7 +293,7 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     where = Path(sys.argv[1])
     join()
-    found = {check.__name__: check(where) for check in (messages, gradients, trained, codebooks, noise, dealt, refused, stopped, unused)}
+    found = {check.__name__: check(where) for check in (messages, gradients, trained, codebooks, noise, dealt, going_on, refused, stopped, unused)}
     (where / f"rank{rank()}.json").write_text(json.dumps(found))
     leave()
     assert processes() == 1 and rank() == 0
