@@ -20,7 +20,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-PATIENCE = timedelta(hours=3)           # how long a process waits for the others
+MEETING = timedelta(minutes=5)          # how long a process waits for the others to come
+PATIENCE = timedelta(hours=3)           # and, once they are there, for what they say
 OTHER_DICE = 2_654_435_769              # 2^32 / golden ratio (the CPU's dice hear 32 bits)
 START = "python -m torch.distributed.run --standalone --nproc-per-node 2 ..."
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -58,15 +59,24 @@ class Place:
 
 
 def join(device: str = "cpu") -> Place:
-    """Meet the other processes, if torchrun started any. This one trains on `device`."""
+    """Meet the other processes, if torchrun started any. This one trains on `device`.
+    TimeoutError if they do not come."""
     place = Place.of()
-    if place.processes > 1 and processes() == 1:
-        if not dist.is_available():
-            raise ValueError("this PyTorch has no torch.distributed: train in one process")
-        if device.startswith("cuda"):
-            torch.cuda.set_device(device)
-        dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
-                                timeout=PATIENCE)
+    if place.processes == 1 or processes() > 1:
+        return place
+    if not dist.is_available():
+        raise ValueError("this PyTorch has no torch.distributed: train in one process")
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+    try:                                        # a board to write on; all say that they came
+        board, _, _ = next(dist.rendezvous("env://", timeout=MEETING))
+        board.set(f"here {place.rank}", "yes")
+        board.wait([f"here {i}" for i in range(place.processes)], MEETING)
+    except RuntimeError as error:
+        raise TimeoutError(f"rank {place.rank} has waited {MEETING} for the others, and not all "
+                           f"{place.processes} came: start all of them ({error})") from None
+    dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", store=board,
+                            rank=place.rank, world_size=place.processes, timeout=PATIENCE)
     return place
 
 

@@ -4,7 +4,9 @@ The processes are started once, as a user starts them; what they found is looked
 """
 import json
 import math
+import socket
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmcourse import codec, dataset, diffusion, transformer, vqvae
+from mmcourse import codec, dataset, diffusion, distributed, transformer, vqvae
 from mmcourse.codec import AudioCodec, codec_loss
 from mmcourse.dataset import mixture_loss
 from mmcourse.diffusion import FlowDecoder, decoder_loss
@@ -278,6 +280,18 @@ def test_a_place_that_does_not_exist(numbers, said):
     with pytest.raises(ValueError) as raised:
         Place.of(environment(*numbers))
     assert said in str(raised.value) and START in str(raised.value)
+
+
+def test_who_does_not_come_is_not_waited_for_for_ever(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {**environment(0, 2, 0, 2), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "MEETING", timedelta(seconds=1))
+    with pytest.raises(TimeoutError, match="rank 0 has waited 0:00:01 for the others, and not all 2 came: start all of them"):
+        join()
+    assert processes() == 1
 
 
 def test_a_share_is_rows_in_order_and_shares_are_the_batch():
