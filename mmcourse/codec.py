@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmcourse.checks import check_ids
+from mmcourse.distributed import rows
 from mmcourse.quantize import ResidualQuantizer
 from mmcourse.spectrogram import (
     FLOOR,
@@ -206,6 +207,9 @@ def codec_loss(codec: AudioCodec, samples: torch.Tensor, n_levels: torch.Tensor)
     mel = error.abs().mean() + 0.5 * error.square().mean()
     codes = ids[..., 0].unique().numel()
     return {"loss": mel + commitment, "mel": mel.item(), "codes": codes}
+
+
+codec_loss.mean_over = rows
 
 
 def check_audio_ids(ids, levels: int, codebook_size: int) -> torch.Tensor:

@@ -298,6 +298,14 @@ def mixture_loss(model: Transformer, *parts: torch.Tensor) -> dict:
     return {"loss": total / count}
 
 
+def tokens_that_count(*parts: torch.Tensor) -> torch.Tensor:
+    """What `mixture_loss` is the mean of: the weights of all tokens that are predicted, added up."""
+    return torch.stack([weights[:, 1:].sum() for weights in parts[1::2]]).sum()
+
+
+mixture_loss.mean_over = tokens_that_count
+
+
 # ---------------------------------------------------------------- directions
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmcourse.checks import MOST_STEPS, check_seed, check_whole
+from mmcourse.distributed import rows
 from mmcourse.vqvae import VQVAE, ChannelNorm, check_image_ids
 
 
@@ -167,6 +168,9 @@ def decoder_loss(model: FlowDecoder, images: torch.Tensor, plain: torch.Tensor,
     """Flow matching whose data is what the plain picture, enlarged, got wrong, in units of the
     model's `residual_std`."""
     return flow_loss(model, (images - enlarge(plain, model.scale)) / model.residual_std, plain, codes)
+
+
+decoder_loss.mean_over = rows
 
 
 def enlarge(pictures: torch.Tensor, scale: int) -> torch.Tensor:

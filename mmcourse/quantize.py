@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmcourse.distributed import from_first, gathered, processes, summed
+
 
 def nearest_code(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """The index of the nearest code for each vector: (N, d), (K, d) -> (N,) int64.
@@ -40,7 +42,8 @@ def k_means(vectors: torch.Tensor, codebook_size: int, rounds: int = 10) -> torc
 class VectorQuantizer(nn.Module):
     """A codebook that follows the data by moving averages (EMA); dead codes are restarted.
 
-    Dead is a code used less than `dead_below` of its fair share: tokens a step / K.
+    Dead is a code used less than `dead_below` of its fair share: tokens a step / K. Where
+    several processes train, the data are those of all (`summed`, `gathered`: chapter 14).
     """
 
     def __init__(self, codebook_size: int = 512, dim: int = 16, decay: float = 0.98,
@@ -62,7 +65,8 @@ class VectorQuantizer(nn.Module):
         finite: one NaN would spoil it for good.
         """
         x = x.float()                           # autocast may hand in bfloat16: too coarse
-        learning = self.training and torch.is_grad_enabled() and bool(x.isfinite().all())
+        learning = (self.training and torch.is_grad_enabled()
+                    and not summed((~x.isfinite()).sum()))
         if learning and not self.initialized:
             self._restart(x.detach(), torch.ones_like(self.cluster_size, dtype=torch.bool))
             self.initialized.fill_(1)
@@ -76,18 +80,20 @@ class VectorQuantizer(nn.Module):
     @torch.no_grad()
     def _ema_update(self, x: torch.Tensor, indices: torch.Tensor) -> None:
         """Each code moves to the running mean of the vectors that chose it."""
-        count = torch.bincount(indices, minlength=self.codebook_size)
+        count = summed(torch.bincount(indices, minlength=self.codebook_size))
         self.cluster_size.mul_(self.decay).add_(count, alpha=1 - self.decay)
-        self.embed_sum.mul_(self.decay).index_add_(0, indices, x, alpha=1 - self.decay)
+        self.embed_sum.mul_(self.decay / processes())          # of the old sum each a part
+        summed(self.embed_sum.index_add_(0, indices, x, alpha=1 - self.decay))
         self.codebook.copy_(self.embed_sum / self.cluster_size.clamp(min=1e-5)[:, None])
-        fair_share = len(x) / self.codebook_size
+        fair_share = int(count.sum()) / self.codebook_size
         self._restart(x, self.cluster_size < self.dead_below * fair_share)
 
     @torch.no_grad()
     def _restart(self, x: torch.Tensor, dead: torch.Tensor) -> None:
         """Dead codes are put on random vectors of this batch, with a fair share of use."""
         if n := int(dead.sum()):
-            self.codebook[dead] = x[torch.randint(len(x), (n,)).to(x.device)]
+            x = gathered(x)
+            self.codebook[dead] = x[from_first(torch.randint(len(x), (n,)).to(x.device))]
             self.cluster_size[dead] = len(x) / self.codebook_size
             self.embed_sum[dead] = self.codebook[dead] * self.cluster_size[dead, None]
 

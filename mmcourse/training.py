@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from mmcourse.checks import device_of
+from mmcourse.distributed import agree, divided, processes, rank, same_start, summed
 from mmcourse.files import locked, write_bytes
 from mmcourse.optim import EMA, Optim, make_optimizers, schedule, set_rates
 
@@ -67,10 +68,13 @@ class Hardware:
         bf16: the loss is computed in bfloat16 wherever that is safe (autocast). It comes out in float32, and weights and
             the optimizers' state stay so.
         compile: the loss, with what it calls of the model, is compiled. The model is not: its state keeps its names.
+        micro_batches: a process takes its share of a batch in so many parts, one after the other: a step needs less
+            memory and is the same step (`distributed.Divided`).
     """
     device: str | None = None
     bf16: bool = False
     compile: bool = False
+    micro_batches: int = 1
     now: ClassVar["Hardware"]
 
     @contextlib.contextmanager
@@ -87,6 +91,10 @@ class Hardware:
             model.to(before)
 
     def prepared(self, loss: Callable) -> Callable:
+        """The same loss, in these numbers; divided among the processes that have joined, and into micro-batches."""
+        return divided(self.in_numbers(loss), loss, self.micro_batches)
+
+    def in_numbers(self, loss: Callable) -> Callable:
         """The same loss, in these numbers."""
         if not (self.bf16 or self.compile):
             return loss
@@ -101,9 +109,13 @@ class Hardware:
             return {**result, "loss": result["loss"].float()} if isinstance(result, dict) else result.float()
         return in_these_numbers
 
-    def called(self, device: str) -> str:
-        """In words, with a name for the device: `cuda, bf16, compiled`."""
-        return ", ".join([device, *["bf16"] * self.bf16, *["compiled"] * self.compile])
+    def called(self, device: str, together: int | None = None) -> str:
+        """In words, with a name for the device: `cuda, bf16, compiled, 2 processes`. `together`: how many, if not all
+        that have joined."""
+        together = together or processes()
+        return ", ".join([device, *["bf16"] * self.bf16, *["compiled"] * self.compile,
+                          *[f"{together} processes"] * (together > 1),
+                          *[f"{self.micro_batches} micro-batches"] * (self.micro_batches > 1)])
 
 
 Hardware.now = Hardware()
@@ -179,19 +191,20 @@ train = on_hardware(train)      # the loop knows nothing of devices
 @contextlib.contextmanager
 def running(model: nn.Module, optim: Optim, run: Run, steps: int) -> Iterator["State"]:
     """The state of a run while it lasts. Nobody else has its file, Ctrl-C waits for the end of a step, and in
-    the end what was done is saved and the model is in eval mode, however the run ended."""
-    alone = contextlib.nullcontext() if run.resume is None else locked(run.resume, wait=False)
+    the end what was done is saved and the model is in eval mode, however the run ended. Of several processes rank 0
+    alone writes and prints."""
+    alone = contextlib.nullcontext() if run.resume is None or rank() else locked(run.resume, wait=False)
     with held_interrupt() as asked, alone:
         state = State.start(model, optim, run, steps, asked)
         if state.step >= (steps if run.until is None else run.until) > 0:
-            print(f"nothing to train: {run.resume} holds {state.step} steps already (without that file the "
-                  "same call begins anew)")
+            say(f"nothing to train: {run.resume} holds {state.step} steps already (without that file the "
+                "same call begins anew)")
         try:
             model.train()
             model.zero_grad(set_to_none=True)  # gradients left over from elsewhere are not ours
             yield state
         except KeyboardInterrupt:
-            asked.append("at once")
+            state.asked_to_stop.append("at once")
         except FloatingPointError as error:
             raise FloatingPointError(f"{error} (at step {state.step})") from None
         except Exception:                       # of the batch, or of what was called after a step
@@ -201,9 +214,26 @@ def running(model: nn.Module, optim: Optim, run: Run, steps: int) -> Iterator["S
         finally:
             model.eval()
         state.finish()
-        if asked:
+        if state.asked_to_stop:
             state.history.interrupted = True
-            print(state.how_it_stopped())
+            say(state.how_it_stopped())
+
+
+def say(sentence: str) -> None:
+    """Print it, once for all processes."""
+    if rank() == 0:
+        print(sentence)
+
+
+def meet(model: nn.Module, run: Run, settings: dict) -> None:
+    """All processes begin alike: with the same settings, the same file and the weights of rank 0. ValueError in all of
+    them if they cannot."""
+    shapes = {f"the shape of {name}": tuple(x.shape) for name, x in model.state_dict().items()}
+    agree(seed=run.seed, until=run.until, **settings, **shapes)
+    # asked after that: from here on rank 0 has written what it had to write
+    there = run.resume is not None and Path(run.resume).exists()
+    agree(file=_digest(Path(run.resume).read_bytes()) if there else "none")
+    same_start(model)
 
 
 @dataclass
@@ -221,19 +251,36 @@ class State:
     saved: int | None = None  # the step that the file holds
     begun: bool = False
     clock: float = field(default_factory=time.process_time)
+    asked_here: list = field(default_factory=list)      # of several processes, what this one was asked
+    elsewhere: float = 0.0  # CPU seconds of the others
 
     @classmethod
     def start(cls, model: nn.Module, optim: Optim, run: Run, steps: int = 0,
               asked: list | None = None) -> "State":
         """A new run, or the one that `run.resume` holds."""
-        ema = EMA(model, optim.ema_decay) if optim.ema_decay else None
         settings = {**asdict(optim), "steps": steps, "threads": torch.get_num_threads(),
                     "device": Hardware.now.called(device_of(model).type)}
+        if processes() > 1:
+            meet(model, run, {**settings, "threads": None})
+        ema = EMA(model, optim.ema_decay) if optim.ema_decay else None
         state = cls(model, make_optimizers(model, optim), ema, run, History(), settings,
                     [] if asked is None else asked)
         if run.resume is not None and Path(run.resume).exists():
             state.load(run.resume)
+        if processes() > 1:
+            state.asked_here, state.asked_to_stop = state.asked_to_stop, []
+            state.listen()
+            state.clock += state.elsewhere
+        if rank():
+            state.run = replace(run, resume=None)       # rank 0 alone writes
         return state
+
+    def listen(self) -> None:
+        """Was any process asked to stop? All do, after the same step. And how long have the others worked?"""
+        own = time.process_time()
+        asked, seconds = summed(torch.tensor([len(self.asked_here), own], dtype=torch.double)).tolist()
+        self.elsewhere = seconds - own
+        self.asked_to_stop += ["in one of the processes"] * (asked > 0)
 
     def done(self, result: dict, last: bool) -> None:
         """A step is done: count it, average the weights, log and save if it is time."""
@@ -243,6 +290,8 @@ class State:
             self.history.rows.append({"step": self.step,
                                       **{name: _number(value) for name, value in result.items()}})
         self.step, self.begun = self.step + 1, False
+        if processes() > 1:
+            self.listen()
         if self.run.resume is not None and self.step % self.run.save_every == 0 and not last:
             try:
                 write_bytes(self.run.resume, self.content())
@@ -311,10 +360,10 @@ class State:
         changed = [name for name in now if before.get(name) != now[name]]
         if changed:
             was, here = (", ".join(f"{name} {have.get(name)}" for name in changed) for have in (before, now))
-            print(f"{path} was made with {was}; from here on: {here}")
+            say(f"{path} was made with {was}; from here on: {here}")
 
     def _count_minutes(self) -> None:
-        now = time.process_time()
+        now = time.process_time() + self.elsewhere
         self.history.cpu_minutes += (now - self.clock) / 60
         self.clock = now
 
@@ -333,13 +382,17 @@ def _read_state(path, device) -> dict:
 
 
 def _last_line(data: bytes) -> bytes:
-    return f"\nsha256 {hashlib.sha256(data).hexdigest()}\n".encode()
+    return f"\nsha256 {_digest(data)}\n".encode()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def progress_bar(start: int, end: int, progress: bool):
-    """A bar from step `start` to `end`; none if `progress` is false."""
+    """A bar from step `start` to `end`; none if `progress` is false, and but one for all processes."""
     from tqdm.auto import tqdm
-    return tqdm(initial=min(start, end), total=end, disable=not progress, mininterval=1.0, leave=True)
+    return tqdm(initial=min(start, end), total=end, disable=not progress or rank() > 0, mininterval=1.0, leave=True)
 
 
 def to_device(model: nn.Module, batch: tuple) -> tuple:

@@ -204,3 +204,12 @@ def next_token_loss(model, ids: torch.Tensor, weights: torch.Tensor | None = Non
     for x, y, w in zip(hidden.split(LOSS_CHUNK), targets.split(LOSS_CHUNK), weights.split(LOSS_CHUNK)):
         total = total + (F.cross_entropy(model.head(x), y, reduction="none") * w).sum()
     return total / weights.sum()
+
+
+def predicted(ids: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """What `next_token_loss` is the mean of: the tokens that are predicted, or their weights, added up."""
+    there = (ids[:, 1:] != 0).float()
+    return (there if weights is None else weights[:, 1:] * there).sum()
+
+
+next_token_loss.mean_over = predicted

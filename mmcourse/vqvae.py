@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmcourse.checks import check_ids
+from mmcourse.distributed import rows
 from mmcourse.quantize import VectorQuantizer, nearest_code
 
 
@@ -191,3 +192,6 @@ def vqvae_loss(model: VQVAE, images: torch.Tensor, weights: torch.Tensor | float
     return {"loss": RECONSTRUCTION_WEIGHT * (weights * squares).mean() + commitment,
             "psnr": -10 * squares.detach().mean().log10(),
             "perplexity": (-(p * p.log()).sum()).exp()}
+
+
+vqvae_loss.mean_over = rows

@@ -17,8 +17,9 @@ from mmcourse import checkpoints
 from mmcourse.paths import CHECKPOINTS, cache_dir
 
 
-def options(name: str, argv: list[str] | None, steps: int | None) -> argparse.Namespace:
-    """The options that every recipe has; `--steps` if it takes steps. Sets threads and hardware of the process."""
+def options(name: str, argv: list[str] | None, steps: int | None, together: bool = False) -> argparse.Namespace:
+    """The options that every recipe has; `--steps` if it takes steps. Sets threads and hardware of the process, and joins
+    the others that torchrun started if the recipe trains `together`."""
     import torch
 
     from mmcourse.recipes import _device
@@ -29,10 +30,11 @@ def options(name: str, argv: list[str] | None, steps: int | None) -> argparse.Na
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=count, default=threads, help="default: %(default)s")
     parser.add_argument("--fresh", action="store_true", help="train from the first step, whatever was trained before")
-    _device.add_options(parser)
+    _device.add_options(parser, together)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--out", type=Path, help="the folder for the checkpoint (default: that of the run, in the cache)")
     where.add_argument("--ship", action="store_true", help="replace the shipped checkpoint in data/checkpoints")
+    _device.check_alone(parser, together)
     args = parser.parse_args(argv if argv is not None else [])
     torch.set_num_threads(args.threads)
     _device.use(parser, args)
@@ -73,6 +75,15 @@ def finished(history):
     if history.interrupted:
         raise KeyboardInterrupt
     return history
+
+
+def rank_0_goes_on() -> None:
+    """The training is over: the first process measures and saves, the others end here without a word."""
+    from mmcourse.distributed import leave, rank
+    first = rank() == 0
+    leave()
+    if not first:
+        raise SystemExit
 
 
 def ship(name: str, model, history, args: argparse.Namespace, run: Path, metrics: dict, folder: Path | None = None,

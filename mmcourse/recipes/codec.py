@@ -4,10 +4,11 @@ import torch
 
 from mmcourse import checkpoints
 from mmcourse.codec import FRAME_SAMPLES, AudioCodec, codec_loss
+from mmcourse.distributed import first_alone
 from mmcourse.judges.hearing import measure_codec
 from mmcourse.judges.metrics import if_installed
 from mmcourse.optim import Optim
-from mmcourse.recipes import begin, finished, options, run_file, ship
+from mmcourse.recipes import begin, finished, options, rank_0_goes_on, run_file, ship
 from mmcourse.spectrogram import normalize_loudness
 from mmcourse.training import History, Run, train
 from mmcourse.world.augment import change_speed
@@ -69,7 +70,9 @@ def train_codec(steps: int | None = None, resume=None, *, seed: int = 0, progres
     core."""
     torch.manual_seed(seed)
     codec = AudioCodec(width=width)
-    history = train(codec, CodecBatches(batch, humans=humans), codec_loss, steps=steps or STEPS,
+    with first_alone():
+        batches = CodecBatches(batch, humans=humans)
+    history = train(codec, batches, codec_loss, steps=steps or STEPS,
                     optim=Optim("muon", lr=lr, muon_lr=MUON_LR, weight_decay=0.0, warmup=100),
                     run=Run(seed=seed, resume=resume, save_every=250, progress=progress))
     return codec, history
@@ -83,10 +86,11 @@ def measure(codec: AudioCodec) -> dict:
 
 def main(argv: list[str] | None = None, folder=None) -> AudioCodec:
     """Train, measure, save."""
-    args = options("codec", argv, STEPS)
+    args = options("codec", argv, STEPS, together=True)
     people = load_human_digits() is not None
     run = begin(run_file("codec", seed=args.seed, steps=args.steps, people=people), args)
     codec, history = train_codec(args.steps, run, seed=args.seed)
     finished(history)
+    rank_0_goes_on()
     ship("codec", codec, history, args, run, measure(codec), folder, human_digits=people)
     return codec

@@ -9,7 +9,7 @@ from mmcourse import checkpoints
 from mmcourse.diffusion import FlowDecoder, decoder_loss, plain_and_codes
 from mmcourse.judges.metrics import measure_decoders
 from mmcourse.optim import Optim
-from mmcourse.recipes import begin, finished, options, run_file, ship
+from mmcourse.recipes import begin, finished, options, rank_0_goes_on, run_file, ship
 from mmcourse.training import History, Run, train
 from mmcourse.vqvae import VQVAE
 from mmcourse.world.pictures import draw_batch
@@ -33,7 +33,7 @@ def make_batch(vqvae: VQVAE, batch: int = BATCH):
 
 def main(argv: list[str] | None = None, folder=None) -> History:
     """Train (or go on training) the decoder and ship it."""
-    args = options("decoder", argv, STEPS)
+    args = options("decoder", argv, STEPS, together=True)
     vqvae, made_with = checkpoints.load("vqvae"), checkpoints.identity("vqvae")
     torch.manual_seed(args.seed)
     model = FlowDecoder(code_dim=vqvae.config["dim"])
@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None, folder=None) -> History:
                     optim=Optim("muon", lr=LR, muon_lr=MUON_LR, warmup=100, ema_decay=EMA_DECAY),
                     run=Run(seed=args.seed, resume=run, log_every=25, save_every=250))
     finished(history)
+    rank_0_goes_on()
     metrics = measure_decoders(vqvae, model, checkpoints.load("picture_judge"))
     ship("decoder", model, history, args, run, metrics, folder, vqvae=made_with)
     print("once it is shipped, measure it: mmcourse study ch07_decoder --fresh")

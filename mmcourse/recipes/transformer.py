@@ -19,8 +19,9 @@ from mmcourse.dataset import (
     training_edits,
     training_scenes,
 )
+from mmcourse.distributed import first_alone
 from mmcourse.optim import Optim
-from mmcourse.recipes import begin, finished, options, run_file, say_where, target
+from mmcourse.recipes import begin, finished, options, rank_0_goes_on, run_file, say_where, target
 from mmcourse.recipes._device import trained_on
 from mmcourse.training import History, Run, train
 from mmcourse.transformer import Transformer
@@ -187,10 +188,11 @@ def sound_tokens(part: Part, progress: bool = True) -> dict:
 
 def main(argv: list[str] | None = None, folder=None) -> History:
     """Train (or go on training) the reference transformer and ship it. `--steps` ends the run earlier."""
-    args = options("transformer", argv, STEPS)
+    args = options("transformer", argv, STEPS, together=True)
     left, minutes, model = args.steps, 0.0, None
     for number, part in enumerate(PARTS):
-        mixture = make_mixture(stage=part.stages[-1], part=part)
+        with first_alone():
+            mixture = make_mixture(stage=part.stages[-1], part=part)
         if model is None:
             model = make_model(mixture.vocabulary, args.seed)
         optim = Optim("muon", lr=part.rate * LR, muon_lr=part.rate * MUON_LR, warmup=WARMUP, ema_decay=EMA_DECAY)
@@ -204,6 +206,7 @@ def main(argv: list[str] | None = None, folder=None) -> History:
         if left <= 0:
             break
     history.cpu_minutes = minutes
+    rank_0_goes_on()
     ship(model, mixture, args.seed, args.steps, history, target(args, run, folder))
     return history
 

@@ -6,9 +6,10 @@ share two codes, and a third of the signs can no longer be read. Hence the sign'
 import numpy as np
 import torch
 
+from mmcourse.distributed import rows
 from mmcourse.judges.metrics import pooled_psnr
 from mmcourse.optim import Optim
-from mmcourse.recipes import begin, finished, options, run_file, ship
+from mmcourse.recipes import begin, finished, options, rank_0_goes_on, run_file, ship
 from mmcourse.training import History, Run, train
 from mmcourse.vqvae import VQVAE, vqvae_loss
 from mmcourse.world.pictures import SIGN_TOP, SIZE, draw_batch
@@ -37,6 +38,9 @@ def loss(model: VQVAE, images: torch.Tensor) -> dict:
     return vqvae_loss(model, images, weights)
 
 
+loss.mean_over = rows
+
+
 @torch.no_grad()
 def measure(model: VQVAE, n: int = 512, jitter: int = 0, unnamed: float = 0.0) -> dict:
     """PSNR and codes used on held-out scenes."""
@@ -60,10 +64,12 @@ def make(seed: int = 0) -> VQVAE:
 
 def main(argv: list[str] | None = None, folder=None) -> History:
     """Train (or go on training) the tokenizer and ship it."""
-    args = options("vqvae", argv, STEPS)
+    args = options("vqvae", argv, STEPS, together=True)
     run = begin(run_file("vqvae", seed=args.seed, steps=args.steps), args)
     model = make(args.seed)
     history = train(model, batch, loss, steps=args.steps, optim=Optim("muon", lr=LR, muon_lr=MUON_LR),
                     run=Run(seed=args.seed, resume=run, log_every=50))
-    ship("vqvae", model, finished(history), args, run, measures(model), folder)
+    finished(history)
+    rank_0_goes_on()
+    ship("vqvae", model, history, args, run, measures(model), folder)
     return history

@@ -33,7 +33,7 @@ BELOW = {
 }
 LONGEST = 60                # lines of a function
 LONGEST_IN_STUDIES = 80
-MODEL_LINES = 4500          # of the root's files, the empty ones aside
+MODEL_LINES = 4750          # of the root's files, the empty ones aside
 
 
 def layer(module: str, package: Path) -> str:
@@ -129,12 +129,12 @@ def test_a_planted_long_function_is_found():
 
 
 def test_the_model_can_be_read():
-    """Some 4,400 lines in twenty-nine files: what README.md says of its size (-s prints it)."""
+    """Some 4,700 lines in thirty files: what README.md says of its size (-s prints it)."""
     files = [path for path in PACKAGE.glob("*.py") if layer(name_of(path, PACKAGE), PACKAGE) in ("model", "files")]
     lines = [line for path in files for line in path.read_text("utf-8").splitlines()]
     filled = sum(bool(line.strip()) for line in lines)
     print(f"the model: {len(files)} files, {len(lines):,} lines, {filled:,} of them not empty")
-    assert filled < MODEL_LINES and len(files) <= 29
+    assert filled < MODEL_LINES and len(files) <= 30
 
 
 # ---------------------------------------------------------------- nothing lies about
@@ -147,7 +147,8 @@ def defined(tree: ast.Module) -> dict[str, ast.stmt]:
             found[node.name] = node
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                found |= {name.id: node for name in ast.walk(target) if isinstance(name, ast.Name)}
+                found |= {name.id: node for name in ast.walk(target)
+                      if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
     return found
 
 

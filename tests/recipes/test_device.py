@@ -33,10 +33,10 @@ def machine(monkeypatch):
     return make
 
 
-def refused(capsys, *argv) -> str:
+def refused(capsys, *argv, together=False) -> str:
     before = Hardware.now
     with pytest.raises(SystemExit) as ended:
-        options("vqvae", [*argv], 7)
+        options("vqvae", [*argv], 7, together)
     assert ended.value.code == 2 and Hardware.now is before
     return " ".join(capsys.readouterr().err.split())
 
@@ -88,6 +88,51 @@ def test_numbers_that_it_has(machine, capsys):
     assert _device.trained_on() == {"device": "cuda:0 (NVIDIA H100 80GB HBM3), bf16, compiled"}
     options("x", [], None)                              # the next recipe of `train all` asks again
     assert Hardware.now == Hardware() and _device.trained_on() == {}
+
+
+def place(monkeypatch, local_rank, processes):
+    """As torchrun would have it; nobody is there to meet."""
+    for name, n in (("RANK", local_rank), ("WORLD_SIZE", processes), ("LOCAL_RANK", local_rank), ("LOCAL_WORLD_SIZE", processes)):
+        monkeypatch.setenv(name, str(n))
+
+
+@pytest.mark.parametrize("has, asked, local_rank, device", [
+    ({"cards": 2}, "cuda", 0, "cuda:0"), ({"cards": 2}, "cuda", 1, "cuda:1"), ({"cards": 3, "mps": True}, "auto", 1, "cuda:1"),
+    ({}, "auto", 1, "cpu"), ({"cards": 2}, "cpu", 1, "cpu")])
+def test_each_of_several_processes_has_its_card(machine, monkeypatch, has, asked, local_rank, device):
+    machine(**has)
+    place(monkeypatch, local_rank, 2)
+    assert _device.device(asked) == device
+
+
+@pytest.mark.parametrize("has, asked, said", [
+    ({"cards": 1}, "cuda", "2 processes on this machine need as many cards, and there is 1: --nproc-per-node 1"),
+    ({"cards": 1}, "auto", "2 processes on this machine need as many cards, and there is 1"),
+    ({"cards": 2}, "cuda:1", "several processes train on the CPU, or on an NVIDIA card each (--device cuda), not on cuda:1"),
+    ({"mps": True}, "mps", "or on an NVIDIA card each (--device cuda), not on mps; PyTorch sees no such card here"),
+    ({"mps": True}, "auto", "not on auto; PyTorch sees no such card here"),
+    ({}, "cuda", "there is no cuda here, only cpu")])
+def test_a_card_that_a_process_cannot_have(machine, monkeypatch, capsys, has, asked, said):
+    machine(**has)
+    place(monkeypatch, 1, 2)
+    assert said in refused(capsys, "--device", asked, together=True)
+
+
+def test_what_is_trained_in_one_process_says_so(monkeypatch, capsys):
+    place(monkeypatch, 0, 2)
+    assert "this is trained in one process, and torchrun started 2: leave torchrun out" in refused(capsys)
+    monkeypatch.delenv("WORLD_SIZE")
+    assert "the environment says half of where this process stands among others" in refused(capsys)
+
+
+def test_micro_batches(capsys):
+    options("vqvae", ["--micro-batches", "4"], 7, together=True)
+    assert Hardware.now == Hardware(micro_batches=4) and capsys.readouterr().out == ""
+    assert _device.trained_on() == {"device": "cpu, 4 micro-batches"}
+    assert "unrecognized arguments: --micro-batches 4" in refused(capsys, "--micro-batches", "4")
+    with pytest.raises(SystemExit):
+        options("vqvae", ["--micro-batches", "0"], 7, together=True)
+    assert "--micro-batches is a whole number from 1 on, got 0" in capsys.readouterr().err
 
 
 def test_an_option_refused_costs_nothing(capsys):
