@@ -81,7 +81,7 @@ CORE = {
     "13": {
         "experiments.inside": "looking stream states patched attend cut no_look",
         "experiments.probes": "probe control_labels",
-        "experiments.concepts": "concept_states retrieval direction steered",
+        "experiments.concepts": "concept_states retrieval mean_difference steered",
     },
 }
 _REMOTE = re.compile(

@@ -32,7 +32,7 @@ def retrieval(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a @ b.T).argmax(1) == torch.arange(len(a))
 
 
-def direction(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+def mean_difference(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """From all others to those that are `chosen` (N,): a difference of means, (C,)."""
     return x[chosen].mean(0) - x[~chosen].mean(0)
 

@@ -214,20 +214,25 @@ def probes(found: Mapping, place: str) -> None:
         line = {"factor": factor, "bag": f"{np.mean([found['bag'][seed][factor] for seed in SEEDS]):.0%}"}
         for model in ("shipped", "untrained"):
             each = np.mean([found["pictures"][model][seed]["right"][place][factor] for seed in SEEDS], 0)
-            line |= {f"{model}, {i} blocks": f"{each[i]:.0%}" for i in (0, 1, 3, 6)}
+            line |= {f"{model}, {blocks} blocks": f"{each[i]:.0%}" for i, blocks in enumerate(probed_after(found))}
         lines.append(line)
     show.table(lines, f"Linear probes at the place {place!r}, asked about {3 * found['plan']['asked']} test scenes of held-out "
                       "pairs.")
 
 
+def probed_after(found: Mapping) -> list[int]:
+    """After how many blocks the study probed."""
+    return [*map(int, layer_names(found["plan"]["layers"]))]
+
+
 def selectivity(found: Mapping) -> None:
     """Right, right on labels that dice gave, and the difference."""
-    lines = []
+    lines, fourth = [], probed_after(found).index(4)
     for factor in ("thing", "ground"):
         for place in found["pictures"]["shipped"]["0"]["right"]:
             for model in ("shipped", "untrained"):
                 rows = [found["pictures"][model][seed] for seed in SEEDS]
-                right, dice = (np.mean([row[kind][place][factor][4] for row in rows]) for kind in ("right", "control"))
+                right, dice = (np.mean([row[kind][place][factor][fourth] for row in rows]) for kind in ("right", "control"))
                 lines.append({"factor": factor, "place": place, "model": model, "right": f"{right:.0%}",
                               "on dice's labels": f"{dice:.0%}", "selectivity": f"{100 * (right - dice):+.0f}"})
     show.table(lines, "After four blocks. Selectivity: points above the same probe on labels that dice gave to each pair.")
@@ -235,14 +240,17 @@ def selectivity(found: Mapping) -> None:
 
 def probe_verdicts(found: Mapping) -> dict[str, str]:
     """What was expected of the probes."""
+    order = probed_after(found)
+
     def at(model: str, place: str, factor: str, blocks: int, kind: str = "right") -> list[float]:
-        return [100 * found["pictures"][model][seed][kind][place][factor][blocks] for seed in SEEDS]
+        return [100 * found["pictures"][model][seed][kind][place][factor][order.index(blocks)] for seed in SEEDS]
 
     def bag(factor: str) -> list[float]:
         return [100 * found["bag"][seed][factor] for seed in SEEDS]
 
     def sound(model: str, factor: str, blocks: int) -> np.ndarray:
-        return np.array([100 * found["sounds"][model][seed][factor][blocks] for seed in SEEDS])
+        column = 0 if model == "bag" else order.index(blocks)
+        return np.array([100 * found["sounds"][model][seed][factor][column] for seed in SEEDS])
     mean, article = "mean of the picture", "before the thing"
     select = {place: np.subtract(at("shipped", place, "thing", 4), at("shipped", place, "thing", 4, "control"))
               for place in (mean, article)}
@@ -255,7 +263,7 @@ def probe_verdicts(found: Mapping) -> dict[str, str]:
             "P3, from the mean after block 1 (> 99 %)": in_words(*interval(at("shipped", mean, "place", 1)), "%", above=99.0),
             "P3, from the twin's (> 90 %)": in_words(*interval(at("untrained", mean, "place", 1)), "%", above=90.0)}
     out |= {f"P4, best letter, best layer, {place} (< 20 %)": in_words(*interval(np.max(
-        [at("shipped", place, f"letter {i}", blocks) for i in (1, 2, 3) for blocks in range(7)], 0)), "%", below=20.0)
+        [at("shipped", place, f"letter {i}", blocks) for i in (1, 2, 3) for blocks in order], 0)), "%", below=20.0)
         for place in (mean, article)}
     out["P5, selectivity of the thing: the article's above the mean's"] = in_words(
         *interval(select[article] - select[mean]), "points", above=0.0)

@@ -33,7 +33,7 @@ from mmcourse import checkpoints
 from mmcourse.assistant import painted
 from mmcourse.dataset import speech_tokens
 from mmcourse.experiments.aligned import one_kind
-from mmcourse.experiments.concepts import concept_states, direction, retrieval, steered
+from mmcourse.experiments.concepts import concept_states, mean_difference, retrieval, steered
 from mmcourse.generate import generate
 from mmcourse.judges import PictureReader
 from mmcourse.studies import Job, Study
@@ -109,7 +109,7 @@ def directions(source: str, seed: int, plan: Plan) -> dict[str, dict[str, torch.
     else:
         segments, labels = grounds_in(source, seed, plan)
         made, labels = concept_states(shipped(), tokenizers()[2], segments), np.array(labels)
-        found = {layer: {ground: direction(made[layer], torch.from_numpy(labels == ground)) for ground in BACKGROUNDS}
+        found = {layer: {ground: mean_difference(made[layer], torch.from_numpy(labels == ground)) for ground in BACKGROUNDS}
                  for layer in plan.layers}
     like = found if source == "picture" else directions("picture", seed, plan)
     return {layer: {ground: F.normalize(vector, dim=0) * like[layer][ground].norm() for ground, vector in each.items()}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmcourse.experiments.aligned import SLOTS, Rows, _stacked, described, drawn, one_kind
-from mmcourse.experiments.concepts import concept_states, direction, retrieval, steered
+from mmcourse.experiments.concepts import concept_states, mean_difference, retrieval, steered
 from mmcourse.experiments.inside import states
 from mmcourse.experiments.probes import control_labels, probe
 from mmcourse.generate import generate
@@ -96,7 +96,7 @@ def test_retrieval_and_direction():
     x = torch.randn(9, 5, generator=torch.Generator().manual_seed(1))
     assert retrieval(x, 3 * x + 7).all() and retrieval(x, x.roll(1, 0)).sum() == 0
     chosen = torch.arange(9) < 3
-    assert torch.allclose(x[~chosen].mean(0) + direction(x, chosen), x[chosen].mean(0), atol=1e-6)
+    assert torch.allclose(x[~chosen].mean(0) + mean_difference(x, chosen), x[chosen].mean(0), atol=1e-6)
 
 
 def test_steering_moves_the_prompt_and_not_what_is_drawn(model):
