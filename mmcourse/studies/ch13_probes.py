@@ -1,12 +1,12 @@
 """What a linear probe reads out of the shipped model's states, and out of what has learned nothing. About eight CPU minutes.
 
-A picture of one kind of thing with a sign of three letters, then its caption; states of every layer at three places: the
-mean over the picture's 64 tokens, at `</image>`, and at the article (or number) before the thing. The probe is trained on 900
-scenes of the training split and asked about scenes whose pair of thing and ground it has not seen. Spoken words: the mean over
-their tokens. Controls: the untrained twin; the bag of embeddings (mean of the tokens' vectors, without positions: no layer at
-all); and a control task, whose labels dice gave to each pair of thing and ground (Hewitt and Liang 2019), asked about new scenes
-of the *same* pairs. Selectivity: right minus right on the control task. Written down before it ran, after a pilot with one probe
-each at three layers:
+A picture of one kind of thing with a sign of three letters, then its caption; states after 0, 1, 4 and 6 blocks at three
+places: the mean over the picture's 64 tokens, at `</image>`, and at the article (or number) before the thing. The probe is
+trained on 900 scenes of the training split and asked about scenes whose pair of thing and ground it has not seen. Spoken words:
+the mean over their tokens. Controls: the untrained twin; the bag of embeddings (mean of the tokens' vectors, without positions:
+no layer at all); and a control task, whose labels dice gave to each pair of thing and ground (Hewitt and Liang 2019), asked
+about new scenes of the *same* pairs. Selectivity: right minus right on the control task. Written down before it ran, after a
+pilot with one probe each at three layers:
 
 - P1: the thing is read at `</image>` from the shipped model in over 80 % after block 3, from the untrained twin in under 10 %.
 - P2: ground and count come out of the bag of embeddings (over 95 %): a probe that finds them in the model says little about it.
@@ -18,7 +18,8 @@ each at three layers:
 - P6: a spoken word is read from the mean after block 3 in at least 20 points more than from the twin; the voice is not (within
   10 points of the bag or below): what the task does not need is not made clearer.
 
-Rows: `pictures`: model -> place -> factor -> share right by layer (those of the plan); `control` the same for dice's labels; `bag`, `sounds`.
+Rows: `pictures`: model -> place -> factor -> share right by layer (those of the plan); `control` the same for dice's labels;
+`bag`, `sounds`.
 """
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
