@@ -2,24 +2,22 @@
 
 Sources: Alain and Bengio 2016 (1610.01644); control tasks and selectivity, Hewitt and Liang 2019 (1909.03368).
 """
-import warnings
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import RidgeClassifierCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 
-def probe(states: torch.Tensor, labels: Sequence, new_states: torch.Tensor, new_labels: Sequence) -> float:
+def probe(states: torch.Tensor, labels: Sequence, new_states: torch.Tensor, new_labels: Sequence,
+          strengths: Sequence[float] = (1, 10, 100, 1000)) -> float:
     """Train a linear probe on states (N, C) and their labels; the share of the new ones
-    (M, C) that it gets right."""
-    reader = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)             # 300 steps are what a probe gets
-        reader.fit(states.numpy(), np.asarray(labels))
+    (M, C) that it gets right. How strongly its weights are held small is chosen among
+    `strengths` by leaving one state out at a time."""
+    reader = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=strengths))
+    reader.fit(states.numpy(), np.asarray(labels))
     return float(reader.score(new_states.numpy(), np.asarray(new_labels)))
 
 
