@@ -1,7 +1,7 @@
 """A sparse autoencoder for the states of a transformer: many features, of which each state needs a few (chapter 13).
 
-Sources: Gao et al. 2024 (2406.04093: the k largest stay, columns of one length, features that died are revived by what the
-others leave over). What features are compared with, and whether they do what they seem to say: `studies.ch13_sae`.
+Source: Gao et al. 2024 (2406.04093: the k largest stay, directions of one length, dead features are revived by what the others
+leave over). What features are compared with, and whether they do what they seem to say: `studies.ch13_sae`.
 """
 import contextlib
 from collections.abc import Callable, Iterator
@@ -17,7 +17,8 @@ class SparseAutoencoder(nn.Module):
     """States as sums of a few directions out of many: (..., C) -> (..., C).
 
     Args:
-        width: C, of a state. features: how many directions there are. k: how many a state has.
+        width: C, of a state. features: how many directions there are.
+        k: how many of them a state has.
         quiet: a feature that was in no state for so many batches counts as dead.
     """
 
@@ -27,9 +28,9 @@ class SparseAutoencoder(nn.Module):
         self.middle = nn.Parameter(torch.zeros(width))
         self.directions = nn.Parameter(F.normalize(torch.randn(features, width), dim=1))
         self.reader = nn.Linear(width, features)
-        self.reader.weight.data.copy_(self.directions.data)             # at first both are alike
+        self.reader.weight.data.copy_(self.directions.data)     # at first both are alike
         nn.init.zeros_(self.reader.bias)
-        self.register_buffer("silent", torch.zeros(features))           # batches since it was used
+        self.register_buffer("silent", torch.zeros(features))   # batches since it was used
 
     def scores(self, x: torch.Tensor) -> torch.Tensor:
         """How much of each feature a state seems to have: (..., C) -> (..., features)."""
@@ -54,40 +55,41 @@ def largest(f: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def sparse_loss(model: SparseAutoencoder, x: torch.Tensor) -> dict:
-    """States (B, C) -> the share of their variance that is not explained; and, at a 32nd of its
-    weight, how much of what is left over the dead features would not explain either."""
+    """States (B, C) -> the share of their variance that is not explained; and, at a 32nd of
+    its weight, how much of what is left over the dead features do not explain either."""
     scores = model.scores(x)
     f = largest(scores, model.k)
-    left = x - model.middle - model.part(f)                             # (B, C)
-    spread = (x - x.mean(0)).square().sum()
+    left = x - model.middle - model.part(f)                         # (B, C)
+    missed = left.square().sum() / (x - x.mean(0)).square().sum()
     model.silent = torch.where(f.detach().gt(0).any(0), 0.0, model.silent + 1)
     dead = model.silent > model.quiet
-    missed = left.square().sum() / spread
-    loss, n = missed, min(int(dead.sum()), len(model.middle) // 2)
+    loss, n = missed, min(int(dead.sum()), x.shape[1] // 2)
     if n:
-        revived = model.part(largest(scores * dead, n))
         rest = left.detach()
+        revived = model.part(largest(scores * dead, n))
         loss = loss + (rest - revived).square().sum() / rest.square().sum() / 32
     return {"loss": loss, "missed": missed.detach(), "dead": dead.float().mean()}
 
 
+@torch.no_grad()
 def explained(model: SparseAutoencoder, x: torch.Tensor) -> float:
     """The share of the variance of states (N, C) that an autoencoder gives back."""
-    with torch.no_grad():
-        return 1 - float((x - model(x)).square().sum() / (x - x.mean(0)).square().sum())
+    return 1 - float((x - model(x)).square().sum() / (x - x.mean(0)).square().sum())
 
 
 # ---------------------------------------------------------------- features changed while a model works
 
 def normed(x: torch.Tensor) -> torch.Tensor:
-    """States as the next block's LayerNorm sees them: each with mean 0 and variance 1, (..., C)."""
+    """States as the next LayerNorm sees them: each with mean 0 and variance 1, (..., C)."""
     return F.layer_norm(x, x.shape[-1:])
 
 
 @contextlib.contextmanager
-def moved(model: nn.Module, part: str, sparse: SparseAutoencoder, move: Callable) -> Iterator[None]:
-    """While the block lasts, `move(f)` is added to the normed states of a part: f (B, T, features)
-    are their features, what comes back is (B, T, C). The rest of a state, and how long it is, stay."""
+def moved(model: nn.Module, part: str, sparse: SparseAutoencoder,
+          move: Callable) -> Iterator[None]:
+    """While the block lasts, `move(f)` is added to the normed states of a part: f is the
+    features (B, T, features), what comes back is (B, T, C). What they do not explain of a
+    state, and how long it is, stay."""
     def look(name, x):
         if name == part:
             f = sparse.encode(normed(x))
@@ -97,6 +99,6 @@ def moved(model: nn.Module, part: str, sparse: SparseAutoencoder, move: Callable
 
 
 def only(f: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Features (B, T, features) but for each row's own `chosen` ones (B, m): all others are zero."""
+    """Of features (B, T, features) each row's own `chosen` ones (B, m), and zeros."""
     kept = torch.zeros(len(f), 1, f.shape[-1]).scatter(-1, chosen[:, None], 1.0)
     return f * kept

@@ -20,8 +20,8 @@ What happens if it is changed (captions of pictures with one kind of thing, all 
 - S6: taking out the one best feature of the ground changes the ground in fewer than a quarter of the captions: others say it too.
 - S7: giving its activity to the feature of another ground makes at least half of the captions say that ground, with everything
   else as it was in 95 %; taking out another feature that is as active, or a random direction, changes no ground in 95 %.
-- S8: nouns: the best feature, in pictures as at `said`, changes fewer than 5 % of the nouns, taken out or swapped: it predicts and
-  is not what the model reads.
+- S8: nouns: the best feature, in pictures as at `said`, changes fewer than 5 % of the nouns, taken out or swapped: it predicts
+  and is not what the model reads.
 - S9: the noun follows (a third or more) when the whole difference of means is added to the states while the caption is said; from
   all features less than that, from one feature in fewer than 5 %.
 
@@ -307,8 +307,8 @@ def compared(before: list, after: list, family: str, wanted: list | None = None)
     def other(a: dict, b: dict | None) -> bool:
         return b is None or any(a[slot] != b[slot] for slot in SLOTS if slot != family)
     pairs = list(zip(before, after))
-    out = {"target": np.mean([b is None or a[family] != b[family] for a, b in pairs]), "others": np.mean([other(*p) for p in pairs]),
-           "broken": np.mean([b is None for _, b in pairs])}
+    out = {"target": np.mean([b is None or a[family] != b[family] for a, b in pairs]),
+           "others": np.mean([other(*pair) for pair in pairs]), "broken": np.mean([b is None for _, b in pairs])}
     if wanted is not None:
         out["wanted"] = np.mean([b is not None and b[family] == value for (_, b), value in zip(pairs, wanted)])
         out["clean"] = np.mean([b is not None and b[family] == value and not other(a, b) for (a, b), value in zip(pairs, wanted)])
