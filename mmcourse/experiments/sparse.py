@@ -100,5 +100,5 @@ def moved(model: nn.Module, part: str, sparse: SparseAutoencoder,
 
 def only(f: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """Of features (B, T, features) each row's own `chosen` ones (B, m), and zeros."""
-    kept = torch.zeros(len(f), 1, f.shape[-1]).scatter(-1, chosen[:, None], 1.0)
+    kept = f.new_zeros(len(f), 1, f.shape[-1]).scatter(-1, chosen[:, None], 1.0)
     return f * kept

@@ -5,7 +5,7 @@ What was measured is `results("ch13_sae")` and `results("ch13_hop")`, handed in 
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -147,4 +147,83 @@ def sae_verdicts(found: Mapping) -> dict[str, str]:
                                            changed(found, "noun, said", "all features x 1", "wanted", "steering"))])
     out["S9, all features: fewer"] = in_words(*less, points, above=0.0)
     share("S9, one feature: at most 5 %", "noun, said", "1 features x 1", "wanted", "steering", below=5.0)
+    return out
+
+
+# ---------------------------------------------------------------- the second hop
+
+SPOTS = {"question, name": "the name", "question, next": "after it", "question, opens": "answer opens",
+         "question, says": "“a ...”",
+         "caption, name": "the name", "caption, next": "after it", "caption, opens": "picture opens"}
+GROUPS = {"D": "D: drawn and told", "T": "T: told only", "N": "N: never"}
+
+
+def read(found: Mapping, what: str, spot: str, group: str) -> list[list[float]]:
+    """What lens or probe finds at a spot, seed by seed and layer by layer, in per cent."""
+    return [[100 * value for value in found["read"][seed][what][spot][group]] for seed in SEEDS]
+
+
+def hops(found: Mapping, what: str = "probe") -> None:
+    """In how many states the noun of a name is found, by layer and spot, for three groups of names: a map for each."""
+    layers = len(found["read"][SEEDS[0]][what]["question, name"]["D"])
+    fig, axes = plt.subplots(1, len(GROUPS), figsize=(10.5, 3.3), sharey=True)
+    for axis, (group, title) in zip(axes, GROUPS.items()):
+        grid = np.array([np.mean(read(found, what, spot, group), 0) for spot in SPOTS]).T        # (layers, spots)
+        drawn = axis.imshow(grid, origin="lower", aspect="auto", vmin=0, vmax=100, cmap="cividis")
+        for layer, i in np.ndindex(*grid.shape):
+            axis.text(i, layer, f"{grid[layer, i]:.0f}", ha="center", va="center", fontsize=8,
+                      color="black" if grid[layer, i] > 55 else "white")
+        axis.axvline(3.5, color="white", linewidth=3)
+        axis.grid(False)
+        axis.set(title=title, xticks=range(len(SPOTS)), yticks=range(layers))
+        axis.set_xticklabels(SPOTS.values(), rotation=45, ha="right", fontsize=8)
+    axes[0].set(ylabel="blocks before it")
+    fig.colorbar(drawn, ax=axes, label="% nouns found")
+    show.figure(fig, "Left of the line in a question, right of it in a caption that is to be drawn. Means of three seeds; chance "
+                     f"is {100 / 12:.0f} %.")
+
+
+def replaced(found: Mapping) -> None:
+    """Right pictures if the noun's states stand in place of the name's, or of all that follows it, after each part."""
+    parts = ["before block 1", "after block 1", "after block 2", "after block 3"]
+    lines = []
+    for group in ("T", "D"):
+        rows = [found["patched"][seed][group] for seed in SEEDS]
+        for where, name in (("name", "at the name"), ("after", "in all places after it")):
+            lines.append({"names of": group, "the noun's states": name,
+                          "no patch": f"{np.mean([row['own'] for row in rows]):.0%}",
+                          **{part: f"{np.mean([row[where][i] for row in rows]):.0%}" for i, part in enumerate(parts)}})
+    show.table(lines, "Pictures with the right noun, means of three seeds.")
+
+
+def back_patched(found: Mapping) -> None:
+    """The best back-patch of each seed, and its controls."""
+    rows = [(seed, found["back"][seed]["best"]) for seed in SEEDS]
+    show.table([{"seed": seed, "the state of": ", ".join(map(str, row["source"])), "put in place of": ", ".join(row["target"]),
+                 "names that decided": f"{row['deciding']:.0%}", "other names": f"{row['others']:.0%}",
+                 "another name's state": f"{row['another']:.0%}", "no patch": f"{row['own']:.0%}"} for seed, row in rows],
+               f"The best of {len(found['back'][SEEDS[0]]['tried'])} on half of the names of T, pictures with the right noun.")
+
+
+def hop_verdicts(found: Mapping) -> dict[str, str]:
+    """What was expected of the second hop against what came."""
+    percent, points = "%", "points"
+
+    def share(what: str, spot: str, group: str, pick: Callable, **bounds: float) -> str:
+        return in_words(*interval([pick(each) for each in read(found, what, spot, group)]), percent, **bounds)
+    out = {f"P1, the lens finds the noun in the answer, {group}": share("lens", "question, says", group, lambda each: each[-1],
+                                                                        above=95.0) for group in ("D", "T")}
+    out |= {"P2, not at a name of T: at most 30 %": share("probe", "caption, name", "T", max, below=30.0),
+            "P3, a picture opens, D: at least 60 %": share("probe", "caption, opens", "D", max, above=60.0),
+            "P3, a picture opens, T: at most 35 %": share("probe", "caption, opens", "T", max, below=35.0)}
+    rows = {group: [found["patched"][seed][group] for seed in SEEDS] for group in ("T", "D")}
+    for group, each in rows.items():
+        widest = interval([max((100 * (value - row["own"]) for value in row["name"][1:]), key=abs) for row in each])
+        out[f"P4, {group}: the name's place after block 1, within 5 points"] = in_words(*widest, points, above=-5.0, below=5.0)
+    followed = interval([100 * row["after"][1] for row in rows["T"]])
+    out["P5, T: all places after it, after block 1, 80 %"] = in_words(*followed, percent, above=80.0)
+    best_rows = [found["back"][seed]["best"] for seed in SEEDS]
+    for key, name in (("own", "no patch"), ("another", "another name's state")):
+        out[f"P6, the best back-patch: within 10 points of {name}"] = in_words(
+            *interval([100 * (row["others"] - row[key]) for row in best_rows]), points, above=-10.0, below=10.0)
     return out
