@@ -196,6 +196,20 @@ def replaced(found: Mapping) -> None:
     show.table(lines, "Pictures with the right noun, means of three seeds.")
 
 
+def cut_off(found: Mapping) -> None:
+    """Right pictures if some tokens may not look at the name."""
+    names = {"pictures": "the picture's tokens", "after": "those after the name", "after and pictures": "both",
+             "pictures, the noun after": "the picture's, and the noun's states after it"}
+    show.table([{"may not look at the name": name, **{f"names of {group}": f"{np.mean(cut_shares(found, group, way)):.0f} %"
+                                                      for group in ("T", "D")}} for way, name in names.items()],
+               "Pictures with the right noun, means of three seeds.")
+
+
+def cut_shares(found: Mapping, group: str, way: str) -> list[float]:
+    """Right pictures if some may not look, for each seed, in per cent."""
+    return [100 * found["cut"][seed][group][way] for seed in SEEDS]
+
+
 def back_patched(found: Mapping) -> None:
     """The best back-patch of each seed, and its controls."""
     rows = [(seed, found["back"][seed]["best"]) for seed in SEEDS]
@@ -222,6 +236,13 @@ def hop_verdicts(found: Mapping) -> dict[str, str]:
         out[f"P4, {group}: the name's place after block 1, within 5 points"] = in_words(*widest, points, above=-5.0, below=5.0)
     followed = interval([100 * row["after"][1] for row in rows["T"]])
     out["P5, T: all places after it, after block 1, 80 %"] = in_words(*followed, percent, above=80.0)
+    for way, name in (("pictures", "the picture's tokens"), ("after", "those after it")):
+        fall = interval([100 * row["own"] - share for row, share in zip(rows["D"], cut_shares(found, "D", way))])
+        out[f"P7, D: {name} do not look at the name, 20 points fewer"] = in_words(*fall, points, above=20.0)
+    neither = interval(cut_shares(found, "D", "after and pictures"))
+    out["P7, D: neither looks, at most 15 %"] = in_words(*neither, percent, below=15.0)
+    both = interval(cut_shares(found, "T", "pictures, the noun after"))
+    out["P7, T: the noun after it and no look, 80 %"] = in_words(*both, percent, above=80.0)
     best_rows = [found["back"][seed]["best"] for seed in SEEDS]
     for key, name in (("own", "no patch"), ("another", "another name's state")):
         out[f"P6, the best back-patch: within 10 points of {name}"] = in_words(

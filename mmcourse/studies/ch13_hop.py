@@ -17,6 +17,11 @@ P5):
   of the opening picture, from a later layer into an earlier one, at the name or at the opening: the best of them, chosen on half
   of the T names, is within 10 points of no patch on the other half, and of the same patch with another name's state.
 
+- P7 (written after P1 to P6 had run with seed 0, where P5 failed at 44 %, and before it ran itself): there are two ways from a
+  name to its picture, and D needs both: right pictures of D fall by 20 points at least if the picture's own tokens may not look
+  at the name, and if what stands after it may not; if neither may, they are at chance (15 % at most). And with the noun's states
+  after the name *and* no look of the picture's tokens at it, the pictures of T are right, 80 % at least.
+
 So the verdict that is expected: the first hop is taken where a question asks for it and only there; a picture reads the name
 itself, at once, and has learned what to do with the names of D one by one.
 
@@ -25,7 +30,9 @@ spot for each group, layer by layer (the first: what enters the first block); a 
 itself on four fifths of them at a time. `patched`: right pictures with the noun's states in place of the name's (`name`) or of
 all that follow it (`after`), after each part; `own`: with no patch. `back`: right pictures of the names of T that decide, for
 each source, layer, spot and part; `best`: the best, on the other names, with `another` name's state, and with none (`own`).
+`cut`: right pictures if the picture's tokens, or those after the name, or both, may not look at the name in any layer.
 """
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache, partial
@@ -37,7 +44,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmcourse import checkpoints
-from mmcourse.experiments.inside import looking, states, stream
+from mmcourse.experiments.inside import cut, looking, no_look, states, stream
 from mmcourse.generate import generate
 from mmcourse.paths import cache_dir
 from mmcourse.studies import Job, Study, ch09_facts
@@ -49,6 +56,8 @@ from mmcourse.world.facts import GROUPS, NOUNS, Prompt, question_of
 SPOTS = {"question": ("name", "next", "opens", "says"), "caption": ("name", "next", "opens")}
 SOURCES = (*(("question", "says", layer) for layer in (1, 2, 3)), *(("caption", "opens", layer) for layer in (2, 3)))
 TARGETS = (("name", "embed"), ("name", "blocks.0"), ("opens", "embed"), ("opens", "blocks.0"), ("opens", "blocks.1"))
+READERS = {"after": lambda length, name, context: range(name + 1, length),                       # places in a caption's row
+           "pictures": lambda length, name, context: range(length, context)}
 FOLDS = 5                               # of the D names, for their own probe
 
 
@@ -152,23 +161,29 @@ def said_by_states(seed: int, plan: Plan) -> dict:
 # ---------------------------------------------------------------- pictures with other states
 
 def drawn(net: Net, prompts: Sequence[Prompt], part: str = "", places: Sequence[Sequence[int]] = (),
-          donors: Sequence[torch.Tensor] = ()) -> list[str]:
+          donors: Sequence[torch.Tensor] = (), cut_from: Sequence[str] = ()) -> list[str]:
     """The nouns that are drawn after captions, the likeliest tokens; for each prompt `donors` (places, C) stand at its `places`
-    after a part."""
-    texts = [net.data.text(prompt.text) for prompt in prompts]
-    said = [""] * len(prompts)
-    for length in sorted({len(text.ids) for text in texts}):
-        here, waiting = [i for i, text in enumerate(texts) if len(text.ids) == length], [True]
+    after a part; and these `READERS` may not look at the name, in any layer."""
+    shapes, said = [], [""] * len(prompts)
+    for prompt in prompts:
+        row, where = spots(net, "caption", prompt)
+        shapes.append((len(row), where["name"]))
+    for shape in sorted({*shapes}):
+        here, waiting = [i for i, each in enumerate(shapes) if each == shape], [True]
 
         def look(name, x, here=here, waiting=waiting):
-            if name == part and waiting:                                # the first pass has the prompt
+            if name == part and (waiting or cut_from):                  # with a cache the prompt is in the first pass alone
                 waiting.clear()
                 x = x.clone()
                 for row, i in enumerate(here):
                     x[row, list(places[i])] = donors[i]
                 return x
-        with looking(net.model, look):
-            images = generate(net.model, net.data.vocabulary, [[texts[i]] for i in here], "image", temperature=0.0)
+        readers = [i for reader in cut_from for i in READERS[reader](*shape, net.model.context)]
+        blocked = no_look(net.model.context, readers, range(2, shape[1] + 1)) if readers else None
+        away = contextlib.nullcontext() if blocked is None else cut(net.model, blocked)
+        with looking(net.model, look), away:
+            asked = [[net.data.text(prompts[i].text)] for i in here]
+            images = generate(net.model, net.data.vocabulary, asked, "image", temperature=0.0, use_cache=not readers)
         for i, scene in zip(here, read_scenes(net.paint(images))):
             said[i] = scene.groups[0].noun
     return said
@@ -179,22 +194,43 @@ def right(prompts: Sequence[Prompt], said: Sequence[str]) -> float:
     return share([noun == prompt.noun for noun, prompt in zip(said, prompts)])
 
 
+def told_runs(net: Net, prompts: Sequence[Prompt]) -> list[dict[str, tuple]]:
+    """For each prompt places in its row, and the states (layers + 1, places, C) that the caption with the noun has there: of the
+    name's last piece, and of what comes `after` it, which is alike and counted from the end."""
+    out = []
+    for prompt in prompts:
+        row, name = spots(net, "caption", prompt)
+        told, noun = spots(net, "caption", Prompt(prompt.noun, prompt.noun, prompt.place, prompt.ground))
+        run, after = run_of(net, told), len(row) - 1 - name["name"]
+        out.append({"name": ([name["name"]], run[:, [noun["name"]]]),
+                    "after": (range(len(row) - after, len(row)), run[:, -after:])})
+    return out
+
+
 def patched(seed: int, plan: Plan) -> dict:
     """A row of `patched`: the states of the caption with the noun in that with the name."""
     net, out = net_of(seed, plan), {}
     for group in ("T", "D"):
-        prompts, runs = net.data.facts.prompts(group), []
-        for prompt in prompts:
-            row, name = spots(net, "caption", prompt)
-            told, noun = spots(net, "caption", Prompt(prompt.noun, prompt.noun, prompt.place, prompt.ground))
-            run, after = run_of(net, told), len(row) - 1 - name["name"]         # what follows is alike: counted from the end
-            runs.append({"name": ([name["name"]], run[:, [noun["name"]]]),
-                         "after": (range(len(row) - after, len(row)), run[:, -after:])})
+        prompts = net.data.facts.prompts(group)
+        runs = told_runs(net, prompts)
         out[group] = {"own": right(prompts, drawn(net, prompts))}
         for where in ("name", "after"):
             places = [each[where][0] for each in runs]
             out[group][where] = [right(prompts, drawn(net, prompts, part, places, [each[where][1][layer] for each in runs]))
                                  for layer, part in enumerate(stream(net.model))]
+    return out
+
+
+def cut_off(seed: int, plan: Plan) -> dict:
+    """A row of `cut`: right pictures if some may not look at the name; with the noun's states `after` it from block 1 on, too."""
+    net, out = net_of(seed, plan), {}
+    for group in ("T", "D"):
+        prompts = net.data.facts.prompts(group)
+        runs = [each["after"] for each in told_runs(net, prompts)]
+        noun = ("blocks.0", [places for places, _ in runs], [states[1] for _, states in runs])
+        out[group] = {" and ".join(readers): right(prompts, drawn(net, prompts, cut_from=readers))
+                      for readers in (("pictures",), ("after",), ("after", "pictures"))}
+        out[group]["pictures, the noun after"] = right(prompts, drawn(net, prompts, *noun, cut_from=("pictures",)))
     return out
 
 
@@ -222,7 +258,7 @@ def back(seed: int, plan: Plan) -> dict:
 
 def jobs(plan: Plan, seeds: Sequence[int]) -> list[Job]:
     """Reading and patching with every seed."""
-    measures = {"read": said_by_states, "patched": patched, "back": back}
+    measures = {"read": said_by_states, "patched": patched, "back": back, "cut": cut_off}
     return [Job(f"{name}, seed {seed}", partial(measure, seed, plan), (name,), str(seed), seed=seed)
             for seed in seeds for name, measure in measures.items()]
 

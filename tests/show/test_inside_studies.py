@@ -57,7 +57,12 @@ def hop_rows():
         best = {"source": ["question", "says", 2], "target": ["opens", "blocks.0"], "deciding": 0.2, "others": 0.18 + 0.001 * int(seed),
                 "another": 0.17, "own": 0.18}
         return {"tried": {"a -> b": 0.1, "c -> d": 0.2}, "best": best}
-    return {name: {seed: make(seed) for seed in SEEDS} for name, make in (("read", read), ("patched", patched), ("back", back))}
+
+    def cut(seed):
+        return {group: {"pictures": 0.5, "after": 0.4, "after and pictures": 0.08 + 0.001 * int(seed), "pictures, the noun after": 0.95}
+                for group in "TD"}
+    makers = {"read": read, "patched": patched, "back": back, "cut": cut}
+    return {name: {seed: make(seed) for seed in SEEDS} for name, make in makers.items()}
 
 
 TABLES = {"S": (sae_rows, inside_studies.sae_verdicts), "P": (hop_rows, inside_studies.hop_verdicts)}
@@ -115,6 +120,9 @@ def each(found, section, change):
     ("P", "P3, a picture opens, T", lambda f: in_states(f, "probe", "caption, opens", "T", 0.8)),
     ("P", "P4, T", lambda f: each(f, "patched", lambda row: row["T"]["name"].__setitem__(2, 0.6))),
     ("P", "P5", lambda f: each(f, "patched", lambda row: row["T"]["after"].__setitem__(1, 0.3))),
+    ("P", "P7, D: the picture's", lambda f: each(f, "cut", lambda row: row["D"].update({"pictures": 0.85}))),
+    ("P", "P7, D: neither", lambda f: each(f, "cut", lambda row: row["D"].update({"after and pictures": 0.5}))),
+    ("P", "P7, T", lambda f: each(f, "cut", lambda row: row["T"].update({"pictures, the noun after": 0.2}))),
     ("P", "P6, the best back-patch: within 10 points of no", lambda f: each(f, "back", lambda row: row["best"].update(others=0.6))),
     ("P", "P6, the best back-patch: within 10 points of another", lambda f: each(f, "back", lambda row: row["best"].update(another=0.6)))])
 def test_a_claim_can_fail(table, claim, change):
@@ -137,7 +145,9 @@ def test_everything_is_shown(capsys):
     inside_studies.hops(found, "lens")
     inside_studies.replaced(found)
     inside_studies.back_patched(found)
+    inside_studies.cut_off(found)
     said = capsys.readouterr().out
     for word in ("held-out combinations", "Variance explained", "taken out", "swapped", "states themselves", "Left of the line", "after block 2",
-                 "question, says, 2"):
+                 "question, says, 2",
+                 "may not look"):
         assert word in said

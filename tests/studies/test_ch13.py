@@ -115,6 +115,16 @@ def test_own_states_change_no_picture_and_all_of_anothers_make_its_picture(net):
             assert ch13_hop.drawn(net, mine, part, everywhere, [run[layer] for run in others]) == ch13_hop.drawn(net, other)
 
 
+def test_who_may_not_look_at_the_name_cannot_know_it(net):
+    """With all looks cut, names of one length make the same picture."""
+    facts = net.data.facts
+    alike = [Prompt(name, facts.noun(name), "left", "blue") for name in facts.of("T")
+             if len(net.data.bpe.encode(f" {name}")) == 2][:4]
+    rows = [ch13_hop.spots(net, "caption", prompt) for prompt in alike]
+    assert len({(len(row), where["name"]) for row, where in rows}) == 1 and len(alike) > 1
+    assert len({*ch13_hop.drawn(net, alike, cut_from=("after", "pictures"))}) == 1
+
+
 def test_a_probe_is_not_marked_on_names_that_it_was_taught():
     """States that say the name and not the noun: taught names are found, others are not."""
     dice = torch.Generator().manual_seed(0)
