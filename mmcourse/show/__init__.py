@@ -26,7 +26,7 @@ _LINES = ("-", "--", "-.", ":")
 # Between tokens: seen only where a page has taken all styles away (code-hosting sites do), so that their boundaries stay.
 SEPARATOR = '<wbr><span style="font-size:0">|</span>'
 _SUBMODULES = ("audio", "bits", "ch03", "ch08", "ch09", "ch10", "ch11", "ch12", "codebooks", "conversation", "depth", "diagrams",
-               "flow", "inside", "panel", "sequence", "shelves", "text")
+               "flow", "inside", "inside_studies", "panel", "sequence", "shelves", "text")
 
 
 def __getattr__(name: str):

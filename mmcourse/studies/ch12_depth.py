@@ -21,6 +21,7 @@ thresholds; `each`: the share after each block; `ceiling`: mean blocks until the
 answers that really leave early, hit by hit, as the report judges read them. `drafted`: passes of the model and of the draft,
 operations and CPU seconds relative to one token at a time, and how many answers are the same, id by id.
 """
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -99,17 +100,24 @@ def shipped() -> Shipped:
 
 
 @cache
-@torch.enable_grad()
-def exits(seed: int, plan: Plan) -> ExitHeads:
-    """The exits, trained on answers of the training split: pictures, captions, words."""
+def training_mixture(scenes: int, every: int) -> Mixture:
+    """Questions and answers of the training split: `scenes` scenes, one clip in `every` of the training voices. Whoever uses it
+    says how many `rows` of what."""
     s, corpus = shipped(), load_speech(progress=False)
-    kept = corpus.select(held_out=False)[::plan.every]
+    kept = corpus.select(held_out=False)[::every]
     words = [corpus.words[i] for i in kept]
     clips = Clips(heard_clips(s.codec, [corpus.clips[i] for i in kept], words, s.vocabulary.audio_levels, 0, "exits",
                               progress=False).tokens, words)
-    scenes = training_scenes(plan.scenes)
-    mixture = Mixture(s.vocabulary, s.bpe, scenes, image_tokens(s.vqvae, scenes, {"exits": 1}, progress=False), clips,
-                      rows={"text->image": 6, "image->text": 8, "text->audio": 8})
+    drawn = training_scenes(scenes)
+    return Mixture(s.vocabulary, s.bpe, drawn, image_tokens(s.vqvae, drawn, {"exits": 1}, progress=False), clips, rows={})
+
+
+@cache
+@torch.enable_grad()
+def exits(seed: int, plan: Plan) -> ExitHeads:
+    """The exits, trained on answers of the training split: pictures, captions, words."""
+    s, mixture = shipped(), copy.copy(training_mixture(plan.scenes, plan.every))
+    mixture.rows = {"text->image": 6, "image->text": 8, "text->audio": 8}
 
     def batch(rng: np.random.Generator) -> tuple[torch.Tensor]:
         parts, states = mixture.batch(rng), []

@@ -21,6 +21,7 @@ from mmcourse.diffusion import FlowDecoder, decoder_loss, paint_flow
 from mmcourse.experiments import byte_patches, exits, learners, routed, shelf_nets
 from mmcourse.experiments.budgets import BudgetNet, budget_loss
 from mmcourse.experiments.episodes import Labelled, Ruled
+from mmcourse.experiments.sparse import SparseAutoencoder, sparse_loss
 from mmcourse.experiments.voices import Spoken, distance
 from mmcourse.generate import generate
 from mmcourse.in_context import EpisodeNet
@@ -141,6 +142,7 @@ LOSSES = {
     "phrase listener": (lambda: PhraseListener([*map(str, range(20))], 8), lambda: (torch.randn(2, 8320) / 10, ids(2, 3, low=1)),
                         phrase_listener.ctc),
     "budgets": (lambda: BudgetNet(width=8), lambda: (patches(), torch.rand(2, 12)), budget_loss),
+    "sparse": (lambda: SparseAutoencoder(8, 32, 4, quiet=0), lambda: (torch.rand(6, 8),), sparse_loss),
     "byte patches": (lambda: byte_patches.PatchNet(512, 16, 16, 1, 2), lambda: (ids(2, 20), torch.rand(2, 20) < 0.3),
                      byte_patches.patch_loss),
     **{f"routed, {kind}": (partial(transformer, routed.RoutedTransformer, router=kind, routed=(1,)), rows, next_token_loss)
