@@ -82,6 +82,7 @@ CORE = {
         "experiments.inside": "looking stream states patched attend cut no_look",
         "experiments.probes": "probe control_labels",
         "experiments.concepts": "concept_states retrieval mean_difference steered",
+        "experiments.sparse": "SparseAutoencoder largest sparse_loss",
     },
 }
 _REMOTE = re.compile(

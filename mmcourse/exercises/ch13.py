@@ -9,6 +9,7 @@ from mmcourse.exercises import register
 from mmcourse.experiments.concepts import retrieval
 from mmcourse.experiments.inside import looking, no_look, patched, states
 from mmcourse.experiments.probes import control_labels
+from mmcourse.experiments.sparse import largest
 from mmcourse.transformer import Transformer
 
 # ---------------------------------------------------------------- patch a state
@@ -211,6 +212,41 @@ def check_retrieval(fn):
     assert torch.equal(fn(a, loud), retrieval(a, loud)), "one long row must not win every time: cosine, not the bare product"
     b = a + 1.2 * torch.randn(12, 6, generator=dice)
     assert torch.equal(fn(a, b), retrieval(a, b)), "rows of a look for their own among the rows of b, not the other way round"
+
+
+# ---------------------------------------------------------------- the k largest
+
+def _the_smallest(f, k):
+    return -largest(-f, k)
+
+
+def _only_where(f, k):
+    return (largest(f, k) != 0).to(f.dtype)
+
+
+def _in_order(f, k):
+    return f.topk(k, dim=-1).values
+
+
+def _of_the_whole_batch(f, k):
+    return largest(f.flatten(), k).view_as(f)
+
+
+def _above_the_mean(f, k):
+    return f * (f > f.mean(-1, keepdim=True))
+
+
+@register("13.largest", reference=largest, minutes=5, difficulty=1,
+          wrong=[_the_smallest, _only_where, _in_order, _of_the_whole_batch, _above_the_mean],
+          hint="f.topk(k, dim=-1), then scatter its values into zeros")
+def check_largest(fn):
+    f = torch.tensor([[3.0, 1.0, 2.0, 5.0], [0.5, 0.1, 0.2, 0.4]])
+    got = fn(f, 2)
+    assert got.shape == f.shape, f"the others become zero, they do not go: shape {tuple(f.shape)}, got {tuple(got.shape)}"
+    due = torch.tensor([[3.0, 0.0, 0.0, 5.0], [0.5, 0.0, 0.0, 0.4]])
+    assert torch.equal(got, due), f"the two largest of each row of {f.tolist()}: {due.tolist()}, got {got.tolist()}"
+    f = torch.randn(2, 3, 9, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fn(f, 4), largest(f, 4)), "any number of dimensions, always along the last: (2, 3, 9) came out otherwise"
 
 
 # ---------------------------------------------------------------- five results
