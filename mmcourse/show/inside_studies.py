@@ -16,7 +16,7 @@ from mmcourse.show.shelves import SEEDS, interval
 
 BASES = {"feature": "features", "neuron": "neurons", "principal": "principal axes", "coordinate": "coordinates",
          "random": "random directions", "told": "told the labels"}
-CONTEXTS = {"picture": "in a picture", "said": "where it is about to be said", "caption": "in a caption"}
+CONTEXTS = {"picture": "in a picture", "said": "about to be said", "caption": "in a caption"}
 NETS = {"trained": ("trained", "o"), "untrained": ("never trained", "x")}
 FAMILIES = ("noun", "ground", "place", "count", "letter")
 
@@ -89,10 +89,10 @@ def steering(found: Mapping, gain: int = 1) -> None:
     """How many captions say what was wanted, against how many features a difference of means was made of."""
     ways = [way.removesuffix(f" x {gain}") for way in found["steering"][SEEDS[0]]["noun, said"] if way.endswith(f" x {gain}")]
     fig, axis = plt.subplots(figsize=(6.4, 3.2))
-    for edit, style in (("ground, picture", "o-"), ("noun, said", "s--")):
+    for edit, style, colour in (("ground, picture", "o-", show.COLOURS[0]), ("noun, said", "s--", show.COLOURS[1])):
         for key, alpha in (("wanted", 1.0), ("others", 0.35)):
             rows = [np.mean(changed(found, edit, f"{way} x {gain}", key, "steering")) for way in ways]
-            axis.plot(range(len(ways)), rows, style, alpha=alpha,
+            axis.plot(range(len(ways)), rows, style, color=colour, alpha=alpha,
                       label=f"{edit.split(', ')[0]}: {'says the wanted one' if key == 'wanted' else 'something else changed'}")
     axis.set(xticks=range(len(ways)), ylabel="% of captions", ylim=(-3, 103))
     names = [way.replace("1 features", "1 feature").replace("states", "the states\nthemselves") for way in ways]
