@@ -65,7 +65,6 @@ NAMES = [(family, value) for family, values in FAMILIES.items() for value in val
 SLOTS = ("noun", "count", "place", "ground")
 EDITS = (("ground", "picture"), ("noun", "picture"), ("noun", "said"), ("place", "picture"), ("count", "picture"))
 STEERED = (("ground", "picture"), ("noun", "said"))
-RARE = 5                                # scenes of either split that must have a factor, or it is left out
 TEST_SEED = 1306
 
 
@@ -81,6 +80,7 @@ class Plan:
     scenes: int = 6000
     every: int = 4
     scored: int = 600
+    rare: int = 5                                                       # scenes of either split have a factor, or it is left out
     edited: int = 160
     gains: tuple[int, ...] = (1, 2)
     most: tuple[int, ...] = (1, 4, 16)                                  # features that a steering vector is made of
@@ -253,7 +253,7 @@ def scored(kind: str, seed: int, plan: Plan) -> dict:
            "used by a tenth": float((used > 0.1).float().mean())}
     for context in CONTEXTS:
         (a, has), (b, test) = (seen_by(kind, net, context, plan, split) for split in ("train", plan.split))
-        common = (has.sum(0) >= RARE) & (test.sum(0) >= RARE)
+        common = (has.sum(0) >= plan.rare) & (test.sum(0) >= plan.rare)
         out[context] = {"base": by_family(test.float().mean(0), common)}
         for name, read in bases(a, has, sae, seed).items():
             best = range(len(NAMES)) if name == "told" else average_precision(a.each(read), has).argmax(0).tolist()
@@ -398,7 +398,7 @@ def head(plan: Plan) -> dict:
                                                 for name in ("transformer", "vqvae", "codec", "bpe")}}
 
 
-TOY = Plan(features=64, k=4, steps=3, batches=1, scenes=64, every=200, scored=40, edited=4, gains=(1,), most=(1,),
+TOY = Plan(features=64, k=4, steps=3, batches=1, scenes=64, every=200, scored=40, rare=1, edited=4, gains=(1,), most=(1,),
            split="validation")
 STUDY = Study("ch13_sae", Plan(), TOY, jobs, head, seeds=(0, 1, 2), minutes=True)
 main = STUDY.run
