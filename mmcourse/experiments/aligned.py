@@ -55,6 +55,18 @@ class Rows:
         return {slot: right.double().mean().item() for slot, right in self.right(logits).items()}
 
 
+def donors(scenes: Sequence[Scene]) -> list[int]:
+    """For each scene another one to take states from: the next that has as many things, so that a noun is asked for in the same
+    number. ValueError if a scene is the only one with so many."""
+    found = []
+    for i, scene in enumerate(scenes):
+        alike = [j for j in range(i + 1, i + len(scenes)) if scenes[j % len(scenes)].groups[0].count == scene.groups[0].count]
+        if not alike:
+            raise ValueError(f"no other scene has {scene.groups[0].count} things: take more scenes")
+        found.append(alike[0] % len(scenes))
+    return found
+
+
 def caption_places(first: int, sign: bool) -> dict[str, int]:
     """Where the words of `a cat on the left, blue ground, sign K I T` stand if `a` stands at `first`: slot -> place."""
     places = {"count": first, "noun": first + 1, "place": first + 4, "ground": first + 6}

@@ -43,6 +43,11 @@ def heat(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequen
     show.figure(fig, caption)
 
 
+def verdicts(found: Mapping[str, str], fold: str = "") -> None:
+    """What was expected, and what came; behind a line `fold` until it is opened."""
+    show.table([{"expected": claim, "came": text} for claim, text in found.items()], fold=fold)
+
+
 def curves(values: Mapping[str, Sequence[float]], caption: str = "", *, chance: float | None = None,
            ylabel: str = "% right") -> None:
     """Shares by the number of blocks passed, a line each."""

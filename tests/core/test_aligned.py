@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmcourse.experiments.aligned import SLOTS, Rows, _stacked, described, drawn, one_kind
+from mmcourse.experiments.aligned import SLOTS, Rows, _stacked, described, donors, drawn, one_kind
 from mmcourse.experiments.concepts import concept_states, mean_difference, retrieval, steered
 from mmcourse.experiments.inside import states
 from mmcourse.experiments.probes import control_labels, probe
@@ -61,6 +61,14 @@ def test_what_is_right_is_counted_slot_by_slot():
     with pytest.raises(ValueError, match="all with a sign or none"):
         _stacked([[1, 2], [1]])
     assert isinstance(rows, Rows)
+
+
+def test_donors_have_as_many_things():
+    scenes = one_kind(np.random.default_rng(2), 20)
+    order = donors(scenes)
+    assert all(i != j and scenes[i].groups[0].count == scenes[j].groups[0].count for i, j in enumerate(order))
+    with pytest.raises(ValueError, match="take more scenes"):
+        donors(scenes[:1])
 
 
 def test_a_probe_reads_what_is_there_and_nothing_else():
