@@ -4,7 +4,6 @@ What was measured is `results("ch13_gate")`, `ch13_concept` and `ch13_probes`, h
 """
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -394,8 +393,9 @@ def _knocked_out(model, row: torch.Tensor, place: int, name: Callable[[int], str
                "If nobody may look at it: the words that suffer most.")
 
 
-def click(assistant, ids: torch.Tensor, picture: torch.Tensor, first: int = 67):
-    """The picture's 64 tokens and the words of its caption as buttons: a click shows `token_card`. Returns the widget."""
+def click(assistant, ids: torch.Tensor, picture: torch.Tensor):
+    """Show the picture's 64 tokens and the words of its caption as buttons: a click shows `token_card` below. Returns the
+    widget; on a page without a kernel a sentence stands in its place."""
     import ipywidgets as widgets
     names = [name_of(int(token), assistant.vocabulary, assistant.bpe) for token in ids]
     shown = widgets.Output()
@@ -418,7 +418,10 @@ def click(assistant, ids: torch.Tensor, picture: torch.Tensor, first: int = 67):
     colours = ["#" + bytes((255 * pixel).round().clamp(0, 255).byte().tolist()).hex() for pixel in mean]
     cells = [button(place, "", "30px", colours[place - 1]) for place in range(1, 65)]
     grid = widgets.GridBox(cells, layout={"grid_template_columns": "repeat(8, 33px)"})
-    edges = [button(place, html.unescape(names[place]), "auto") for place in (0, 65, *range(66, len(ids)))]
-    with shown:
-        token_card(assistant, ids, first, picture)
-    return widgets.VBox([widgets.HBox([grid, widgets.HBox(edges, layout={"flex_flow": "row wrap", "width": "420px"})]), shown])
+    edges = [button(place, names[place], "auto") for place in (0, 65, *range(66, len(ids)))]
+    words = widgets.HBox(edges, layout={"flex_flow": "row wrap", "width": "420px"})
+    box = widgets.VBox([widgets.HBox([grid, words]), shown])
+    if show._in_notebook():
+        from IPython.display import display
+        display({**box._repr_mimebundle_(), "text/plain": "[A button for each token; they need a running kernel.]"}, raw=True)
+    return box

@@ -131,12 +131,15 @@ def test_a_card_and_its_buttons(capsys):
     a = load()
     scene = one_kind(np.random.default_rng(0), 1, "validation", sign=True)[0]
     row = described(checkpoints.load("bpe"), a.vqvae, a.vocabulary, [scene]).ids[0]
-    box = inside.click(a, row, draw_batch([scene])[0], first=70)
+    box = inside.click(a, row, draw_batch([scene])[0])
+    inside.token_card(a, row, 70, draw_batch([scene])[0])
     said = capsys.readouterr().out
     assert "where it looks" in said and "says next" in said
     grid, words = box.children[0].children
     assert len(grid.children) == 64 and len(words.children) == len(row) - 64
     grid.children[5].click()
-    words.children[0].click()
+    assert "Token 6," in capsys.readouterr().out
+    words.children[2].click()
+    assert "Token 66, '<text>'" in capsys.readouterr().out
     inside.token_card(a, row, len(row) - 1, draw_batch([scene])[0])
     assert "no word comes after it" in capsys.readouterr().out
