@@ -56,8 +56,16 @@ def _adds(model, given, donor, places=slice(None)):
         return model(given)
 
 
+def _writes_into_x(model, given, donor, places=slice(None)):
+    def look(name, x):
+        if name in donor:
+            x[:, places] = donor[name][:, places]
+    with torch.no_grad(), looking(model, look):
+        return model(given)
+
+
 @register("13.patched", reference=patched, minutes=10, difficulty=2,
-          wrong=[_everywhere, _writes_into_the_donor, _rows_for_places, _forgets_to_return, _adds],
+          wrong=[_everywhere, _writes_into_the_donor, _rows_for_places, _forgets_to_return, _adds, _writes_into_x],
           hint="in `look`: if the name is in `donor`, copy x, put the donor's states at x[:, places], and return the copy")
 def check_patched(fn):
     torch.manual_seed(0)
@@ -77,6 +85,15 @@ def check_patched(fn):
     assert torch.allclose(got[:, :2], here[:, :2], atol=1e-5), (
         "places 2 and 5 are patched: what is said before place 2 must stay as it was (places are the second dimension)")
     assert torch.allclose(got, patched(model, mine, donor, [2, 5]), atol=1e-5), "only places 2 and 5 are the donor's"
+    held = []
+
+    def hold(name, x):
+        if name == "blocks.0":
+            held.extend((x, x.clone()))
+    with looking(model, hold):
+        got = fn(model, mine, donor, [2, 5])
+    assert torch.equal(*held), "a hook wrote into x itself, which somebody else may keep: change a clone and return it"
+    assert not got.requires_grad, "no gradients, please: `@torch.no_grad()` above the function"
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules()), "hooks were left behind"
 
 

@@ -116,37 +116,47 @@ def sae_verdicts(found: Mapping) -> dict[str, str]:
     picture, said = ("trained", "picture", "feature", "noun"), ("trained", "said", "feature", "noun")
     others = {basis: ahead(found, ("trained", "picture", "neuron", "noun"), ("trained", "picture", basis, "noun"))
               for basis in ("coordinate", "principal", "random")}
-    out = {"S1, nouns in pictures: .9 at least": in_words(*mean(*picture), percent, above=90.0),
-           "S1, more than a neuron": in_words(*ahead(found, picture, (*picture[:2], "neuron", "noun")), points, above=0.0),
-           "S1, about to be said: a tenth more than a neuron": in_words(
+    out = {"S1, precision of the best feature for a noun in a picture (at least 90 %)": in_words(
+        *mean(*picture), percent, above=90.0),
+           "S1, above the best neuron's (above 0)": in_words(
+               *ahead(found, picture, (*picture[:2], "neuron", "noun")), points, above=0.0),
+           "S1, about to be said: above the best neuron's (at least 10)": in_words(
                *ahead(found, said, ("trained", "said", "neuron", "noun")), points, above=10.0)}
-    out |= {f"S2, neurons more than {BASES[basis]}": in_words(*each, points, above=0.0) for basis, each in others.items()}
+    out |= {f"S2, the best neuron above the best of the {BASES[basis]} (above 0)": in_words(
+        *each, points, above=0.0) for basis, each in others.items()}
     more = interval([100 * (b - a) for a, b in zip(explained(found, "trained"), explained(found, "untrained"))])
-    out |= {"S3, the twin's is explained better": in_words(*more, points, above=0.0),
-            "S3, the twin's nouns in pictures: .6": in_words(*mean("untrained", *picture[1:]), percent, above=60.0),
-            "S3, the twin's grounds: .9": in_words(*mean("untrained", "picture", "feature", "ground"), percent, above=90.0),
-            "S4, about to be said: half more than the twin": in_words(*ahead(found, said, ("untrained", *said[1:])), points,
+    out |= {"S3, variance explained, the twin's above the model's (above 0)": in_words(*more, points, above=0.0),
+            "S3, the twin's precision for nouns in pictures (at least 60 %)": in_words(
+                *mean("untrained", *picture[1:]), percent, above=60.0),
+            "S3, the twin's precision for grounds (at least 90 %)": in_words(
+                *mean("untrained", "picture", "feature", "ground"), percent, above=90.0),
+            "S4, about to be said: above the twin's (at least 50)": in_words(
+                *ahead(found, said, ("untrained", *said[1:])), points,
                                                                       above=50.0)}
     for context in ("picture", "caption"):
-        out[f"S5, letters {CONTEXTS[context]}: the twin more"] = in_words(
+        out[f"S5, letters {CONTEXTS[context]}: the twin's above the model's (above 0)"] = in_words(
             *ahead(found, *((kind, context, "feature", "letter") for kind in ("untrained", "trained"))), points, above=0.0)
 
     def share(name: str, edit: str, way: str, key: str, section: str = "edits", **bounds: float) -> None:
         out[name] = in_words(*interval(changed(found, edit, way, key, section)), percent, **bounds)
     ground = "ground, picture"
-    share("S6, ground taken out: changes in less than 25 %", ground, "ablated", "target", below=25.0)
-    share("S7, ground swapped: half say it", ground, "swapped x 1", "wanted", above=50.0)
-    share("S7, and in at most 5 % anything else changes", ground, "swapped x 1", "others", below=5.0)
-    share("S7, another feature: at most 5 %", ground, "another", "target", below=5.0)
-    share("S7, a random direction: at most 5 %", ground, "random", "target", below=5.0)
+    share("S6, ground feature taken out: grounds that change (below 25 %)", ground, "ablated", "target", below=25.0)
+    share("S7, ground features swapped: captions that say the new ground (at least 50 %)",
+          ground, "swapped x 1", "wanted", above=50.0)
+    share("S7, and anything else changes (at most 5 %)", ground, "swapped x 1", "others", below=5.0)
+    share("S7, another feature taken out: grounds that change (at most 5 %)", ground, "another", "target", below=5.0)
+    share("S7, a random direction: grounds that change (at most 5 %)", ground, "random", "target", below=5.0)
     for edit in ("noun, picture", "noun, said"):
         for way, name in (("ablated", "taken out"), ("swapped x 1", "swapped")):
-            share(f"S8, {edit.replace(', ', ' ')}, {name}: at most 5 %", edit, way, "target", below=5.0)
-    share("S9, noun: the states' means, a third follow", "noun, said", "states x 1", "wanted", "steering", above=33.3)
+            share(f"S8, feature of a noun {CONTEXTS[edit.split(', ')[1]]} {name}: nouns that change (at most 5 %)",
+                  edit, way, "target", below=5.0)
+    share("S9, difference of means: captions that say the new noun (at least a third)",
+          "noun, said", "states x 1", "wanted", "steering", above=33.3)
     less = interval([a - b for a, b in zip(changed(found, "noun, said", "states x 1", "wanted", "steering"),
                                            changed(found, "noun, said", "all features x 1", "wanted", "steering"))])
-    out["S9, all features: fewer"] = in_words(*less, points, above=0.0)
-    share("S9, one feature: at most 5 %", "noun, said", "1 features x 1", "wanted", "steering", below=5.0)
+    out["S9, the means above all features (above 0)"] = in_words(*less, points, above=0.0)
+    share("S9, one feature: captions that say the new noun (at most 5 %)",
+          "noun, said", "1 features x 1", "wanted", "steering", below=5.0)
     return out
 
 
@@ -193,15 +203,19 @@ def replaced(found: Mapping) -> None:
             lines.append({"names of": group, "the noun's states": name,
                           "no patch": f"{np.mean([row['own'] for row in rows]):.0%}",
                           **{part: f"{np.mean([row[where][i] for row in rows]):.0%}" for i, part in enumerate(parts)}})
-    show.table(lines, "Pictures with the right noun, means of three seeds.")
+    show.table(lines, "Pictures with the right noun, means of three seeds. Before block 1 states are bare embeddings, which "
+                      "carry the positions of the noun's shorter sentence: that column says little. Of a name of several tokens "
+                      "the last is replaced.")
 
 
 def cut_off(found: Mapping) -> None:
     """Right pictures if some tokens may not look at the name."""
-    names = {"pictures": "the picture's tokens", "after": "those after the name", "after and pictures": "both",
-             "pictures, the noun after": "the picture's, and the noun's states after it"}
-    show.table([{"may not look at the name": name, **{f"names of {group}": f"{np.mean(cut_shares(found, group, way)):.0f} %"
-                                                      for group in ("T", "D")}} for way, name in names.items()],
+    names = {"pictures": "the picture's tokens", "after": "those between name and picture", "after and pictures": "both",
+             "pictures, the noun after": "the picture's, and those between have the noun's states"}
+    whole = {group: f"{np.mean([100 * found['patched'][seed][group]['own'] for seed in SEEDS]):.0f} %" for group in ("T", "D")}
+    show.table([{"may not look at the name": "(all may)", **{f"names of {group}": whole[group] for group in whole}},
+                *({"may not look at the name": name, **{f"names of {group}": f"{np.mean(cut_shares(found, group, way)):.0f} %"
+                                                        for group in whole}} for way, name in names.items())],
                "Pictures with the right noun, means of three seeds.")
 
 
@@ -213,7 +227,12 @@ def cut_shares(found: Mapping, group: str, way: str) -> list[float]:
 def back_patched(found: Mapping) -> None:
     """The best back-patch of each seed, and its controls."""
     rows = [(seed, found["back"][seed]["best"]) for seed in SEEDS]
-    show.table([{"seed": seed, "the state of": ", ".join(map(str, row["source"])), "put in place of": ", ".join(row["target"]),
+    def state(context: str, spot: str, layer: int) -> str:
+        return f"{SPOTS[f'{context}, {spot}']}, after {layer} block{'s' * (layer > 1)}"
+
+    def place(spot: str, part: str) -> str:
+        return f"{SPOTS[f'caption, {spot}']}, {'before block 1' if part == 'embed' else f'after block {int(part[-1]) + 1}'}"
+    show.table([{"seed": seed, "the state of": state(*row["source"]), "put in place of": place(*row["target"]),
                  "names that decided": f"{row['deciding']:.0%}", "other names": f"{row['others']:.0%}",
                  "another name's state": f"{row['another']:.0%}", "no patch": f"{row['own']:.0%}"} for seed, row in rows],
                f"The best of {len(found['back'][SEEDS[0]]['tried'])} on half of the names of T, pictures with the right noun.")
@@ -225,26 +244,31 @@ def hop_verdicts(found: Mapping) -> dict[str, str]:
 
     def share(what: str, spot: str, group: str, pick: Callable, **bounds: float) -> str:
         return in_words(*interval([pick(each) for each in read(found, what, spot, group)]), percent, **bounds)
-    out = {f"P1, the lens finds the noun in the answer, {group}": share("lens", "question, says", group, lambda each: each[-1],
+    out = {f"P1, the lens finds the noun where it is answered, names of {group} (at least 95 %)":
+        share("lens", "question, says", group, lambda each: each[-1],
                                                                         above=95.0) for group in ("D", "T")}
-    out |= {"P2, not at a name of T: at most 30 %": share("probe", "caption, name", "T", max, below=30.0),
-            "P3, a picture opens, D: at least 60 %": share("probe", "caption, opens", "D", max, above=60.0),
-            "P3, a picture opens, T: at most 35 %": share("probe", "caption, opens", "T", max, below=35.0)}
+    out |= {"P2, a probe finds the noun at a name of T (below 30 %)": share("probe", "caption, name", "T", max, below=30.0),
+            "P3, a probe finds it where a picture opens, names of D (at least 60 %)":
+                share("probe", "caption, opens", "D", max, above=60.0),
+            "P3, the same, names of T (below 35 %)": share("probe", "caption, opens", "T", max, below=35.0)}
     rows = {group: [found["patched"][seed][group] for seed in SEEDS] for group in ("T", "D")}
     for group, each in rows.items():
         widest = interval([max((100 * (value - row["own"]) for value in row["name"][1:]), key=abs) for row in each])
-        out[f"P4, {group}: the name's place after block 1, within 5 points"] = in_words(*widest, points, above=-5.0, below=5.0)
+        out[f"P4, the noun's state at a name of {group} after block 1 or later: right pictures gained (within 5)"] = in_words(
+            *widest, points, above=-5.0, below=5.0)
     followed = interval([100 * row["after"][1] for row in rows["T"]])
-    out["P5, T: all places after it, after block 1, 80 %"] = in_words(*followed, percent, above=80.0)
+    out["P5, in all places after a name of T, after block 1: right pictures (at least 80 %)"] = in_words(
+        *followed, percent, above=80.0)
     for way, name in (("pictures", "the picture's tokens"), ("after", "those after it")):
         fall = interval([100 * row["own"] - share for row, share in zip(rows["D"], cut_shares(found, "D", way))])
-        out[f"P7, D: {name} do not look at the name, 20 points fewer"] = in_words(*fall, points, above=20.0)
+        out[f"P7, {name} do not look at a name of D: right pictures lost (at least 20)"] = in_words(*fall, points, above=20.0)
     neither = interval(cut_shares(found, "D", "after and pictures"))
-    out["P7, D: neither looks, at most 15 %"] = in_words(*neither, percent, below=15.0)
+    out["P7, neither looks at a name of D: right pictures (at most 15 %)"] = in_words(*neither, percent, below=15.0)
     both = interval(cut_shares(found, "T", "pictures, the noun after"))
-    out["P7, T: the noun after it and no look, 80 %"] = in_words(*both, percent, above=80.0)
+    out["P7, no look of the picture's tokens at a name of T, the noun's states after it: right pictures (at least 80 %)"] = (
+        in_words(*both, percent, above=80.0))
     best_rows = [found["back"][seed]["best"] for seed in SEEDS]
     for key, name in (("own", "no patch"), ("another", "another name's state")):
-        out[f"P6, the best back-patch: within 10 points of {name}"] = in_words(
+        out[f"P6, the best back-patch: right pictures above {name} (within 10)"] = in_words(
             *interval([100 * (row["others"] - row[key]) for row in best_rows]), points, above=-10.0, below=10.0)
     return out
