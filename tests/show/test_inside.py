@@ -67,7 +67,7 @@ def test_patches_and_drawing_could_have_come_out_otherwise(gate):
         row["</text> and <image>"] = 3 * row["nothing"]
         row["the caption's words"] = 1.1 * row["nothing"]
     verdicts = inside.gate_verdicts(gate)
-    assert {verdict(verdicts, start) for start in ("G4, thing follows the p", "G4, thing follows the place", "G4, ground", "G7, d", "G7, a")} == {
+    assert {verdict(verdicts, start) for start in ("G4, thing follows the picture", "G4, thing follows the place", "G4, ground", "G7, d", "G7, a")} == {
         "fails"}
 
 
