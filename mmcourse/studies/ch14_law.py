@@ -1,4 +1,4 @@
-"""Does a law through small nets foretell the loss of a larger one, and is its floor the world's entropy? About 75 CPU minutes.
+"""Does a law through small nets foretell the loss of a larger one, and is its floor the world's entropy? About 50 CPU minutes.
 
 Six nets in the proportions of the reference model, which is the largest, read captions with pictures and words with sounds,
 in both orders (`experiments.fresh_pairs`). No scene comes twice; a clip comes about twice in the longest run (6,272 of
@@ -7,7 +7,7 @@ them, finite). Each net is trained once at a constant rate, with a short decay a
 reference; its rate and AdamW's are scaled by one factor, tuned at three sizes on other scenes and the smallest budget, a
 line through the logarithms for the others. The law E + A N^-a + B D^-b is fitted to bits a token (Huber on logarithms, many
 starts), for each of: caption (`text`), picture after caption (`image | text`), `image` alone, caption after picture (`text
-| image`), sound after word (`audio | word`), and `all`; N is counted three ways; 95 % intervals from 200 resamples of the
+| image`), sound after word (`audio | word`), and `all`; N is counted three ways; 95 % intervals from 100 resamples of the
 runs. (The four losses of a trunk share its weights up to the decay, and resampling does not see that: the intervals are
 rather too narrow.)
 
@@ -97,8 +97,8 @@ class Plan:
     widths: tuple[int, ...] = (32, 64, 96, 128, 160, 192)
     tuned: tuple[int, ...] = (32, 96, 128)
     large: tuple[int, ...] = (160, 192)
-    budgets: tuple[int, ...] = (240, 480, 960, 1920)
-    seeds: tuple[int, ...] = (3, 3, 2, 1, 1, 1)
+    budgets: tuple[int, ...] = (200, 400, 800, 1600)
+    seeds: tuple[int, ...] = (2, 2, 1, 1, 1, 1)
     factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     warmup: int = 40
     decay: float = 0.2
@@ -106,7 +106,7 @@ class Plan:
     choice: int = 128
     pool: int = 60_000
     clips: int | None = None
-    resamples: int = 200
+    resamples: int = 100
 
 
 # ---------------------------------------------------------------- runs
