@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 def training_flops(parameters: float, tokens: float, layers: int = 0, width: int = 0,
                    context: float = 0) -> float:
-    """Floating-point operations of training `parameters` on `tokens`: 6 N D, and with the net's shape
-    the attention of each token to `context` others, 12 layers x width x context a token.
+    """Floating-point operations of training `parameters` on `tokens`: 6 N D, and with the
+    net's shape the attention to `context` tokens, 12 layers x width x context a token.
 
-    Two for each weight forward (multiply, add), twice that backward. As PaLM counts, attention to
-    tokens that come later is counted too, though its result is masked.
+    Two for each weight forward (multiply, add), twice that backward. As PaLM counts,
+    attention to tokens that come later is counted too, though its result is masked.
     """
     return (6 * parameters + 12 * layers * width * context) * tokens
 
@@ -52,7 +52,8 @@ def device_named(device: str | Device) -> Device:
     if isinstance(device, Device):
         return device
     if device not in DEVICES:
-        raise ValueError(f"no device is called {device!r}: take one of {', '.join(DEVICES)}, or make a Device")
+        raise ValueError(f"no device is called {device!r}: take one of {', '.join(DEVICES)}, "
+                         "or make a Device")
     return DEVICES[device]
 
 
@@ -87,13 +88,14 @@ class Bill:
     def __post_init__(self):
         device_named(self.device)
         if self.parameters <= 0 or self.tokens <= 0 or not 0 < self.mfu <= 1:
-            raise ValueError("parameters and tokens are positive and the MFU is a share above 0, got "
+            raise ValueError("parameters and tokens are positive, the MFU a share above 0, got "
                              f"{self.parameters}, {self.tokens} and {self.mfu}")
 
     @property
     def flops(self) -> float:
         """Floating-point operations."""
-        return training_flops(self.parameters, self.tokens, self.layers, self.width, self.context)
+        return training_flops(self.parameters, self.tokens, self.layers, self.width,
+                              self.context)
 
     @property
     def hours(self) -> float:
@@ -108,7 +110,7 @@ class Bill:
 
     @property
     def kwh(self) -> float:
-        """Kilowatt hours of the devices at their full power; hosts, network and cooling come on top."""
+        """Kilowatt hours of the devices at full power; hosts and cooling come on top."""
         return self.hours * device_named(self.device).watts / 1000
 
     def days(self, devices: int) -> float:
@@ -164,6 +166,9 @@ GPT4O_FLOPS = (1e25, 1e26)
 
 def guessed_bill(flops: tuple[float, float] = GPT4O_FLOPS, device: str | Device = "H100",
                  mfu: tuple[float, float] = (0.35, 0.45)) -> dict[str, tuple[float, float]]:
-    """From the least to the most that a run of about so many operations cost: `hours`, `dollars`, `kwh`."""
-    low, high = (Bill(f / 6, 1, device, share) for f, share in zip(flops, reversed(mfu), strict=True))
-    return {"hours": (low.hours, high.hours), "dollars": (low.dollars[0], high.dollars[1]), "kwh": (low.kwh, high.kwh)}
+    """From the least to the most that a run of about so many operations cost: `hours`,
+    `dollars`, `kwh`."""
+    low, high = (Bill(each / 6, 1, device, share)
+                 for each, share in zip(flops, reversed(mfu), strict=True))
+    return {"hours": (low.hours, high.hours), "dollars": (low.dollars[0], high.dollars[1]),
+            "kwh": (low.kwh, high.kwh)}

@@ -175,17 +175,22 @@ def truth(plan: Plan) -> dict:
     tokens = image_tokens(checkpoints.load("vqvae"), others, None, progress=False)
     different = [WORLD.caption(a) != WORLD.caption(b) for a, b in zip(unseen.scenes, others)]
     same = int((tokens == unseen.pictures).all(1)[different].sum())
-    return {"bits": {name: round(value, 4) for name, value in true_bits(unseen, plan.n).items()},
+    lengths = {"text": round(segment_length(unseen, "text->image"), 3), "image": unseen.pictures.shape[1] + 1}
+    return {"bits": {name: round(value, 4) for name, value in true_bits(unseen, plan.n).items()}, "tokens": lengths,
             "twins": int(sum(different)), "twins with the same tokens": same}
+
+
+def segment_length(unseen: Pairs, order: str) -> float:
+    """The mean length in tokens of the first segment of an order's rows, the token that closes it counted."""
+    return float(np.mean([len(unseen.pair(order, i)[0].ids) + 1 for i in range(len(unseen.scenes))]))
 
 
 @cache
 def reference_tokens(plan: Plan) -> float:
     """About how many tokens the reference model was trained on: the rows of each stage by the mean length of their segments."""
     unseen = unseen_pairs(plan.n, limit=plan.clips)
-    length = {"image": unseen.pictures.shape[1] + 1.0,
-              "text": float(np.mean([len(unseen.pair("text->image", i)[0].ids) + 1 for i in range(len(unseen.scenes))])),
-              "audio": float(np.mean([len(unseen.pair("text->audio", i)[1].ids) + 1 for i in range(len(unseen.scenes))]))}
+    length = {"image": unseen.pictures.shape[1] + 1, "text": segment_length(unseen, "text->image"),
+              "audio": segment_length(unseen, "audio->text")}
     total = 0.0
     for part in PARTS:
         done = 0
