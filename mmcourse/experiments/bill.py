@@ -52,8 +52,8 @@ def device_named(device: str | Device) -> Device:
     if isinstance(device, Device):
         return device
     if device not in DEVICES:
-        raise ValueError(f"no device is called {device!r}: take one of {', '.join(DEVICES)}, "
-                         "or make a Device")
+        names = ", ".join(DEVICES)
+        raise ValueError(f"no device is called {device!r}: take one of {names}, or make one")
     return DEVICES[device]
 
 
@@ -88,8 +88,8 @@ class Bill:
     def __post_init__(self):
         device_named(self.device)
         if self.parameters <= 0 or self.tokens <= 0 or not 0 < self.mfu <= 1:
-            raise ValueError("parameters and tokens are positive, the MFU a share above 0, got "
-                             f"{self.parameters}, {self.tokens} and {self.mfu}")
+            raise ValueError("parameters and tokens are positive, the MFU a share above 0, "
+                             f"got {self.parameters}, {self.tokens} and {self.mfu}")
 
     @property
     def flops(self) -> float:

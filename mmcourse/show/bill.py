@@ -147,7 +147,8 @@ def foretold_figure(found: Mapping, count: str = "hidden", caption: str = "") ->
         roles = [role for role in FITTED if role in measured["bits"]]
         rows = [found["predictions"][name][count][role] for role in roles]
         x, y = [measured["bits"][role] for role in roles], [row["bits"] for row in rows]
-        spread = np.array([np.clip([row["bits"] - row["interval"][0], row["interval"][1] - row["bits"]], 0, None) for row in rows]).T
+        spread = np.array([[max(row["bits"] - row["interval"][0], 0), max(row["interval"][1] - row["bits"], 0)]
+                           for row in rows]).T
         axis.errorbar(x, y, spread, fmt=MARKS[i], color=show.COLOURS[i], capsize=2,
                       label="the reference" if name == "reference" else f"{human(measured['hidden'])} hidden")
         if i == len(names) - 2:                                        # the largest net: say which point is which
@@ -218,7 +219,8 @@ def devices() -> None:
 def published() -> None:
     """Runs whose hours were told, and which share of the peak they mean."""
     show.table([{"": run.name, "parameters": human(run.parameters), "tokens": human(run.tokens),
-                 "hours": f"{run.hours:,} {run.device}", "MFU by 6ND": f"{run.mfu():.1%}", "with attention": f"{run.mfu(attention=True):.1%}" if run.layers else "-",
+                 "hours": f"{run.hours:,} {run.device}", "MFU by 6ND": f"{run.mfu():.1%}",
+                 "with attention": f"{run.mfu(attention=True):.1%}" if run.layers else "-",
                  "source": run.source} for run in PUBLISHED],
                "; ".join(f"{run.name}: {run.note}" for run in PUBLISHED if run.note) + ".")
 
@@ -227,8 +229,8 @@ def bill_text(bill: Bill, devices: int = 8) -> str:
     """A bill in one sentence."""
     low, high = bill.dollars
     return (f"{human(bill.parameters)} parameters, {human(bill.tokens)} tokens: {bill.flops:.2g} operations; at {bill.mfu:.0%} "
-            f"of the peak {human(bill.hours)} {bill.device} hours, {bill.days(devices):,.1f} days on {devices:,}; {money(low)} to "
-            f"{money(high)} dollars; {human(bill.kwh)} kWh for the devices alone.")
+            f"of the peak {human(bill.hours)} {bill.device} hours, {bill.days(devices):,.1f} days on {devices:,}; {money(low)} "
+            f"to {money(high)} dollars; {human(bill.kwh)} kWh for the devices alone.")
 
 
 def money(dollars: float) -> str:
