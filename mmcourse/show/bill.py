@@ -12,13 +12,13 @@ from matplotlib import pyplot as plt
 from mmcourse import show
 from mmcourse.experiments.bill import DEVICES, GPT4O_FLOPS, PUBLISHED, Bill, guessed_bill
 from mmcourse.experiments.scaling import COUNTS, Law
-from mmcourse.show.ch08 import GREY
 from mmcourse.show.ch12 import verdict
 
 FITTED = {"all": "all tokens of the mixture", "text": "caption", "image | text": "picture after its caption", "image": "picture",
           "text | image": "caption after its picture", "audio | word": "sound after its word"}
 KNOWN = ("text", "image", "image | text", "text | image")              # roles whose true entropy is known
 MARKS = "osD^vP"
+DIM = "0.55"                            # of lines beside the data
 SPEECH = "audio | word"
 
 
@@ -64,7 +64,7 @@ def _floor_lines(axes, found: Mapping, role: str, law: Law) -> None:
         if law.E > low / 4:
             axis.axhline(law.E, color="black", ls=":", lw=1.2, label="_")
         if found["bits"].get(role, 0) > low / 4:
-            axis.axhline(found["bits"][role], color=GREY, ls="--", lw=1.5, label="_")
+            axis.axhline(found["bits"][role], color=DIM, ls="--", lw=1.5, label="_")
 
 
 def human(number: float) -> str:
@@ -156,7 +156,7 @@ def foretold_figure(found: Mapping, count: str = "hidden", caption: str = "") ->
                 axis.annotate(role, (at, high), xytext=(6, -10), textcoords="offset points", fontsize=8)
     ends = [0.9 * min(axis.get_xlim()[0], axis.get_ylim()[0]), 1.1 * axis.get_xlim()[1]]
     ends[0] = max(ends[0], 0.003)
-    axis.plot(ends, ends, color=GREY, lw=1, ls="--")
+    axis.plot(ends, ends, color=DIM, lw=1, ls="--")
     axis.set(xscale="log", yscale="log", xlim=ends, xlabel="measured, bits a token", ylabel="foretold")
     axis.legend(fontsize=9)
     show.figure(fig, caption or "Foretold from small nets against measured; on the dashed line both are the same.")

@@ -269,7 +269,7 @@ def jobs(plan: Plan, seeds) -> list[Job]:
 
 PLAN = Plan()
 TOY = replace(PLAN, widths=(8, 16, 24, 32), tuned=(8, 16), large=(32,), budgets=(2, 4, 6), seeds=(2, 1, 1, 1), factors=(1.0, 2.0),
-              warmup=2, n=4, choice=2, pool=150, clips=60, resamples=2)
+              warmup=2, n=4, choice=2, pool=150, clips=60, resamples=1)
 STUDY = Study("ch14_law", PLAN, TOY, jobs,
               lambda plan: {"plan": asdict(plan), "world": WORLD.identity,
                             "tokenizers": {name: checkpoints.identity(name) for name in ("bpe", "vqvae", "codec")}}, minutes=True)
