@@ -115,17 +115,18 @@ def bits_by_role(model: Transformer, pairs: Pairs, n: int) -> dict[str, float]:
 
 # ---------------------------------------------------------------- what is known of the truth
 
-def true_bits(pairs: Pairs, n: int) -> dict[str, float]:
+def true_bits(pairs: Pairs, n: int, split: str = "train") -> dict[str, float]:
     """What the best of all predictors would need for the first `n` rows, bits a token: where it is known.
 
     A caption says all that a scene is, and a picture's tokens tell all of the caption: each without the
     other costs the scene's bits (`scene_bits`), and after the other nothing. A text is a caption in five
     rows of eight and a word in three, which the first tokens have to say too. How a voice sounds is not
-    known, so there is no figure for sound.
+    known, so there is no figure for sound. With `split` "any" the predictor knows all of the world but what
+    is held out, which a hash decides.
     """
     texts = {order: ROWS[order] for order in ROWS if order.startswith("text")}
     extra = {order: math.log2(sum(texts.values()) / rows) for order, rows in texts.items()}
-    scenes = sum(scene_bits(scene) for scene in pairs.scenes[:n])
+    scenes = sum(scene_bits(scene, split) for scene in pairs.scenes[:n])
     words: dict[str, int] = {}
     for _, word in pairs.clips:
         words[word] = words.get(word, 0) + 1

@@ -63,8 +63,8 @@ def _floor_lines(axes, found: Mapping, role: str, law: Law) -> None:
     for axis in axes:
         if law.E > low / 4:
             axis.axhline(law.E, color="black", ls=":", lw=1.2, label="_")
-        if found["bits"].get(role, 0) > low / 4:
-            axis.axhline(found["bits"][role], color=DIM, ls="--", lw=1.5, label="_")
+        if found["truth"]["bits"].get(role, 0) > low / 4:
+            axis.axhline(found["truth"]["bits"][role], color=DIM, ls="--", lw=1.5, label="_")
 
 
 def human(number: float) -> str:
@@ -78,13 +78,16 @@ def human(number: float) -> str:
 def floors(found: Mapping, count: str = "hidden") -> None:
     """The fitted floor of each role beside the true entropy, where that is known."""
     def line(role: str) -> dict:
-        row, true = found["laws"][count][role], found["bits"].get(role)
+        row, true = found["laws"][count][role], found["truth"]["bits"].get(role)
         low, high = row["intervals"]["E"]
+        unknown = found["truth"]["split unknown"].get(role)
         return {"bits a token": FITTED[role], "fitted E": f"{row['E']:.3f}", "95 %": f"{low:.3f} to {high:.3f}",
                 "the truth": "not known" if true is None else f"{true:.3f}",
+                "to whom the split is unknown": "" if unknown is None else f"{unknown:.3f}",
                 "the best run": f"{min(run['bits'][role] for run in found['runs']):.3f}"}
     show.table([line(role) for role in FITTED],
-               "The floor of the law is what it takes for unpredictable. The truth is computed from how the world is drawn.")
+               "The floor of the law is what it takes for unpredictable. The truth is computed from how the world is drawn; "
+               "which combinations are held out is a matter of a hash, which no net can learn from what it reads.")
 
 
 def exponents(found: Mapping) -> None:
@@ -164,10 +167,10 @@ def foretold_figure(found: Mapping, count: str = "hidden", caption: str = "") ->
 
 def pair_bits(found: Mapping) -> dict[str, float]:
     """What a caption with its picture costs the largest net in each order, and the truth: bits."""
-    bits, n = largest_run(found)["bits"], found["tokens"]
+    bits, n = largest_run(found)["bits"], found["truth"]["tokens"]
     return {"caption, then picture": n["text"] * bits["text"] + n["image"] * bits["image | text"],
             "picture, then caption": n["image"] * bits["image"] + n["text"] * bits["text | image"],
-            "the truth": n["image"] * found["bits"]["image"]}
+            "the truth": n["image"] * found["truth"]["bits"]["image"]}
 
 
 def law_verdicts(found: Mapping, width: int = 10) -> dict[str, str]:
@@ -180,7 +183,7 @@ def law_verdicts(found: Mapping, width: int = 10) -> dict[str, str]:
     ratios = {role: laws["all"][role]["a"] / laws["hidden"][role]["a"] for role in FITTED}
     ordered = all(laws["all"][role]["a"] > laws["with head"][role]["a"] > laws["hidden"][role]["a"] and 1.2 <= ratio <= 2
                   for role, ratio in ratios.items())
-    E, true = {role: laws["hidden"][role]["E"] for role in FITTED}, found["bits"]
+    E, true = {role: laws["hidden"][role]["E"] for role in FITTED}, found["truth"]["bits"]
     low, high = laws["hidden"][SPEECH]["intervals"]["E"]
     floor = (abs(E["text"] / true["text"] - 1) <= 0.02 and abs(E["image"] / true["image"] - 1) <= 0.2
              and all(E[r] < 0.1 and laws["hidden"][r]["intervals"]["E"][0] <= 0.01 for r in ("image | text", "text | image"))

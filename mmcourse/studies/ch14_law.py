@@ -176,7 +176,9 @@ def truth(plan: Plan) -> dict:
     different = [WORLD.caption(a) != WORLD.caption(b) for a, b in zip(unseen.scenes, others)]
     same = int((tokens == unseen.pictures).all(1)[different].sum())
     lengths = {"text": round(segment_length(unseen, "text->image"), 3), "image": unseen.pictures.shape[1] + 1}
-    return {"bits": {name: round(value, 4) for name, value in true_bits(unseen, plan.n).items()}, "tokens": lengths,
+    known, unknown = ({name: round(value, 4) for name, value in true_bits(unseen, plan.n, split).items()}
+                      for split in ("train", "any"))
+    return {"bits": known, "split unknown": {name: unknown[name] for name in ("text", "image")}, "tokens": lengths,
             "twins": int(sum(different)), "twins with the same tokens": same}
 
 
