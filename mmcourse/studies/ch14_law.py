@@ -98,7 +98,7 @@ class Plan:
     tuned: tuple[int, ...] = (32, 96, 128)
     large: tuple[int, ...] = (160, 192)
     budgets: tuple[int, ...] = (200, 400, 800, 1600)
-    seeds: tuple[int, ...] = (2, 2, 1, 1, 1, 1)
+    seeds: tuple[int, ...] = (2, 1, 1, 1, 1, 1)
     factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     warmup: int = 40
     decay: float = 0.2
@@ -264,7 +264,7 @@ def jobs(plan: Plan, seeds) -> list[Job]:
             *(Job(f"rate, width {width}", partial(rate, width, plan), ("rates",), str(width)) for width in plan.tuned),
             *(runs(width, 0) for width in small), *(runs(width, seed) for width, seed in several if seed),
             Job("predictions", partial(predict, plan), (), derived=True),
-            *(runs(width, 0) for width in plan.large),
+            *(runs(width, 0) for width in reversed(plan.large)),
             Job("reference", partial(reference, plan), ()),
             Job("laws", partial(laws, plan), (), derived=True)]
 
