@@ -39,6 +39,9 @@ for `text`.
   and 1.67 for four sounds.)
 - S6: a pair costs the same in both orders, caption then picture or picture then caption, within 5 % at the largest net.
 
+(What was changed on the way, for want of processor time: the budgets were 240 to 1,920 steps before the first run; of the
+three second and third seeds that were planned one is left, and the largest net came before the second largest.)
+
 Rows: `rates`; `runs`: N three ways, steps, D = predicted tokens, FLOPs (6 N D with head, attention), bits a token on 384
 unseen rows of each order, CPU minutes (those of a trunk are shared by what each budget added); `predictions`, written
 before `large` nets are trained; `laws`.
