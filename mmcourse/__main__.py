@@ -17,6 +17,7 @@ USAGE = """Build a small model that reads, draws and speaks.
   mmcourse study NAME        measure a table of the chapters again:
                              {studies}
   mmcourse evaluate          measure the shipped model in every direction (--json for programs)
+  mmcourse leaderboard       CPU minutes until every direction stands: compute an entry of data/leaderboard
   mmcourse gallery           draw data/gallery.png, the picture in the README, from the shipped model
 
 Each verb answers --help."""
@@ -30,6 +31,7 @@ VERBS = {
     "train": ("mmcourse.cli.train", "train"),
     "study": ("mmcourse.cli.train", "study"),
     "evaluate": ("mmcourse.evaluate", "main"),
+    "leaderboard": ("mmcourse.cli.leaderboard", "leaderboard"),
     "gallery": ("mmcourse.gallery", "main"),
 }
 
