@@ -34,7 +34,7 @@ PLUMBING = {
     "distributed": {"Place": "four numbers from the environment", "join": "meets the others, or says who did not come",
                     "leave": "parts from them", "processes": "one line", "rank": "one line", "first_alone": "two messages",
                     "agree": "compares what all say", "divided": "`Divided`, if there is anybody to divide it with",
-                    "check_divisible": "refuses bad batches", "unmoved": "refuses statistics that move"},
+                    "unmoved": "refuses statistics that move"},
     "chat": {"Exchange": "a record", "Chat": "calls what is shown, and remembers"},
     "generate": {"content_limit": "arithmetic of limits"},
     "rerank": {"Preset": "settings", "route": "the key of the table", "preset": "looks into the table",
