@@ -19,7 +19,7 @@ from mmcourse.vocabulary import OPEN, Vocabulary
 
 CONTEXT = 256                           # tokens, as the reference model
 COUNTS = ("all", "with head", "hidden")
-DELTA = 0.01            # of Huber's loss on logarithms: from a percent on, errors count linearly
+DELTA = 0.01            # of Huber's loss on logarithms: beyond a percent, a line
 
 
 # ---------------------------------------------------------------- one family of nets
