@@ -48,9 +48,10 @@ def check_tokens_for(fn):
     N, D = 1e6, 4e6
     got = fn(law, N, float(law(N, D)))
     bare = law.B * D ** -law.b
-    for due, mistake in (((law.B / (bare + law.E)) ** (1 / law.b), "the floor E is in the loss, too: take it off first"),
-                         ((law.B / (bare + law.A * N ** -law.a)) ** (1 / law.b), "the net's own term A N^-a has to come off, too"),
-                         ((law.B / bare) ** law.b, "D^-b = rest / B, so the power is 1 / b, not b")):
+    mistakes = {"the floor E is in the loss, too: take it off first": (law.B / (bare + law.E)) ** (1 / law.b),
+                "the net's own term A N^-a has to come off as well": (law.B / (bare + law.A * N ** -law.a)) ** (1 / law.b),
+                "D^-b = rest / B, so the power is 1 / b, not b": (law.B / bare) ** law.b}
+    for mistake, due in mistakes.items():
         assert not math.isclose(got, due, rel_tol=1e-6), mistake
     assert math.isclose(got, D, rel_tol=1e-6), f"a loss of {law(N, D):.4f} is that of {D:g} tokens by this law, got {got:g}"
     for loss, why in ((0.51, "below E + A N^-a, where no data help"), (0.4, "below the floor")):
