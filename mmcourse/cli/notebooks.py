@@ -84,6 +84,11 @@ CORE = {
         "experiments.concepts": "concept_states retrieval mean_difference steered",
         "experiments.sparse": "SparseAutoencoder largest sparse_loss",
     },
+    "14": {
+        "distributed": "summed from_first gathered same_start add_gradients rows share Divided",
+        "experiments.scaling": "parameters wsd branches Law fit_law",
+        "experiments.bill": "training_flops utilisation",
+    },
 }
 _REMOTE = re.compile(
     r"""!\[[^\]]*\]\(\s*(?:https?:)?//|<(?:img|audio|video|script|iframe)\b[^>]*\bsrc\s*=\s*["']?"""

@@ -15,7 +15,7 @@ PACKAGE = {"half": {"mmcourse.x": HALF}}
 
 # The files of the model, and what of them no chapter has to show. Everything else that is public stands in CORE.
 MODEL = ("bpe", "quantize", "vqvae", "spectrogram", "codec", "vocabulary", "transformer", "optim", "training", "generate", "rerank",
-         "dataset", "diffusion", "sound_decoder", "painters", "posttraining", "chat")
+         "dataset", "diffusion", "sound_decoder", "painters", "posttraining", "chat", "distributed")
 PLUMBING = {
     "bpe": {"VocabularyFile": "files and printing", "several": "one text or several", "numbered": "ids of special tokens",
             "names_in": "which special tokens are allowed", "split_at": "one regular expression",
@@ -31,6 +31,10 @@ PLUMBING = {
                  "running": "the run's file, Ctrl-C and eval mode, however it ends", "say": "one line",
                  "meet": "several processes begin alike",
                  "progress_bar": "one line", "to_device": "one line", "held_interrupt": "Ctrl-C waits for the end of a step"},
+    "distributed": {"Place": "four numbers from the environment", "join": "meets the others, or says who did not come",
+                    "leave": "parts from them", "processes": "one line", "rank": "one line", "first_alone": "two messages",
+                    "agree": "compares what all say", "divided": "`Divided`, if there is anybody to divide it with",
+                    "unmoved": "refuses statistics that move"},
     "chat": {"Exchange": "a record", "Chat": "calls what is shown, and remembers"},
     "generate": {"content_limit": "arithmetic of limits"},
     "rerank": {"Preset": "settings", "route": "the key of the table", "preset": "looks into the table",
