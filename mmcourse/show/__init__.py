@@ -415,8 +415,8 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "", *, fold: str = "
     else:
         from IPython.display import Markdown, display
 
-        lines = [names, ["---"] * len(names), *cells]
-        text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        lines = [names, ["---"] * len(names), *cells]               # escaped: `<image>` would be taken for a picture
+        text = "\n".join("| " + " | ".join(html.escape(word, quote=False) for word in line) + " |" for line in lines)
         around = f"<details><summary>{html.escape(fold)}</summary>\n\n{{}}\n\n</details>" if fold else "{}"
         display(Markdown(around.replace("{}", text)))
     _say(caption)
