@@ -144,7 +144,7 @@ def small(arm: str, seed: int, plan: Plan) -> dict:
     def look(net: Transformer, step: int) -> None:
         if (step + 1) % plan.look == 0:
             net.eval()
-            curve.append((step + 1, rounded(test.shares(under(net, test.ids, mask)))))
+            curve.append([step + 1, rounded(test.shares(under(net, test.ids, mask)))])
             net.train()
     finished(train(net, batch, loss, steps=plan.steps, optim=Optim("muon", lr=3e-3, warmup=20), after_step=look,
                    run=Run(seed=seed, progress=False)))
