@@ -53,7 +53,7 @@ def device_named(device: str | Device) -> Device:
         return device
     if device not in DEVICES:
         names = ", ".join(DEVICES)
-        raise ValueError(f"no device is called {device!r}: take one of {names}, or a Device")
+        raise ValueError(f"no device is called {device!r}: take {names}, or a Device")
     return DEVICES[device]
 
 

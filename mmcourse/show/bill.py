@@ -68,7 +68,8 @@ def losses(found: Mapping, role: str = "image | text", count: str = "hidden", ca
         axes[0].yaxis.set_minor_formatter("")
     _floor_lines(axes, found, role, law)
     axes[0].set_ylabel(f"bits a token: {FITTED[role]}")
-    show.figure(fig, caption or f"{FITTED[role].capitalize()}: {len(runs)} runs and the law through them.")
+    show.figure(fig, caption or f"{FITTED[role].capitalize()}: {len(runs)} runs (dots) and the law through them (lines). "
+                "Dotted: its floor; dashed: the truth; where there is none, it lies below the picture.")
 
 
 def _floor_lines(axes, found: Mapping, role: str, law: Law) -> None:
@@ -125,6 +126,7 @@ def rates(found: Mapping) -> None:
                   label=f"{human(row['hidden'])}: best at {row['best']:.2g}")
     axis.set(xscale="log", xlabel="learning rate, times that of the reference", ylabel="bits a token, all")
     axis.set_xticks(factors, [f"{factor:g}" for factor in factors])
+    axis.minorticks_off()
     axis.legend(title="hidden parameters", fontsize=9)
     show.figure(fig, "The loss at the smallest budget against the learning rate, on scenes for choosing.")
 
@@ -149,7 +151,8 @@ def foretold(found: Mapping, count: str = "hidden") -> None:
                 low, high = row["interval"]
                 rows.append({"net": "the reference" if name == "reference" else f"{human(measured['hidden'])} hidden",
                              "bits a token": FITTED[role], "foretold": f"{row['bits']:.3f}", "95 %": f"{low:.3f} to {high:.3f}",
-                             "measured": f"{measured['bits'][role]:.3f}", "inside": "yes" if low <= measured["bits"][role] <= high else "no",
+                             "measured": f"{measured['bits'][role]:.3f}",
+                             "inside": "yes" if low <= measured["bits"][role] <= high else "no",
                              "off by": f"{row['bits'] / measured['bits'][role] - 1:+.0%}"})
     show.table(rows, "Foretold before the nets were trained, from smaller ones alone.")
 
@@ -213,8 +216,8 @@ def law_verdicts(found: Mapping, width: int = 10) -> dict[str, str]:
     first = min((row for row in found["runs"] if row["width"] == wide["width"]), key=lambda row: row["steps"])
     by_size = largest_run(found, widths[1])["bits"]["image | text"] / wide["bits"]["image | text"]
     by_data = first["bits"]["image | text"] / wide["bits"]["image | text"]
-    data = {"a": decide(*drawn["intervals"]["a"], above=0.2, below=0.7), "b": decide(*drawn["intervals"]["b"], above=0.7, below=1.3),
-            "more": "holds" if by_data > by_size else "FAILS"}
+    data = {"a": decide(*drawn["intervals"]["a"], above=0.2, below=0.7),
+            "b": decide(*drawn["intervals"]["b"], above=0.7, below=1.3), "more": "holds" if by_data > by_size else "FAILS"}
     ratios = {role: laws["all"][role]["a"] / laws["hidden"][role]["a"] for role in FITTED}
     ordered = all(laws["all"][role]["a"] > laws["with head"][role]["a"] > laws["hidden"][role]["a"] and 1.2 <= ratio <= 2
                   for role, ratio in ratios.items())
@@ -227,8 +230,8 @@ def law_verdicts(found: Mapping, width: int = 10) -> dict[str, str]:
     pair = pair_bits(found)
     apart = pair["caption, then picture"] / pair["picture, then caption"] - 1
     return {
-        "S1: data count for more than size": f"{together(data):{width}} pictures: a {drawn['a']:.2f}, b {drawn['b']:.2f}; 27 times "
-        f"the size {by_size:.1f} times fewer bits, 8 times the data {by_data:.1f} times",
+        "S1: data count for more than size": f"{together(data):{width}} pictures: a {drawn['a']:.2f}, b {drawn['b']:.2f}; 27 "
+        f"times the size {by_size:.1f} times fewer bits, 8 times the data {by_data:.1f} times",
         "S2: the wider the count, the larger a": verdict(ordered, ", ".join(f"{r} x {v:.2f}" for r, v in ratios.items()), width),
         "S3: the floors": f"{together(floors):{width}} " + ", ".join(
             f"{r} {laws['hidden'][r]['E']:.3f} ({true[r]:.3f}): {floors[r].lower()}" for r in KNOWN)

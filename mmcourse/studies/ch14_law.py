@@ -1,7 +1,7 @@
 """Does a law through small nets foretell the loss of a larger one, and is its floor the world's entropy? About 50 CPU minutes.
 
 Six nets in the proportions of the reference model, which is the largest, read captions with pictures and words with sounds,
-in both orders (`experiments.fresh_pairs`). No scene comes twice; a clip comes about twice in the longest run (6,272 of
+in both orders (`experiments.fresh_pairs`). No scene comes twice; a clip comes 1.5 times in the longest run (6,272 of
 them, finite). Each net is trained once at a constant rate, with a short decay at the end of each of four budgets
 (`scaling.branches`, a fifth of the steps, as 1 - sqrt): so each loss is that of a rate that has gone down. Muon, as the
 reference; its rate and AdamW's are scaled by one factor, tuned at three sizes on other scenes and the smallest budget, a
@@ -38,6 +38,10 @@ for `text`.
   chapter 12's brief, for held-out captions; and, by a toy run of this study, 0.009 for four captions of the trained kind
   and 1.67 for four sounds.)
 - S6: a pair costs the same in both orders, caption then picture or picture then caption, within 5 % at the largest net.
+
+(What was changed for want of processor time. Before the first run: the budgets, from 240 ... 1,920 steps, the number of
+resamples, from 200, and the seeds of the three smallest nets, from 3, 3 and 2. With the first three nets seen: one second
+seed, of the smallest net, in the place of two; the largest net before the second largest.)
 
 Rows: `rates`; `runs`: N three ways, steps, D = predicted tokens, FLOPs (6 N D with head, attention), bits a token on 384
 unseen rows of each order, CPU minutes (those of a trunk are shared by what each budget added); `predictions`, written
