@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from mmcourse.experiments.inside import attention_of
 from mmcourse.in_context import EpisodeNet
 
 
@@ -11,27 +12,10 @@ from mmcourse.in_context import EpisodeNet
 def attention_maps(net: EpisodeNet, *parts) -> torch.Tensor:
     """Attention of each head, (R, layers, heads, T, T): row t says how step t shares its look among steps 0 ... t.
 
-    The steps are left, right, left, right, ...: pair j has the steps 2 j and 2 j + 1. (`forward` of the net again, with
-    the softmax written out, which its own attention does not give away.)
+    The steps are left, right, left, right, ...: pair j has the steps 2 j and 2 j + 1. (Its own attention does not give
+    this away: `inside.attend` writes it out.)
     """
-    seen = []
-
-    def look(block, inputs):
-        x = inputs[0]
-        R, T, C = x.shape
-        heads = block.attention.heads
-        q, k, _ = (block.attention.qkv(block.norm1(x)).view(R, T, 3, heads, C // heads)
-                   .permute(2, 0, 3, 1, 4))                             # (R, heads, T, C / heads) each
-        scores = q @ k.transpose(-1, -2) * (C // heads) ** -0.5
-        later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
-        seen.append(scores.masked_fill(later, -torch.inf).softmax(-1))
-    hooks = [block.register_forward_pre_hook(look) for block in net.blocks]
-    try:
-        net(*parts)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.stack(seen, 1)
+    return attention_of(net, *parts).transpose(0, 1)
 
 
 def prefix_matching(maps: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

@@ -97,15 +97,8 @@ def attend(attention: nn.Module, x: torch.Tensor, blocked: torch.Tensor | None =
 @torch.no_grad()
 def attention_of(model: nn.Module, *given) -> torch.Tensor:
     """How every token shares its look among those before it: (layers, B, heads, T, T)."""
-    seen = []
-    hooks = [block.attention.register_forward_hook(
-        lambda attention, given, out: seen.append(attend(attention, given[0])[1])) for block in model.blocks]
-    try:
-        model(*given)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.stack(seen)
+    read = states(model, *given, names=[f"blocks.{i}.norm1" for i in range(len(model.blocks))])
+    return torch.stack([attend(block.attention, x)[1] for block, x in zip(model.blocks, read.values())])
 
 
 @contextlib.contextmanager

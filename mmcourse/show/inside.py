@@ -75,25 +75,17 @@ def looks(picture: torch.Tensor, each: Mapping[str, torch.Tensor], caption: str 
 
 # ---------------------------------------------------------------- the gate
 
-def _mean(found: Mapping, *path: str, seeds: Sequence[str] = SEEDS) -> dict:
-    """Means over the seeds of a row of shares."""
-    rows = [_at(found, path, seed) for seed in seeds]
+def _mean(found: Mapping, name: str) -> dict:
+    """Means over the seeds of a row of `cut`."""
+    rows = [found["cut"][seed][name] for seed in SEEDS]
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-
-
-def _at(found: Mapping, path: Sequence[str], seed: str):
-    """`found[path[0]][seed][path[1]]...`"""
-    row = found[path[0]][seed]
-    for key in path[1:]:
-        row = row[key]
-    return row
 
 
 def gate(found: Mapping) -> None:
     """What is still right when the words of a caption may not look at parts of the picture."""
     lines = []
     for name in found["cut"]["0"]:
-        mean = _mean(found, "cut", name)
+        mean = _mean(found, name)
         lines.append({"the caption does not see": name, **{slot: f"{mean[slot]:.0%}" for slot in SLOTS},
                       "all of it, by itself": f"{mean['written']:.0%}" if "written" in mean else ""})
     n = found["plan"]["n"]
@@ -113,17 +105,6 @@ def singles(found: Mapping) -> None:
     fig.colorbar(drawn, ax=axes, label="points lost", shrink=0.8)
     show.figure(fig, "Percentage points that each slot loses if one place is not seen: the 64 tokens as a map (the scale "
                      "ends at 8), the boundary tokens above it.")
-
-
-def followed(found: Mapping, slots: Sequence[str] = ("noun", "ground")) -> None:
-    """Which states decide what is said: how often it follows the donor."""
-    names = list(found["patched"]["0"])
-    for slot in slots:
-        where = ["picture", "</image>", "<text>", f"at the {slot}"]
-        values = [[np.mean([found["patched"][seed][name][place][slot] for seed in SEEDS]) for name in names]
-                  for place in where]
-        heat(values, where, layer_names(names), f"How often the {slot} is the donor's, in %, if the states at these places are "
-             f"the donor's after so many blocks ({3 * found['plan']['n']} test scenes, where the two differ).", title=slot)
 
 
 def small_nets(found: Mapping) -> None:
@@ -153,7 +134,7 @@ def first_step(rows: Mapping, share: float = 0.9) -> float:
 
 def gate_verdicts(found: Mapping) -> dict[str, str]:
     """What was expected of the gate."""
-    n, means = 3 * found["plan"]["n"], {name: _mean(found, "cut", name) for name in found["cut"]["0"]}
+    n, means = 3 * found["plan"]["n"], {name: _mean(found, name) for name in found["cut"]["0"]}
 
     def lost(name: str, slot: str) -> tuple[float, float]:
         right = [round(n * means[which][slot]) for which in ("nothing", name)]

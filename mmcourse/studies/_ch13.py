@@ -42,8 +42,3 @@ def rows(way: str, n: int, split: str, seed: int, sign: bool = False) -> Rows:
 def made_with(*names: str) -> dict[str, str]:
     """Which checkpoints a table was measured with."""
     return {name: checkpoints.identity(name)[:8] for name in names}
-
-
-def rounded(shares: dict) -> dict:
-    """Shares as a file has them."""
-    return {name: round(float(value), 4) for name, value in shares.items()}

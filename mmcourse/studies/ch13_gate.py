@@ -34,9 +34,10 @@ import torch.nn.functional as F
 
 from mmcourse.experiments.aligned import SLOTS, Rows, donors
 from mmcourse.experiments.inside import cut, no_look, patched, states, stream
+from mmcourse.judges.metrics import rounded
 from mmcourse.optim import Optim
 from mmcourse.studies import Job, Study, finished
-from mmcourse.studies._ch13 import READ, made_with, rounded, rows, shipped, tokenizers
+from mmcourse.studies._ch13 import READ, made_with, rows, shipped, tokenizers
 from mmcourse.training import Run, train
 from mmcourse.transformer import Transformer, next_token_loss
 from mmcourse.vocabulary import CLOSE, OPEN

@@ -115,7 +115,6 @@ def test_concepts_could_have_been_apart(concepts):
 def test_all_is_shown(gate, probed, concepts, capsys):
     inside.gate(gate)
     inside.singles(gate)
-    inside.followed(gate)
     inside.small_nets(gate)
     inside.probes(probed, "</image>")
     inside.selectivity(probed)
